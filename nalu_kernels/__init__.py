@@ -1,0 +1,18 @@
+"""NAC and NALU layers (Trask et al. 2018) as fused kernels for PyTorch."""
+
+from .dispatch import BackendUnavailable, backends, use_backend, which_backend
+from .functional import nac, nalu
+from .modules import NAC, NALU
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NAC",
+    "NALU",
+    "BackendUnavailable",
+    "backends",
+    "nac",
+    "nalu",
+    "use_backend",
+    "which_backend",
+]

@@ -1,0 +1,200 @@
+"""Which back ends exist here, which are usable and why not, and which one a tensor gets.
+
+A back end is a name, the device types it serves, and a loader that returns its
+:class:`Operators` or raises :class:`BackendUnavailable` with the cause. Adding one is a row in
+``_BACKENDS``: no caller changes. ``reference`` has no operators: it is the plain PyTorch of
+``nalu_kernels.reference``, differentiated by autograd itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import native
+
+
+class BackendUnavailable(RuntimeError):
+    """A back end cannot be used here; the message says why."""
+
+
+class Operators(NamedTuple):
+    """What a back end computes: forward and backward of each layer, each in one call.
+
+    The signatures are those of the schemas in ``csrc/ops.cpp``. An operator checks its arguments
+    before it launches anything, and raises RuntimeError if they are wrong.
+    """
+
+    nac_forward: Callable[..., Any]
+    nac_backward: Callable[..., Any]
+    nalu_forward: Callable[..., Any]
+    nalu_backward: Callable[..., Any]
+
+
+class Backend(NamedTuple):
+    name: str
+    device_types: tuple[str, ...]  # empty: every device
+    load: Callable[[], Operators | None]
+    about: Callable[[], str]  # what it is, once it has loaded
+
+
+class BackendStatus(NamedTuple):
+    """``usable``: whether the back end can run here. ``reason``: what it is, or why it cannot."""
+
+    usable: bool
+    reason: str
+
+
+def _not_in_this_version(name: str) -> Callable[[], Operators]:
+    def load() -> Operators:
+        raise BackendUnavailable(f"this version of nalu_kernels has no {name} kernels")
+
+    return load
+
+
+def _load_cpu() -> Operators:
+    try:
+        return Operators(*native.load_cpu())
+    except (ImportError, OSError) as error:
+        raise BackendUnavailable(str(error)) from error
+
+
+# Best first: with nothing forced, a tensor gets the first usable back end that serves its device.
+_BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (
+        Backend("triton", ("cuda",), _not_in_this_version("Triton"), lambda: "Triton kernels"),
+        Backend("cuda", ("cuda",), _not_in_this_version("CUDA"), lambda: "compiled CUDA kernels"),
+        Backend(
+            "cpu", ("cpu",), _load_cpu, lambda: f"compiled C++ kernels, {native.cpu_capability()}"
+        ),
+        Backend("reference", (), lambda: None, lambda: "plain PyTorch, any device"),
+    )
+}
+
+
+@functools.cache
+def _load(name: str) -> tuple[Operators | None, BackendStatus]:
+    try:
+        operators = _BACKENDS[name].load()
+    except BackendUnavailable as error:
+        return None, BackendStatus(False, str(error))
+    return operators, BackendStatus(True, _BACKENDS[name].about())
+
+
+def backends() -> dict[str, BackendStatus]:
+    """Every back end by name, best first: usable here or not, and what it is or why not."""
+    return {name: _load(name)[1] for name in _BACKENDS}
+
+
+_environment = os.environ.get("NALU_KERNELS_BACKEND", "")
+# A back end's name and who forced it. The environment's choice is the variable's default, so that
+# it reaches every thread.
+_forced: ContextVar[tuple[str, str] | None] = ContextVar(
+    "nalu_kernels_backend",
+    default=(_environment, "NALU_KERNELS_BACKEND") if _environment else None,
+)
+
+
+def _check_name(name: object, source: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{source}: expected the name of a back end, got {type(name).__name__}")
+    if name not in _BACKENDS:
+        raise ValueError(f"{source}: expected one of {', '.join(_BACKENDS)}, got {name!r}")
+    return name
+
+
+def _require_usable(name: str, source: str) -> None:
+    usable, reason = _load(_check_name(name, source))[1]
+    if not usable:
+        raise BackendUnavailable(f"{source}: back end {name!r} is not usable here: {reason}")
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Forces back end ``name`` for the calls made inside ``with use_backend(name):``.
+
+    It holds for the current thread (or asyncio task) and outranks the environment variable
+    ``NALU_KERNELS_BACKEND``. A backward runs on the back end that its forward ran on.
+
+    Raises:
+        ValueError: no back end has that name.
+        BackendUnavailable: it cannot be used here; the message says why.
+    """
+    source = "use_backend"
+    _require_usable(name, source)
+    token = _forced.set((name, source))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def _transformed() -> bool:
+    """Whether torch.func or forward-mode AD is at work, which only the reference supports."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def which_backend(input: Tensor) -> tuple[str, str]:
+    """The name of the back end that a call with ``input`` would run on now, and why that one."""
+    forced = _forced.get()
+    if forced is not None:
+        name, source = forced
+        _require_usable(name, source)
+        served = _BACKENDS[name].device_types
+        if served and input.device.type not in served:
+            raise ValueError(
+                f"input: back end {name!r}, forced by {source}, serves {', '.join(served)} "
+                f"tensors, got one on {input.device}"
+            )
+    if _transformed():
+        return "reference", "a torch.func transform or forward-mode AD is active"
+    if forced is not None:
+        return name, f"forced by {source}"
+    return _automatic(input.device.type)
+
+
+@functools.cache
+def _automatic(device_type: str) -> tuple[str, str]:
+    passed_over = []
+    for backend in _BACKENDS.values():
+        if backend.device_types and device_type not in backend.device_types:
+            continue
+        usable, reason = _load(backend.name)[1]
+        if usable:
+            why = f"the best usable for {device_type} tensors"
+            if passed_over:
+                why += f" ({'; '.join(passed_over)})"
+            return backend.name, why
+        passed_over.append(f"{backend.name}: {reason}")
+    raise AssertionError("reference serves every device")
+
+
+@functools.cache
+def _automatic_operators(device_type: str) -> Operators | None:
+    name, why = _automatic(device_type)
+    if name == "reference" and device_type in ("cpu", "cuda"):
+        warnings.warn(
+            f"nalu_kernels runs on its slow plain PyTorch reference: {why}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return _load(name)[0]
+
+
+def select(input: Tensor) -> Operators | None:
+    """The operators for ``input``; None stands for the reference."""
+    if _forced.get() is None and not _transformed():
+        return _automatic_operators(input.device.type)
+    return _load(which_backend(input)[0])[0]

@@ -1,0 +1,121 @@
+"""nac() and nalu(): the one place that decides what runs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .autograd import NACFunction, NALUFunction
+from .checks import check_nac, check_nalu
+from .dispatch import select
+
+# What an operator or the choice of a back end raises when an argument is wrong; the checks then
+# say which one. Anything else passes through.
+_REFUSALS = (RuntimeError, TypeError, AttributeError)
+
+
+def nac(
+    input: Tensor, W_hat: Tensor, M_hat: Tensor, *, log_space: bool = False, eps: float = 1e-7
+) -> Tensor:
+    r"""Neural accumulator: sums and differences, or with ``log_space`` products and quotients.
+
+    .. math::
+        W = \tanh(\hat W) \odot \sigma(\hat M), \qquad
+        y = x W^\top \quad\text{or}\quad y = \exp(\log(|x| + \epsilon) W^\top)
+
+    Args:
+        input: x, of shape (..., in_features); float32, float64, bfloat16 or float16.
+        W_hat: of shape (out_features, in_features), the dtype and device of ``input``.
+        M_hat: like ``W_hat``.
+        log_space: the multiplicative form, computed on logarithms.
+        eps: keeps log(0) finite; positive and finite. Used only with ``log_space``.
+
+    Returns:
+        y, of shape (..., out_features) and the dtype of ``input``. bfloat16 and float16 are
+        computed in float32 and rounded once.
+
+    Raises:
+        TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.
+        ValueError: a wrong shape, mixed devices, or an eps that is not positive and finite.
+
+    Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equation 1 (W and a) and the
+    log-space path of equation 2.
+    """
+    try:
+        operators = select(input)
+        if operators is not None:
+            if torch.is_grad_enabled():
+                return NACFunction.apply(operators, input, W_hat, M_hat, log_space, eps)
+            return operators.nac_forward(input, W_hat, M_hat, log_space, eps)
+    except _REFUSALS:
+        check_nac(input, W_hat, M_hat, log_space, eps)
+        raise
+    check_nac(input, W_hat, M_hat, log_space, eps)
+    return reference.nac(input, W_hat, M_hat, log_space=log_space, eps=eps)
+
+
+def nalu(
+    input: Tensor,
+    W_hat: Tensor,
+    M_hat: Tensor,
+    G: Tensor,
+    *,
+    gate_bias: Tensor | None = None,
+    W_hat_mul: Tensor | None = None,
+    M_hat_mul: Tensor | None = None,
+    eps: float = 1e-7,
+) -> Tensor:
+    r"""Neural arithmetic logic unit: a learned gate between a sum and a product.
+
+    .. math::
+        W &= \tanh(\hat W) \odot \sigma(\hat M) \\
+        a &= x W^\top, \qquad m = \exp(\log(|x| + \epsilon) W_\text{mul}^\top) \\
+        g &= \sigma(x G^\top + b), \qquad y = g \odot a + (1 - g) \odot m
+
+    Args:
+        input: x, of shape (..., in_features); float32, float64, bfloat16 or float16.
+        W_hat: of shape (out_features, in_features), the dtype and device of ``input``, as are
+            all that follow.
+        M_hat: like ``W_hat``.
+        G: of shape (out_features, in_features), one gate per output, or (1, in_features), one
+            gate per sample.
+        gate_bias: b, of shape (G.shape[0],); None for no bias, as in the paper.
+        W_hat_mul, M_hat_mul: like ``W_hat``: weights of the product's own, W_mul. None ties
+            W_mul to W, as in the paper's equations. Both or neither.
+        eps: keeps log(0) finite; positive and finite.
+
+    Returns:
+        y, of shape (..., out_features) and the dtype of ``input``. bfloat16 and float16 are
+        computed in float32 and rounded once.
+
+    Raises:
+        TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.
+        ValueError: a wrong shape, mixed devices, or an eps that is not positive and finite.
+
+    Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2.
+    """
+    try:
+        operators = select(input)
+        if operators is not None:
+            if torch.is_grad_enabled():
+                return NALUFunction.apply(
+                    operators, input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps
+                )
+            return operators.nalu_forward(
+                input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps, False
+            )[0]
+    except _REFUSALS:
+        check_nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
+        raise
+    check_nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
+    return reference.nalu(
+        input,
+        W_hat,
+        M_hat,
+        G,
+        gate_bias=gate_bias,
+        W_hat_mul=W_hat_mul,
+        M_hat_mul=M_hat_mul,
+        eps=eps,
+    )

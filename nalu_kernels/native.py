@@ -1,0 +1,34 @@
+"""Loads the compiled operators of csrc/ and tells the compiler about them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_OPERATORS = ("nac_forward", "nac_backward", "nalu_forward", "nalu_backward")
+
+
+@functools.cache
+def load_cpu() -> tuple[Callable[..., Any], ...]:
+    """The CPU operators, in the order of ``dispatch.Operators``; ImportError or OSError if none."""
+    found = sorted(Path(__file__).parent.glob("_cpu.*"))
+    libraries = [path for path in found if path.suffix in (".so", ".pyd", ".dylib")]
+    if not libraries:
+        raise ImportError(
+            "the C++ extension was not built (no C++ compiler when nalu_kernels was installed, or "
+            "it runs from a source tree: pip install --no-build-isolation -e .)"
+        )
+    torch.ops.load_library(str(libraries[0]))
+    namespace = torch.ops.nalu_kernels
+    return tuple(getattr(namespace, name).default for name in _OPERATORS)
+
+
+def cpu_capability() -> str:
+    """The instruction set that the CPU kernels run with: ``avx512``, ``avx2`` or ``portable``."""
+    load_cpu()
+    return str(torch.ops.nalu_kernels.cpu_capability())
