@@ -1,0 +1,273 @@
+// Everything in a layer that is not a matrix product: passes over rows or flat arrays, each read
+// and written once.
+#pragma once
+
+#include <cstdlib>
+#include <new>
+
+#include "layer.h"
+#include "runtime.h"
+#include "simd.h"
+
+#include "../formulas.h"
+
+namespace nalu {
+namespace NALU_NAMESPACE {
+
+// Uninitialised scratch with room to read one vector beyond its end.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t n) {
+    if (n == 0) {
+      return;
+    }
+    constexpr size_t line = 64, slack = kLanes<T> * sizeof(T);
+    const size_t bytes = static_cast<size_t>(n) * sizeof(T);
+    memory_ = std::malloc(bytes + slack + line);
+    if (memory_ == nullptr) {
+      throw std::bad_alloc();
+    }
+    const auto address = (reinterpret_cast<uintptr_t>(memory_) + line - 1) / line * line;
+    data_ = reinterpret_cast<T*>(address);
+    std::memset(reinterpret_cast<char*>(data_) + bytes, 0, slack);
+  }
+  ~Buffer() {
+    std::free(memory_);
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  T* get() const {
+    return data_;
+  }
+
+ private:
+  void* memory_ = nullptr;
+  T* data_ = nullptr;
+};
+
+// f(begin, end) over [0, n) on several threads, in pieces of at least `grain`.
+template <class F>
+inline void parallel(int64_t n, int64_t grain, const F& f) {
+  if (n <= grain) {
+    if (n > 0) {
+      f(int64_t{0}, n);
+    }
+    return;
+  }
+  const auto body = [](int64_t begin, int64_t end, void* context) {
+    (*static_cast<const F*>(context))(begin, end);
+  };
+  parallel_for(n, grain, body, const_cast<F*>(&f));
+}
+
+// Elements of a pass that computes exp, log or tanh that are worth a thread.
+constexpr int64_t kGrain = 8192;
+
+// The rows [begin, end) of S as a dense matrix of T.
+template <class T, class S>
+inline void pack(const Rows& from, int64_t cols, int64_t begin, int64_t end, T* to) {
+  const S* data = static_cast<const S*>(from.data);
+  if (from.col_stride == 1 && from.row_stride == cols) {
+    const S* source = data + begin * cols;
+    for_each_vector<T>((end - begin) * cols, [&](int64_t i, auto count) {
+      store<T>(to + i, load<T>(source + i, count), count);
+    });
+    return;
+  }
+  for (int64_t r = begin; r < end; ++r, to += cols) {
+    const S* row = data + r * from.row_stride;
+    for (int64_t c = 0; c < cols; ++c) {
+      to[c] = widen(row[c * from.col_stride]);
+    }
+  }
+}
+
+// W = tanh(W_hat) sigmoid(M_hat)
+template <class T, class S>
+inline void transform(const void* W_hat, const void* M_hat, int64_t n, T* W) {
+  const S* w = static_cast<const S*>(W_hat);
+  const S* m = static_cast<const S*>(M_hat);
+  parallel(n, kGrain, [&](int64_t begin, int64_t end) {
+    for_each_vector<T>(end - begin, [&](int64_t i, auto count) {
+      i += begin;
+      store<T>(W + i, Weight(load<T>(w + i, count), load<T>(m + i, count)).value(), count);
+    });
+  });
+}
+
+// The gradients of W_hat and M_hat from W's, which is the sum of `parts` arrays `stride` apart.
+template <class T, class S>
+inline void transform_gradient(
+    const void* W_hat,
+    const void* M_hat,
+    int64_t n,
+    const T* grad,
+    int64_t parts,
+    int64_t stride,
+    void* grad_W_hat,
+    void* grad_M_hat) {
+  const S* w = static_cast<const S*>(W_hat);
+  const S* m = static_cast<const S*>(M_hat);
+  parallel(n, kGrain, [&](int64_t begin, int64_t end) {
+    for_each_vector<T>(end - begin, [&](int64_t i, auto count) {
+      i += begin;
+      Vec<T> sum = load<T>(grad + i, count);
+      for (int64_t p = 1; p < parts; ++p) {
+        sum += load<T>(grad + p * stride + i, count);
+      }
+      const Weight weight(load<T>(w + i, count), load<T>(m + i, count));
+      if (grad_W_hat != nullptr) {
+        store<T>(static_cast<S*>(grad_W_hat) + i, weight.grad_W_hat(sum), count);
+      }
+      if (grad_M_hat != nullptr) {
+        store<T>(static_cast<S*>(grad_M_hat) + i, weight.grad_M_hat(sum), count);
+      }
+    });
+  });
+}
+
+// The sum of `parts` arrays, rounded to S.
+template <class T, class S>
+inline void sum_parts(int64_t n, const T* from, int64_t parts, int64_t stride, void* to) {
+  for_each_vector<T>(n, [&](int64_t i, auto count) {
+    Vec<T> sum = load<T>(from + i, count);
+    for (int64_t p = 1; p < parts; ++p) {
+      sum += load<T>(from + p * stride + i, count);
+    }
+    store<T>(static_cast<S*>(to) + i, sum, count);
+  });
+}
+
+// L = log(|x| + eps)
+template <class T>
+inline void log_abs(int64_t n, const T* x, T eps, T* L) {
+  for_each_vector<T>(n, [&](int64_t i, auto count) {
+    store<T>(L + i, log_abs(load<T>(x + i, count), splat<Vec<T>>(eps)), count);
+  });
+}
+
+template <class T, class S>
+inline void fill_rows(int64_t rows, int64_t cols, const void* bias, T* to) {
+  for (int64_t r = 0; r < rows; ++r, to += cols) {
+    for (int64_t c = 0; c < cols; ++c) {
+      to[c] = widen(static_cast<const S*>(bias)[c]);
+    }
+  }
+}
+
+// One storage type to another, through the compute type T.
+template <class T, class From, class To>
+inline void convert(int64_t n, const From* from, To* to) {
+  for_each_vector<T>(
+      n, [&](int64_t i, auto count) { store<T>(to + i, load<T>(from + i, count), count); });
+}
+
+// y = exp(l)
+template <class T, class S>
+inline void exp_rows(int64_t n, const T* l, S* y) {
+  for_each_vector<T>(
+      n, [&](int64_t i, auto count) { store<T>(y + i, exp(load<T>(l + i, count)), count); });
+}
+
+// f(offset, count, gate) over rows x cols, where gate(values) loads the gate of those elements:
+// one for each, or one for each row.
+template <class T, class F>
+inline void for_each_gated(int64_t rows, int64_t cols, int64_t gates, const F& f) {
+  if (gates == cols) {
+    for_each_vector<T>(rows * cols, [&](int64_t i, auto count) {
+      f(i, count, [&](const T* g) { return load<T>(g + i, count); });
+    });
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    for_each_vector<T>(cols, [&](int64_t i, auto count) {
+      f(r * cols + i, count, [&](const T* g) { return splat<Vec<T>>(g[r]); });
+    });
+  }
+}
+
+// y = g a + (1 - g) m, turning l into m = exp(l) and z into g = sigmoid(z) where they lie.
+template <class T, class S>
+inline void mix_rows(
+    int64_t rows, int64_t cols, int64_t gates, const T* a, T* l_to_m, T* z_to_g, S* y) {
+  for_each_vector<T>(rows * gates, [&](int64_t i, auto count) {
+    store<T>(z_to_g + i, sigmoid(load<T>(z_to_g + i, count)), count);
+  });
+  for_each_gated<T>(rows, cols, gates, [&](int64_t i, auto count, auto gate) {
+    const Vec<T> m = exp(load<T>(l_to_m + i, count));
+    store<T>(l_to_m + i, m, count);
+    store<T>(y + i, mix(load<T>(a + i, count), m, gate(z_to_g)), count);
+  });
+}
+
+// The gradients of a, l and z from the output's, dy; da may be dy's own memory.
+template <class T>
+inline void mix_gradient(
+    int64_t rows,
+    int64_t cols,
+    int64_t gates,
+    const T* dy,
+    const T* a,
+    const T* m,
+    const T* g,
+    T* da,
+    T* dl,
+    T* dz) {
+  if (gates == cols) {
+    for_each_vector<T>(rows * cols, [&](int64_t i, auto count) {
+      const Vec<T> gate = load<T>(g + i, count);
+      const MixGradient grad(
+          load<T>(dy + i, count), load<T>(a + i, count), load<T>(m + i, count), gate);
+      store<T>(da + i, grad.a, count);
+      store<T>(dl + i, grad.l, count);
+      store<T>(dz + i, grad_sigmoid(grad.g, gate), count);
+    });
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    Vec<T> sums{};
+    for_each_vector<T>(cols, [&](int64_t c, auto count) {
+      const int64_t i = r * cols + c;
+      const MixGradient grad(
+          load<T>(dy + i, count),
+          load<T>(a + i, count),
+          load<T>(m + i, count),
+          splat<Vec<T>>(g[r]));
+      store<T>(da + i, grad.a, count);
+      store<T>(dl + i, grad.l, count);
+      sums += first_lanes<T>(grad.g, count);
+    });
+    const Vec<T> total = splat<Vec<T>>(sum_lanes<T>(sums));
+    store<T>(dz + r, grad_sigmoid(total, splat<Vec<T>>(g[r])), Partial{1});
+  }
+}
+
+// dl = dy m
+template <class T, class S>
+inline void exp_gradient(int64_t n, const T* dy, const S* m, T* dl) {
+  for_each_vector<T>(n, [&](int64_t i, auto count) {
+    store<T>(dl + i, load<T>(dy + i, count) * load<T>(m + i, count), count);
+  });
+}
+
+// dx = linear + log_space sign(x) / (|x| + eps); either may be null.
+template <class T, class S>
+inline void input_gradient(
+    int64_t n, const T* linear, const T* log_space, const T* x, T eps, S* dx) {
+  for_each_vector<T>(n, [&](int64_t i, auto count) {
+    Vec<T> sum{};
+    if (log_space != nullptr) {
+      const Vec<T> grad = load<T>(log_space + i, count);
+      sum = grad_log_abs(grad, load<T>(x + i, count), splat<Vec<T>>(eps));
+    }
+    if (linear != nullptr) {
+      sum += load<T>(linear + i, count);
+    }
+    store<T>(dx + i, sum, count);
+  });
+}
+
+} // namespace NALU_NAMESPACE
+} // namespace nalu

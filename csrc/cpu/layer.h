@@ -1,0 +1,57 @@
+// What the operators hand to the kernels: plain pointers and sizes, no torch.
+#pragma once
+
+#include <cstdint>
+
+namespace nalu {
+
+enum class Dtype { float32, float64, bfloat16, float16 };
+
+// B rows of input, I in_features, O out_features; gates is O, 1 (one per row) or 0 (no gate).
+struct Shape {
+  int64_t B, I, O, gates;
+};
+
+// Strides count elements. The rows of an input or an output gradient may lie anywhere.
+struct Rows {
+  const void* data;
+  int64_t row_stride, col_stride;
+};
+
+// A linear path a = x W^T, a log-space path exp(log(|x| + eps) W_mul^T), or both under a gate.
+struct Layer {
+  Dtype dtype;
+  Shape shape;
+  bool linear, log_space; // both: a NALU
+  double eps;
+  Rows input;
+  // Contiguous (O, I), G (gates, I), gate_bias (gates). W_hat_mul is null where one weight serves
+  // both paths.
+  const void *W_hat, *M_hat, *G, *gate_bias, *W_hat_mul, *M_hat_mul;
+};
+
+// Where the values that a NALU's backward needs are kept, in the compute type: a (B, O), m (B, O),
+// g (B, gates). All null where no gradient will be asked for.
+struct Saved {
+  void *a, *m, *g;
+};
+
+struct Gradients {
+  // Contiguous, of the layer's dtype; null where not wanted.
+  void *input, *W_hat, *M_hat, *G, *gate_bias, *W_hat_mul, *M_hat_mul;
+};
+
+// One set of kernels for each instruction set (avx512.cpp, avx2.cpp, portable.cpp).
+struct Kernels {
+  const char* name;
+  void (*forward)(const Layer&, void* output, const Saved&);
+  // output: what the forward returned; read only by a layer of the log-space path alone.
+  void (*backward)(
+      const Layer&, const Rows& grad_output, const void* output, const Saved&, const Gradients&);
+};
+
+const Kernels* portable_kernels();
+const Kernels* avx2_kernels(); // null where the compiler or the processor has none
+const Kernels* avx512_kernels();
+
+} // namespace nalu

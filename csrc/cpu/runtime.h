@@ -1,0 +1,23 @@
+// What the kernels ask of torch: its threads and its BLAS.
+#pragma once
+
+#include <cstdint>
+
+#include "layer.h"
+
+namespace nalu {
+
+// body(begin, end, context) over [0, n) on torch's threads, in pieces of at least `grain`.
+void parallel_for(
+    int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
+
+// A matrix of float or double in memory; strides count elements.
+struct Matrix {
+  const void* data;
+  int64_t rows, cols, row_stride, col_stride;
+};
+
+// C (rows, cols, contiguous) = or += A B by torch's BLAS, in full precision.
+void matmul(Dtype dtype, const Matrix& A, const Matrix& B, void* C, bool accumulate);
+
+} // namespace nalu

@@ -1,0 +1,277 @@
+// Vectors as wide as NALU_VECTOR_BYTES (0: plain scalars), and exp, log and tanh on them.
+//
+// One algorithm for every lane and every width, so a value never depends on where in an array it
+// stands. The polynomials are plain Taylor series on ranges reduced until the series is exact to
+// well below an ulp; each function is within 3 ulps (tests/test_elementary.py), keeps NaN, and has
+// the right limits at 0 and infinity. Subnormal arguments and results are honoured.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "half.h"
+
+#define NALU_INLINE inline
+
+namespace nalu {
+namespace NALU_NAMESPACE {
+
+#if NALU_VECTOR_BYTES
+template <class T>
+struct VecOf {
+  typedef T type __attribute__((vector_size(NALU_VECTOR_BYTES)));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+template <class T>
+constexpr int64_t kLanes = NALU_VECTOR_BYTES / sizeof(T);
+template <class V>
+using Scalar = std::remove_cv_t<std::remove_reference_t<decltype(V{}[0])>>;
+#else
+template <class T>
+using Vec = T;
+template <class T>
+constexpr int64_t kLanes = 1;
+template <class V>
+using Scalar = V;
+#endif
+
+template <class To, class From>
+inline To bitcast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <class V>
+inline V splat(Scalar<V> value) {
+  return V{} + value;
+}
+
+// How many lanes of a vector are in use: all of them, known when compiling, or the first few.
+template <class T>
+struct Full {
+  constexpr operator int64_t() const {
+    return kLanes<T>;
+  }
+};
+using Partial = int64_t;
+
+template <class T, class S, class Count>
+inline Vec<T> load(const S* from, Count count) {
+  Vec<T> v{};
+  if constexpr (std::is_same_v<S, T>) {
+    std::memcpy(&v, from, sizeof(T) * static_cast<size_t>(count));
+  } else {
+    T lanes[kLanes<T>] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      lanes[i] = widen(from[i]);
+    }
+    std::memcpy(&v, lanes, sizeof v);
+  }
+  return v;
+}
+
+template <class T, class S, class Count>
+inline void store(S* to, Vec<T> v, Count count) {
+  if constexpr (std::is_same_v<S, T>) {
+    std::memcpy(to, &v, sizeof(T) * static_cast<size_t>(count));
+  } else {
+    T lanes[kLanes<T>];
+    std::memcpy(lanes, &v, sizeof v);
+    for (int64_t i = 0; i < count; ++i) {
+      narrow(lanes[i], to[i]);
+    }
+  }
+}
+
+// v where a lane is in use, else 0.
+template <class T, class Count>
+inline Vec<T> first_lanes(Vec<T> v, Count count) {
+  if constexpr (std::is_same_v<Count, Partial>) {
+    T lanes[kLanes<T>];
+    std::memcpy(lanes, &v, sizeof v);
+    return load<T>(lanes, count);
+  }
+  return v;
+}
+
+template <class T>
+inline T sum_lanes(Vec<T> v) {
+  T lanes[kLanes<T>];
+  std::memcpy(lanes, &v, sizeof v);
+  T sum = lanes[0];
+  for (int64_t i = 1; i < kLanes<T>; ++i) {
+    sum += lanes[i];
+  }
+  return sum;
+}
+
+// f(offset, count) over n elements, a vector at a time.
+template <class T, class F>
+inline void for_each_vector(int64_t n, const F& f) {
+  int64_t i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) {
+    f(i, Full<T>{});
+  }
+  if (i < n) {
+    f(i, Partial{n - i});
+  }
+}
+
+// Format constants. `magic` added to a small number leaves its nearest integer in the low bits.
+template <class T>
+struct Format;
+
+template <>
+struct Format<float> {
+  using Int = int32_t;
+  static constexpr int mantissa = 23;
+  static constexpr Int bias = 127;
+  static constexpr float magic = 0x1.8p23f;
+  static constexpr Int sqrt_half = 0x3f3504f3;
+  // ln 2 in two parts, the first short enough for exact products with exponents.
+  static constexpr float ln2_high = 0x1.62e3p-1f;
+  static constexpr float ln2_low = 0x1.2fefa4p-17f;
+  static constexpr float exp_underflow = -105;
+  static constexpr float exp_overflow = 90;
+  static constexpr int exp_terms = 7;
+  static constexpr int log_terms = 5;
+};
+
+template <>
+struct Format<double> {
+  using Int = int64_t;
+  static constexpr int mantissa = 52;
+  static constexpr Int bias = 1023;
+  static constexpr double magic = 0x1.8p52;
+  static constexpr Int sqrt_half = 0x3fe6a09e667f3bcd;
+  static constexpr double ln2_high = 0x1.62e42fee00000p-1;
+  static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
+  static constexpr double exp_underflow = -746;
+  static constexpr double exp_overflow = 711;
+  static constexpr int exp_terms = 13;
+  static constexpr int log_terms = 11;
+};
+
+template <class V>
+using Int = Vec<typename Format<Scalar<V>>::Int>;
+
+template <class V>
+inline V abs(V x) {
+  constexpr auto magnitude = std::numeric_limits<Scalar<Int<V>>>::max();
+  return bitcast<V>(bitcast<Int<V>>(x) & magnitude);
+}
+
+// -1, 0 or 1; 0 for NaN, as in torch.
+template <class V>
+inline V sign(V x) {
+  const V zero{}, one = splat<V>(1);
+  return x > zero ? one : (x < zero ? -one : zero);
+}
+
+// 2^n for n in the range of normal numbers.
+template <class V>
+inline V power_of_two(Int<V> n) {
+  using F = Format<Scalar<V>>;
+  return bitcast<V>((n + F::bias) << F::mantissa);
+}
+
+template <class T>
+struct InverseFactorials {
+  T of[Format<T>::exp_terms + 1];
+};
+
+template <class T>
+constexpr InverseFactorials<T> inverse_factorials() {
+  InverseFactorials<T> result{};
+  double factorial = 1;
+  for (int i = 0; i <= Format<T>::exp_terms; ++i) {
+    factorial *= i > 0 ? i : 1;
+    result.of[i] = static_cast<T>(1 / factorial);
+  }
+  return result;
+}
+
+// x = n ln 2 + r with |r| <= ln(2) / 2; returns exp(r) - 1 and sets n.
+template <class V>
+inline V expm1_reduced(V x, Int<V>& n) {
+  using T = Scalar<V>;
+  using F = Format<T>;
+  constexpr T log2e = static_cast<T>(1.44269504088896340735992468100189214L);
+  const V shifted = x * log2e + F::magic;
+  n = bitcast<Int<V>>(shifted) - bitcast<Int<V>>(splat<V>(F::magic));
+  const V k = shifted - F::magic;
+  const V r = (x - k * F::ln2_high) - k * F::ln2_low;
+  // r + r^2 (1/2! + r/3! + r^2/4! + ...)
+  constexpr auto coefficients = inverse_factorials<T>();
+  V p = splat<V>(coefficients.of[F::exp_terms]);
+  for (int i = F::exp_terms - 1; i >= 2; --i) {
+    p = p * r + coefficients.of[i];
+  }
+  return r + (r * r) * p;
+}
+
+template <class V>
+inline V exp(V x) {
+  using F = Format<Scalar<V>>;
+  const V low = splat<V>(F::exp_underflow), high = splat<V>(F::exp_overflow);
+  x = x < low ? low : x; // a NaN passes both comparisons
+  x = x > high ? high : x;
+  Int<V> n;
+  const V q = expm1_reduced(x, n);
+  // In two steps: 2^n itself may lie outside the normal range where the result does not.
+  const Int<V> half = n >> 1;
+  return ((splat<V>(1) + q) * power_of_two<V>(half)) * power_of_two<V>(n - half);
+}
+
+// For x >= 0 or NaN.
+template <class V>
+inline V log(V x) {
+  using T = Scalar<V>;
+  using F = Format<T>;
+  constexpr int up = F::mantissa + 2;
+  const V smallest = splat<V>(std::numeric_limits<T>::min());
+  const V infinity = splat<V>(std::numeric_limits<T>::infinity());
+  const V scaled = x < smallest ? x * static_cast<T>(int64_t{1} << up) : x;
+  const V shift = x < smallest ? splat<V>(static_cast<T>(-up)) : V{};
+  // scaled = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2))
+  const Int<V> bits = bitcast<Int<V>>(scaled);
+  const Int<V> e = (bits - F::sqrt_half) >> F::mantissa;
+  const V f = bitcast<V>(bits - (e << F::mantissa)) - static_cast<T>(1);
+  const Int<V> magic = bitcast<Int<V>>(splat<V>(F::magic));
+  const V k = (bitcast<V>(e + magic) - F::magic) + shift;
+  // log(1 + f) = 2 artanh(s) = f - s (f - s^2 (2/3 + 2/5 s^2 + ...)), s = f / (2 + f): the leading
+  // term is exact.
+  const V s = f / (f + static_cast<T>(2));
+  const V z = s * s;
+  V p = splat<V>(static_cast<T>(2) / (2 * F::log_terms + 1));
+  for (int i = F::log_terms - 1; i >= 1; --i) {
+    p = p * z + static_cast<T>(2) / static_cast<T>(2 * i + 1);
+  }
+  const V result = k * F::ln2_high + (f - (s * (f - z * p) - k * F::ln2_low));
+  const V finite = x == V{} ? -infinity : result;
+  return x < infinity ? finite : x;
+}
+
+// tanh |x| = e / (e + 2) with e = exp(2 |x|) - 1, which keeps its digits near 0.
+template <class V>
+inline V tanh(V x) {
+  using T = Scalar<V>;
+  const V saturated = splat<V>(40); // far above where tanh rounds to 1
+  V y = abs(x) * static_cast<T>(2);
+  y = y > saturated ? saturated : y;
+  Int<V> n;
+  const V q = expm1_reduced(y, n);
+  const V scale = power_of_two<V>(n);
+  const V e = scale * q + (scale - static_cast<T>(1));
+  const V magnitude = e / (e + static_cast<T>(2));
+  constexpr auto sign_bit = std::numeric_limits<Scalar<Int<V>>>::min();
+  return bitcast<V>(bitcast<Int<V>>(magnitude) | (bitcast<Int<V>>(x) & sign_bit));
+}
+
+} // namespace NALU_NAMESPACE
+} // namespace nalu

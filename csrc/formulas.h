@@ -1,0 +1,67 @@
+// The mathematics of a NALU, once, for every device and every vector width.
+//
+// V is a float, a double or a vector of them. Before including this file define NALU_NAMESPACE
+// and NALU_INLINE, and declare in that namespace: exp, log, tanh, abs, sign and splat for V.
+//
+// Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2. The products are
+// taken in the order in which autograd takes them in nalu_kernels/reference.py, so that
+// infinities and NaNs arise in the same places.
+#pragma once
+
+namespace nalu {
+namespace NALU_NAMESPACE {
+
+template <class V>
+NALU_INLINE V sigmoid(V v) {
+  return splat<V>(1) / (splat<V>(1) + exp(-v));
+}
+
+// W = t s, with t = tanh(W_hat) and s = sigmoid(M_hat).
+template <class V>
+struct Weight {
+  V t, s;
+  NALU_INLINE Weight(V W_hat, V M_hat) : t(tanh(W_hat)), s(sigmoid(M_hat)) {}
+  NALU_INLINE V value() const {
+    return t * s;
+  }
+  NALU_INLINE V grad_W_hat(V grad) const {
+    return (grad * s) * (splat<V>(1) - t * t);
+  }
+  NALU_INLINE V grad_M_hat(V grad) const {
+    return (grad * t) * ((splat<V>(1) - s) * s);
+  }
+};
+
+template <class V>
+NALU_INLINE V log_abs(V x, V eps) {
+  return log(abs(x) + eps);
+}
+
+// d log(|x| + eps) / dx, times grad.
+template <class V>
+NALU_INLINE V grad_log_abs(V grad, V x, V eps) {
+  return (grad / (abs(x) + eps)) * sign(x);
+}
+
+// y = g a + (1 - g) m
+template <class V>
+NALU_INLINE V mix(V a, V m, V g) {
+  return g * a + (splat<V>(1) - g) * m;
+}
+
+// What y = mix(a, exp(l), sigmoid(z)) passes back, given dy: to a, to l and, before the gate's own
+// slope, to g.
+template <class V>
+struct MixGradient {
+  V a, l, g;
+  NALU_INLINE MixGradient(V dy, V a_, V m, V g_)
+      : a(dy * g_), l((dy * (splat<V>(1) - g_)) * m), g(dy * (a_ - m)) {}
+};
+
+template <class V>
+NALU_INLINE V grad_sigmoid(V grad, V g) {
+  return grad * ((splat<V>(1) - g) * g);
+}
+
+} // namespace NALU_NAMESPACE
+} // namespace nalu
