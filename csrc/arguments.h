@@ -4,6 +4,8 @@
 // words for the user.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
@@ -11,8 +13,6 @@
 #include <cstdint>
 #include <optional>
 #include <vector>
-
-#include <torch/csrc/stable/ops.h>
 
 namespace nalu {
 
@@ -80,6 +80,36 @@ inline Flattened as_rows(const Tensor& tensor) {
 
 inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// Uninitialised and contiguous, on `like`'s device. (The stable new_empty finds its operator by name
+// at every call; this is the same allocation without the search.)
+inline Tensor empty(const Tensor& like, const int64_t* sizes, int64_t dim, int32_t dtype) {
+  constexpr int64_t kMaxDim = 64;
+  STD_TORCH_CHECK(dim <= kMaxDim, "more than 64 dimensions");
+  int64_t strides[kMaxDim], step = 1;
+  for (int64_t d = dim - 1; d >= 0; --d) {
+    strides[d] = step;
+    step *= sizes[d] > 0 ? sizes[d] : 1;
+  }
+  int32_t device_type, device_index;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      dim, sizes, strides, dtype, device_type, device_index, &handle));
+  return Tensor(handle);
+}
+
+inline int32_t dtype_code(const Tensor& tensor) {
+  int32_t code;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &code));
+  return code;
+}
+
+inline Tensor empty_as(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return empty(tensor, sizes.data(), static_cast<int64_t>(sizes.size()), dtype_code(tensor));
 }
 
 // The shape of `like` with another last dimension.

@@ -45,8 +45,14 @@ Dtype dtype_of(const Tensor& tensor) {
   }
 }
 
-ScalarType compute_type(Dtype dtype) {
-  return dtype == Dtype::float64 ? ScalarType::Double : ScalarType::Float;
+int32_t compute_type(Dtype dtype) {
+  return dtype == Dtype::float64 ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+}
+
+// The layer's output: input's shape with out_features as its last dimension.
+Tensor empty_output(const Tensor& input, int64_t out_features) {
+  const auto sizes = with_last(input, out_features);
+  return empty(input, sizes.data(), static_cast<int64_t>(sizes.size()), dtype_code(input));
 }
 
 // A layer's arguments, checked, and the tensors that keep its pointers alive.
@@ -152,8 +158,7 @@ Tensor gradient(bool wanted, const Tensor& tensor, void*& data) {
   if (!wanted) {
     return Tensor();
   }
-  const auto sizes = tensor.sizes();
-  Tensor result = torch::stable::new_empty(tensor, {sizes.data(), sizes.size()});
+  Tensor result = empty_as(tensor);
   data = result.mutable_data_ptr();
   return result;
 }
@@ -164,7 +169,7 @@ Tensor nac_forward(
   Layer& layer = arguments.layer();
   layer.linear = !log_space;
   layer.log_space = log_space;
-  Tensor output = torch::stable::new_empty(input, with_last(input, layer.shape.O));
+  Tensor output = empty_output(input, layer.shape.O);
   kernels().forward(layer, output.mutable_data_ptr(), {});
   return output;
 }
@@ -206,9 +211,9 @@ std::tuple<Tensor, Tensor> nalu_forward(
   Arguments arguments(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps);
   const Layer& layer = arguments.layer();
   const Shape& shape = layer.shape;
-  Tensor output = torch::stable::new_empty(input, with_last(input, shape.O));
+  Tensor output = empty_output(input, shape.O);
   const int64_t size[] = {save ? shape.B * (2 * shape.O + shape.gates) : 0};
-  Tensor saved = torch::stable::new_empty(input, {size, 1}, compute_type(layer.dtype));
+  Tensor saved = empty(input, size, 1, compute_type(layer.dtype));
   kernels().forward(
       layer, output.mutable_data_ptr(), save ? split(shape, layer.dtype, saved) : Saved{});
   return {output, saved};
@@ -231,7 +236,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> nalu_backward
   const Rows grad = arguments.grad_output(grad_output, input);
   STD_TORCH_CHECK(
       saved.is_contiguous() && saved.numel() == shape.B * (2 * shape.O + shape.gates) &&
-          saved.scalar_type() == compute_type(layer.dtype),
+          dtype_code(saved) == compute_type(layer.dtype),
       "saved is not what nalu_forward returned");
   STD_TORCH_CHECK(needed.size() == 7, "needed must have 7 entries");
   STD_TORCH_CHECK(
@@ -241,7 +246,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> nalu_backward
   const int64_t gates[] = {shape.gates};
   Tensor gate_bias;
   if (needed[4]) {
-    gate_bias = torch::stable::new_empty(G, {gates, 1});
+    gate_bias = empty(G, gates, 1, dtype_code(G));
     grads.gate_bias = gate_bias.mutable_data_ptr();
   }
   auto result = std::make_tuple(

@@ -23,7 +23,8 @@ inline bool is_small(const Shape& s) {
 inline int64_t rows_per_chunk(const Shape& s, int64_t nanoseconds) {
   const int64_t row = 4 + 2 * s.I + 6 * s.O + 3 * s.I * s.O / 16;
   const int64_t rows = nanoseconds / row / 16 * 16;
-  return rows < 16 ? 16 : rows > 1024 ? 1024 : rows;
+  const int64_t bounded = rows < 16 ? 16 : rows > 1024 ? 1024 : rows;
+  return bounded < s.B ? bounded : s.B;
 }
 
 inline int64_t divide_up(int64_t n, int64_t by) {
@@ -84,7 +85,7 @@ inline void forward_small(const Layer& layer, void* output, const Saved& saved) 
   const T* W_log = untied ? W_mul.get() : W.get();
 
   const int64_t size = rows_per_chunk(layer.shape, 30000);
-  parallel(divide_up(B, size), 1, [&](int64_t first, int64_t last) {
+  parallel(B > 0 ? divide_up(B, size) : 0, 1, [&](int64_t first, int64_t last) {
     // What is neither kept nor the output itself.
     const bool a_is_output = !gated && linear && std::is_same_v<S, T>;
     const bool keep = saved.a != nullptr;
