@@ -195,6 +195,10 @@ def _automatic_operators(device_type: str) -> Operators | None:
 
 def select(input: Tensor) -> Operators | None:
     """The operators for ``input``; None stands for the reference."""
-    if _forced.get() is None and not _transformed():
-        return _automatic_operators(input.device.type)
+    if (
+        _forced.get() is None
+        and not torch._C._are_functorch_transforms_active()
+        and torch.autograd.forward_ad._current_level < 0
+    ):
+        return _automatic_operators("cpu" if input.is_cpu else input.device.type)
     return _load(which_backend(input)[0])[0]

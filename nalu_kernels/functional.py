@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .autograd import NACFunction, NALUFunction
+from .autograd import apply_nac, apply_nalu
 from .checks import check_nac, check_nalu
 from .dispatch import select
 
@@ -46,8 +46,8 @@ def nac(
         operators = select(input)
         if operators is not None:
             if torch.is_grad_enabled():
-                return NACFunction.apply(operators, input, W_hat, M_hat, log_space, eps)
-            return operators.nac_forward(input, W_hat, M_hat, log_space, eps)
+                return apply_nac(operators, eps, log_space, input, W_hat, M_hat)
+            return operators.nac_forward(eps, log_space, input, W_hat, M_hat)
     except _REFUSALS:
         check_nac(input, W_hat, M_hat, log_space, eps)
         raise
@@ -98,13 +98,12 @@ def nalu(
     try:
         operators = select(input)
         if operators is not None:
+            tensors: tuple[Tensor | None, ...] = (input, W_hat, M_hat, G)
+            if gate_bias is not None or W_hat_mul is not None or M_hat_mul is not None:
+                tensors += (gate_bias, W_hat_mul, M_hat_mul)
             if torch.is_grad_enabled():
-                return NALUFunction.apply(
-                    operators, input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps
-                )
-            return operators.nalu_forward(
-                input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps, False
-            )[0]
+                return apply_nalu(operators, eps, *tensors)
+            return operators.nalu_forward(eps, False, *tensors)[0]
     except _REFUSALS:
         check_nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
         raise

@@ -25,7 +25,7 @@ def load_cpu() -> tuple[Callable[..., Any], ...]:
         )
     torch.ops.load_library(str(libraries[0]))
     namespace = torch.ops.nalu_kernels
-    return tuple(getattr(namespace, name).default for name in _OPERATORS)
+    return tuple(getattr(namespace, name).default._op for name in _OPERATORS)
 
 
 def cpu_capability() -> str:

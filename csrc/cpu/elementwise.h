@@ -14,7 +14,7 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-// Uninitialised scratch with room to read one vector beyond its end.
+// Uninitialised scratch, aligned to a cache line.
 template <class T>
 class Buffer {
  public:
@@ -22,15 +22,13 @@ class Buffer {
     if (n == 0) {
       return;
     }
-    constexpr size_t line = 64, slack = kLanes<T> * sizeof(T);
-    const size_t bytes = static_cast<size_t>(n) * sizeof(T);
-    memory_ = std::malloc(bytes + slack + line);
+    constexpr size_t line = 64;
+    memory_ = std::malloc(static_cast<size_t>(n) * sizeof(T) + line);
     if (memory_ == nullptr) {
       throw std::bad_alloc();
     }
     const auto address = (reinterpret_cast<uintptr_t>(memory_) + line - 1) / line * line;
     data_ = reinterpret_cast<T*>(address);
-    std::memset(reinterpret_cast<char*>(data_) + bytes, 0, slack);
   }
   ~Buffer() {
     std::free(memory_);
@@ -84,16 +82,63 @@ inline void pack(const Rows& from, int64_t cols, int64_t begin, int64_t end, T* 
   }
 }
 
-// W = tanh(W_hat) sigmoid(M_hat)
+// Elements of W = tanh(W_hat) sigmoid(M_hat), computed as they are read.
 template <class T, class S>
-inline void transform(const void* W_hat, const void* M_hat, int64_t n, T* W) {
-  const S* w = static_cast<const S*>(W_hat);
-  const S* m = static_cast<const S*>(M_hat);
+struct TransformedWeight {
+  const S *W_hat, *M_hat;
+
+  TransformedWeight(const void* w, const void* m)
+      : W_hat(static_cast<const S*>(w)), M_hat(static_cast<const S*>(m)) {}
+
+  template <class Count>
+  Vec<T> operator()(int64_t i, Count count) const {
+    return Weight(load<T>(W_hat + i, count), load<T>(M_hat + i, count)).value();
+  }
+};
+
+// Elements of a parameter as they are.
+template <class T, class S>
+struct PlainWeight {
+  const S* data;
+
+  explicit PlainWeight(const void* from) : data(static_cast<const S*>(from)) {}
+
+  template <class Count>
+  Vec<T> operator()(int64_t i, Count count) const {
+    return load<T>(data + i, count);
+  }
+};
+
+// to[i] = weight(i), on several threads.
+template <class T, class F>
+inline void fill(int64_t n, const F& weight, T* to) {
   parallel(n, kGrain, [&](int64_t begin, int64_t end) {
     for_each_vector<T>(end - begin, [&](int64_t i, auto count) {
-      i += begin;
-      store<T>(W + i, Weight(load<T>(w + i, count), load<T>(m + i, count)).value(), count);
+      store<T>(to + begin + i, weight(begin + i, count), count);
     });
+  });
+}
+
+// The same for a (rows, cols) weight, written as its transpose.
+template <class T, class F>
+inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) {
+  constexpr int64_t L = kLanes<T>;
+  parallel((rows + L - 1) / L, 1 + kGrain / (L * cols + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin * L; row < (end * L < rows ? end * L : rows); row += L) {
+      const int64_t height = rows - row < L ? rows - row : L;
+      for_each_vector<T>(cols, [&](int64_t col, auto count) {
+        Vec<T> block[L] = {};
+        for (int64_t r = 0; r < height; ++r) {
+          block[r] = weight((row + r) * cols + col, count);
+        }
+        transpose<T>(block);
+        for (int64_t c = 0; c < count; ++c) {
+          T* target = to + (col + c) * rows + row;
+          height == L ? store<T>(target, block[c], Full<T>{})
+                      : store<T>(target, block[c], Partial{height});
+        }
+      });
+    }
   });
 }
 

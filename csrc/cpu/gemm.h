@@ -1,10 +1,7 @@
-// The matrix product of small layers: C[m, n] = sum over k of A[m, k] B[k, n].
+// The matrix products of small layers: C[m, n] = sum over k of A[m, k] B[k, n].
 //
-// B's rows lie along the vector lanes, A's elements are broadcast, a tile of C stays in registers.
-// Each element of C is summed in the order of k, in blocks of kBlockK, whatever the tile it falls
-// in, so its bits depend on nothing but the operands.
-//
-// B may be read up to one vector beyond its last element (Buffer leaves room); C never is.
+// Each element of C is summed in the same order whatever the tile it falls in, so its bits depend
+// on nothing but the operands and the shape. Nothing is read or written outside the operands.
 #pragma once
 
 #include "simd.h"
@@ -20,44 +17,53 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-// A read at any strides: as it is, or transposed.
+// Sums shorter than this lose few digits; blocks of them are added up in C.
+constexpr int64_t kBlockK = 128;
+
+// The tile of C that stays in registers while k runs: rows of A by vectors of B. Where C has few
+// rows it is wider, so that enough sums are under way to hide the latency of one.
+#if NALU_VECTOR_BYTES == 64
+constexpr int kTileRows = 8, kTileVectors = 3, kWideVectors = 6;
+#elif NALU_VECTOR_BYTES == 32
+constexpr int kTileRows = 4, kTileVectors = 3, kWideVectors = 4;
+#else
+constexpr int kTileRows = 4, kTileVectors = 2, kWideVectors = 4;
+#endif
+constexpr int kWideRows = 2;
+
+// A is read at any strides: as it is, or transposed.
 template <class T>
-struct Operand {
+struct Strided {
   const T* data;
   int64_t row_stride, col_stride;
 };
 
-// Sums shorter than this lose few digits; blocks of them are added up in C.
-constexpr int64_t kBlockK = 128;
+// Rows of `columns` elements, `stride` apart, the last of them ending at `end`.
+template <class T>
+struct Dense {
+  const T* data;
+  int64_t stride;
+  const T* end;
+};
 
-// The tile that fills the registers: rows of A by vectors of B.
-#if NALU_VECTOR_BYTES == 64
-constexpr int kTileRows = 8, kTileVectors = 3;
-#elif NALU_VECTOR_BYTES == 32
-constexpr int kTileRows = 4, kTileVectors = 3;
-#else
-constexpr int kTileRows = 4, kTileVectors = 2;
-#endif
-
-template <class T, int rows, int vectors>
-inline void gemm_tile(
-    int64_t K,
-    Operand<T> A,
-    const T* B,
-    int64_t ldb,
-    T* C,
-    int64_t ldc,
-    int64_t last,
-    bool accumulate) {
-  using V = Vec<T>;
+// sums[i][j] over k; the last vector has `last` lanes in use.
+template <class T, int rows, int vectors, class Count>
+inline void multiply(
+    Vec<T> (&sums)[rows][vectors],
+    int64_t begin,
+    int64_t end,
+    const Strided<T>& A,
+    const Dense<T>& B,
+    Count last) {
   constexpr int64_t L = kLanes<T>;
-  V sums[rows][vectors] = {};
-  for (int64_t k = 0; k < K; ++k) {
-    V b[vectors];
+  for (int64_t k = begin; k < end; ++k) {
+    const T* row = B.data + k * B.stride;
+    Vec<T> b[vectors];
     NALU_UNROLL
-    for (int j = 0; j < vectors; ++j) {
-      b[j] = load<T>(B + k * ldb + j * L, Full<T>{});
+    for (int j = 0; j + 1 < vectors; ++j) {
+      b[j] = load<T>(row + j * L, Full<T>{});
     }
+    b[vectors - 1] = load<T>(row + (vectors - 1) * L, last);
     NALU_UNROLL
     for (int i = 0; i < rows; ++i) {
       const T a = A.data[i * A.row_stride + k * A.col_stride];
@@ -67,84 +73,153 @@ inline void gemm_tile(
       }
     }
   }
+}
+
+template <class T, int rows, int vectors>
+inline void gemm_tile(
+    int64_t K,
+    const Strided<T>& A,
+    const Dense<T>& B,
+    T* C,
+    int64_t ldc,
+    int64_t last,
+    bool accumulate) {
+  constexpr int64_t L = kLanes<T>;
+  Vec<T> sums[rows][vectors] = {};
+  // The last vector of a row may be read whole, into the row behind it, where B does not end.
+  const int64_t room = B.end - B.data - vectors * L;
+  const int64_t whole = room < 0 ? 0 : room / B.stride + 1;
+  const int64_t safe = last == L || whole > K ? K : whole;
+  multiply<T, rows, vectors>(sums, 0, safe, A, B, Full<T>{});
+  multiply<T, rows, vectors>(sums, safe, K, A, B, Partial{last});
   NALU_UNROLL
   for (int i = 0; i < rows; ++i) {
     NALU_UNROLL
     for (int j = 0; j < vectors; ++j) {
       T* to = C + i * ldc + j * L;
-      const int64_t count = j + 1 < vectors ? L : last;
-      V sum = sums[i][j];
-      if (count == L) {
-        sum += accumulate ? load<T>(to, Full<T>{}) : V{};
-        store<T>(to, sum, Full<T>{});
+      if (j + 1 < vectors || last == L) {
+        const Vec<T> before = accumulate ? load<T>(to, Full<T>{}) : Vec<T>{};
+        store<T>(to, before + sums[i][j], Full<T>{});
       } else {
-        sum += accumulate ? load<T>(to, count) : V{};
-        store<T>(to, sum, count);
+        const Vec<T> before = accumulate ? load<T>(to, Partial{last}) : Vec<T>{};
+        store<T>(to, before + sums[i][j], Partial{last});
       }
     }
   }
 }
 
+// A column of tiles. Each pass takes as many rows as fit, the next passes what is left.
 template <class T, int vectors>
-inline void gemm_columns(
+inline void gemm_column(
     int64_t M,
     int64_t K,
-    Operand<T> A,
-    const T* B,
-    int64_t ldb,
+    const Strided<T>& A,
+    const Dense<T>& B,
     T* C,
     int64_t ldc,
     int64_t last,
     bool accumulate) {
   int64_t m = 0;
-  const auto rows_of = [&](auto rows) {
+  const auto pass = [&](auto rows) {
     constexpr int R = decltype(rows)::value;
     for (; m + R <= M; m += R) {
-      const Operand<T> part{A.data + m * A.row_stride, A.row_stride, A.col_stride};
-      gemm_tile<T, R, vectors>(K, part, B, ldb, C + m * ldc, ldc, last, accumulate);
+      const Strided<T> part{A.data + m * A.row_stride, A.row_stride, A.col_stride};
+      gemm_tile<T, R, vectors>(K, part, B, C + m * ldc, ldc, last, accumulate);
     }
   };
-  rows_of(std::integral_constant<int, kTileRows>{});
-  rows_of(std::integral_constant<int, 4>{});
-  rows_of(std::integral_constant<int, 1>{});
+  if constexpr (vectors <= kTileVectors) {
+    pass(std::integral_constant<int, kTileRows>{});
+    pass(std::integral_constant<int, 4>{});
+  }
+  pass(std::integral_constant<int, kWideRows>{});
+  pass(std::integral_constant<int, 1>{});
 }
 
-// C (M, N) = or, with accumulate, += A (M, K) B (K, N); B's and C's columns are contiguous.
+// f(vectors as a compile-time number) for 1 <= vectors <= most.
+template <int most, class F>
+inline void with_vectors(int64_t vectors, const F& f) {
+  if constexpr (most > 1) {
+    if (vectors < most) {
+      return with_vectors<most - 1>(vectors, f);
+    }
+  }
+  f(std::integral_constant<int, most>{});
+}
+
+// C (M, N) = or, with accumulate, += A (M, K) B (K, N).
 template <class T>
 inline void gemm(
     int64_t M,
     int64_t N,
     int64_t K,
-    Operand<T> A,
-    const T* B,
-    int64_t ldb,
+    const Strided<T>& A,
+    const Dense<T>& B,
     T* C,
     int64_t ldc,
     bool accumulate) {
   constexpr int64_t L = kLanes<T>;
+  const int64_t most = M <= kWideRows ? kWideVectors : kTileVectors;
+  const int64_t vectors = (N + L - 1) / L, columns = (vectors + most - 1) / most;
   int64_t k = 0;
   do {
     const int64_t depth = K - k < kBlockK ? K - k : kBlockK;
-    const Operand<T> part{A.data + k * A.col_stride, A.row_stride, A.col_stride};
-    for (int64_t n = 0; n < N; n += kTileVectors * L) {
-      const int64_t left = N - n;
-      const int64_t vectors = (left + L - 1) / L;
-      const int64_t used = vectors < kTileVectors ? vectors : kTileVectors;
-      const int64_t last = vectors > kTileVectors ? L : left - (used - 1) * L;
-      const T* b = B + k * ldb + n;
-      if (used == 3) {
-        if constexpr (kTileVectors >= 3) {
-          gemm_columns<T, 3>(M, depth, part, b, ldb, C + n, ldc, last, accumulate);
-        }
-      } else if (used == 2) {
-        gemm_columns<T, 2>(M, depth, part, b, ldb, C + n, ldc, last, accumulate);
-      } else {
-        gemm_columns<T, 1>(M, depth, part, b, ldb, C + n, ldc, last, accumulate);
-      }
+    const Strided<T> part{A.data + k * A.col_stride, A.row_stride, A.col_stride};
+    int64_t n = 0;
+    for (int64_t column = 0; column < columns; ++column) {
+      // As even as it goes: a single vector left over would make a tile too small to be fast.
+      const int64_t used = (vectors - n / L + columns - column - 1) / (columns - column);
+      const int64_t last = N - n < used * L ? N - n - (used - 1) * L : L;
+      const Dense<T> b{B.data + k * B.stride + n, B.stride, B.end};
+      with_vectors<kWideVectors>(used, [&](auto number) {
+        constexpr int V = decltype(number)::value;
+        gemm_column<T, V>(M, depth, part, b, C + n, ldc, last, accumulate);
+      });
+      n += used * L;
     }
     accumulate = true;
     k += depth;
   } while (k < K);
+}
+
+// The same for a B (K, N) of few columns, given as its transpose Bt (N, K), and dense rows of A: the
+// vectors lie along k, and C's elements are the sums of their lanes.
+template <class T, int rows>
+inline void gemm_narrow_rows(
+    int64_t N, int64_t K, const T* A, int64_t lda, const T* Bt, T* C, int64_t ldc, bool accumulate) {
+  for (int64_t n = 0; n < N; ++n) {
+    Vec<T> sums[rows] = {};
+    for_each_vector<T>(K, [&](int64_t k, auto count) {
+      const Vec<T> b = load<T>(Bt + n * K + k, count);
+      NALU_UNROLL
+      for (int i = 0; i < rows; ++i) {
+        sums[i] += load<T>(A + i * lda + k, count) * b;
+      }
+    });
+    for (int i = 0; i < rows; ++i) {
+      T& to = C[i * ldc + n];
+      to = (accumulate ? to : 0) + sum_lanes<T>(sums[i]);
+    }
+  }
+}
+
+template <class T>
+inline void gemm_narrow(
+    int64_t M,
+    int64_t N,
+    int64_t K,
+    const T* A,
+    int64_t lda,
+    const T* Bt,
+    T* C,
+    int64_t ldc,
+    bool accumulate) {
+  int64_t m = 0;
+  for (; m + 8 <= M; m += 8) {
+    gemm_narrow_rows<T, 8>(N, K, A + m * lda, lda, Bt, C + m * ldc, ldc, accumulate);
+  }
+  for (; m < M; ++m) {
+    gemm_narrow_rows<T, 1>(N, K, A + m * lda, lda, Bt, C + m * ldc, ldc, accumulate);
+  }
 }
 
 } // namespace NALU_NAMESPACE

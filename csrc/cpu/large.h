@@ -79,7 +79,7 @@ inline void forward_large(const Layer& layer, void* output, const Saved& saved) 
   }
 
   Buffer<T> W(O * I);
-  transform<T, S>(layer.W_hat, layer.M_hat, O * I, W.get());
+  fill(O * I, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
   const Matrix Wt = transposed(matrix(W.get(), O, I));
   if (linear) {
     Buffer<T> copy(same ? 0 : B * I), G_copy(same ? 0 : gates * I);
@@ -96,7 +96,7 @@ inline void forward_large(const Layer& layer, void* output, const Saved& saved) 
   }
   if (log_space) {
     if (untied) {
-      transform<T, S>(layer.W_hat_mul, layer.M_hat_mul, O * I, W.get());
+      fill(O * I, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W.get());
     }
     Buffer<T> L(B * I);
     log_abs_rows<T, S>(layer.input, B, I, static_cast<T>(layer.eps), L.get());
@@ -160,7 +160,7 @@ inline void backward_large(
   if (want_x) {
     Buffer<T> W(O * I), G_copy(same ? 0 : gates * I);
     Buffer<T> dx(linear ? B * I : 0), dx_log(log_space ? B * I : 0);
-    transform<T, S>(layer.W_hat, layer.M_hat, O * I, W.get());
+    fill(O * I, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
     const Matrix weight = matrix(W.get(), O, I);
     if (linear) {
       matmul(dtype, dA, weight, dx.get(), false);
@@ -171,7 +171,7 @@ inline void backward_large(
     }
     if (log_space) {
       if (untied) {
-        transform<T, S>(layer.W_hat_mul, layer.M_hat_mul, O * I, W.get());
+        fill(O * I, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W.get());
       }
       matmul(dtype, dL, weight, dx_log.get(), false);
     }
@@ -224,7 +224,8 @@ inline void backward_large(
     Buffer<T> sums(gates);
     const T one = 1;
     parallel(gates, 64, [&](int64_t begin, int64_t end) {
-      gemm(1, end - begin, B, {&one, 0, 0}, dz.get() + begin, gates, sums.get() + begin, gates, false);
+      const Dense<T> part{dz.get() + begin, gates, dz.get() + B * gates};
+      gemm(1, end - begin, B, {&one, 0, 0}, part, sums.get() + begin, gates, false);
     });
     convert<T>(gates, sums.get(), static_cast<S*>(grads.gate_bias));
   }

@@ -177,11 +177,16 @@ Tensor gradient(bool wanted, const Tensor& tensor, void*& data) {
   return result;
 }
 
+// Entry i, false beyond the end: trailing tensors that are absent need no entry.
+bool wants(const std::vector<bool>& needed, size_t i) {
+  return i < needed.size() && needed[i];
+}
+
 void nac_forward(StableIValue* values, uint64_t, uint64_t) {
   Stack stack(values);
-  const Tensor input = stack.tensor(), W_hat = stack.tensor(), M_hat = stack.tensor();
-  const bool log_space = stack.take<bool>();
   const double eps = stack.take<double>();
+  const bool log_space = stack.take<bool>();
+  const Tensor input = stack.tensor(), W_hat = stack.tensor(), M_hat = stack.tensor();
 
   Arguments arguments(input, W_hat, M_hat, eps);
   arguments.layer.linear = !log_space;
@@ -193,22 +198,21 @@ void nac_forward(StableIValue* values, uint64_t, uint64_t) {
 
 void nac_backward(StableIValue* values, uint64_t, uint64_t) {
   Stack stack(values);
-  const Tensor grad_output = stack.tensor(), input = stack.tensor();
-  const Tensor W_hat = stack.tensor(), M_hat = stack.tensor();
-  const OptionalTensor output = stack.optional_tensor();
   const double eps = stack.take<double>();
   const auto needed = stack.take<std::vector<bool>>();
+  const Tensor grad_output = stack.tensor();
+  const OptionalTensor output = stack.optional_tensor();
+  const Tensor input = stack.tensor(), W_hat = stack.tensor(), M_hat = stack.tensor();
 
   Arguments arguments(input, W_hat, M_hat, eps);
   arguments.layer.log_space = output.has_value();
   arguments.layer.linear = !output.has_value();
   const Rows grad = arguments.grad_output(grad_output);
-  STD_TORCH_CHECK(needed.size() == 3, "needed must have 3 entries");
   Gradients grads{};
   Tensor results[] = {
-      gradient(needed[0], input, grads.input),
-      gradient(needed[1], W_hat, grads.W_hat),
-      gradient(needed[2], M_hat, grads.M_hat)};
+      gradient(wants(needed, 0), input, grads.input),
+      gradient(wants(needed, 1), W_hat, grads.W_hat),
+      gradient(wants(needed, 2), W_hat, grads.M_hat)};
   const void* m = output.has_value() ? output->data() : nullptr;
   kernels().backward(arguments.layer, grad, m, {}, grads);
   for (Tensor& result : results) {
@@ -216,23 +220,40 @@ void nac_backward(StableIValue* values, uint64_t, uint64_t) {
   }
 }
 
+// The tensors of a NALU, as they come on the stack.
+struct NaluTensors {
+  explicit NaluTensors(Stack& stack)
+      : input(stack.tensor()),
+        W_hat(stack.tensor()),
+        M_hat(stack.tensor()),
+        G(stack.tensor()),
+        gate_bias(stack.optional_tensor()),
+        W_hat_mul(stack.optional_tensor()),
+        M_hat_mul(stack.optional_tensor()) {}
+
+  Arguments check(double eps) const {
+    Arguments arguments(input, W_hat, M_hat, eps);
+    arguments.gate(G, gate_bias);
+    arguments.untie(W_hat_mul, M_hat_mul);
+    arguments.layer.linear = arguments.layer.log_space = true;
+    return arguments;
+  }
+
+  const Tensor input, W_hat, M_hat, G;
+  const OptionalTensor gate_bias, W_hat_mul, M_hat_mul;
+};
+
 void nalu_forward(StableIValue* values, uint64_t, uint64_t) {
   Stack stack(values);
-  const Tensor input = stack.tensor(), W_hat = stack.tensor(), M_hat = stack.tensor();
-  const Tensor G = stack.tensor();
-  const OptionalTensor gate_bias = stack.optional_tensor();
-  const OptionalTensor W_hat_mul = stack.optional_tensor(), M_hat_mul = stack.optional_tensor();
   const double eps = stack.take<double>();
   const bool save = stack.take<bool>();
+  const NaluTensors tensors(stack);
 
-  Arguments arguments(input, W_hat, M_hat, eps);
-  arguments.gate(G, gate_bias);
-  arguments.untie(W_hat_mul, M_hat_mul);
-  Layer& layer = arguments.layer;
-  layer.linear = layer.log_space = true;
+  const Arguments arguments = tensors.check(eps);
+  const Layer& layer = arguments.layer;
   Tensor output = arguments.empty_output();
   const int64_t size = save ? saved_size(layer.shape) : 0;
-  Tensor saved = input.empty(&size, 1, compute_type(layer.dtype));
+  Tensor saved = tensors.input.empty(&size, 1, compute_type(layer.dtype));
   kernels().forward(layer, output.data(), save ? split(layer, saved) : Saved{});
   stack.put(std::move(output));
   stack.put(std::move(saved));
@@ -240,39 +261,31 @@ void nalu_forward(StableIValue* values, uint64_t, uint64_t) {
 
 void nalu_backward(StableIValue* values, uint64_t, uint64_t) {
   Stack stack(values);
-  const Tensor grad_output = stack.tensor(), input = stack.tensor();
-  const Tensor W_hat = stack.tensor(), M_hat = stack.tensor(), G = stack.tensor();
-  const OptionalTensor W_hat_mul = stack.optional_tensor(), M_hat_mul = stack.optional_tensor();
-  const Tensor saved = stack.tensor();
   const double eps = stack.take<double>();
   const auto needed = stack.take<std::vector<bool>>();
+  const Tensor grad_output = stack.tensor(), saved = stack.tensor();
+  const NaluTensors tensors(stack);
 
-  Arguments arguments(input, W_hat, M_hat, eps);
-  arguments.gate(G, std::nullopt);
-  arguments.untie(W_hat_mul, M_hat_mul);
-  Layer& layer = arguments.layer;
-  layer.linear = layer.log_space = true;
+  Arguments arguments = tensors.check(eps);
+  const Layer& layer = arguments.layer;
   const Rows grad = arguments.grad_output(grad_output);
   STD_TORCH_CHECK(
       saved.is_contiguous() && saved.numel() == saved_size(layer.shape) &&
           saved.dtype() == compute_type(layer.dtype),
       "saved is not what nalu_forward returned");
-  STD_TORCH_CHECK(needed.size() == 7, "needed must have 7 entries");
-  STD_TORCH_CHECK(
-      W_hat_mul.has_value() || !(needed[5] || needed[6]),
-      "no gradient of W_hat_mul or M_hat_mul without them");
+  const bool untied = tensors.W_hat_mul.has_value();
   Gradients grads{};
-  // W_hat's shape stands for the others of its shape, and for those that are absent.
+  // W_hat's shape is that of all four weights.
   Tensor results[] = {
-      gradient(needed[0], input, grads.input),
-      gradient(needed[1], W_hat, grads.W_hat),
-      gradient(needed[2], W_hat, grads.M_hat),
-      gradient(needed[3], G, grads.G),
+      gradient(wants(needed, 0), tensors.input, grads.input),
+      gradient(wants(needed, 1), tensors.W_hat, grads.W_hat),
+      gradient(wants(needed, 2), tensors.W_hat, grads.M_hat),
+      gradient(wants(needed, 3), tensors.G, grads.G),
       Tensor::undefined(),
-      gradient(needed[5], W_hat, grads.W_hat_mul),
-      gradient(needed[6], W_hat, grads.M_hat_mul)};
-  if (needed[4]) {
-    results[4] = input.empty(&layer.shape.gates, 1, input.dtype());
+      gradient(untied && wants(needed, 5), tensors.W_hat, grads.W_hat_mul),
+      gradient(untied && wants(needed, 6), tensors.W_hat, grads.M_hat_mul)};
+  if (wants(needed, 4)) {
+    results[4] = tensors.input.empty(&layer.shape.gates, 1, tensors.input.dtype());
     grads.gate_bias = results[4].data();
   }
   kernels().backward(layer, grad, nullptr, split(layer, saved), grads);

@@ -1,15 +1,16 @@
 // Vectors as wide as NALU_VECTOR_BYTES (0: plain scalars), and exp, log and tanh on them.
 //
 // One algorithm for every lane and every width, so a value never depends on where in an array it
-// stands. The polynomials are plain Taylor series on ranges reduced until the series is exact to
-// well below an ulp; each function is within 3 ulps (tests/test_elementary.py), keeps NaN, and has
-// the right limits at 0 and infinity. Subnormal arguments and results are honoured.
+// stands. Arguments are reduced until a short series is exact to well below an ulp; each function is
+// within 3 ulps, keeps NaN, and has the right limits at 0 and infinity. Subnormal arguments and
+// results are honoured.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "half.h"
 
@@ -60,35 +61,62 @@ struct Full {
 };
 using Partial = int64_t;
 
+// Fewer than kLanes elements, in pieces of sizes that are powers of two: for so few bytes a call of
+// memcpy costs more than the copy.
+template <class T>
+inline void copy_few(const T* from, T* to, int64_t count) {
+  const auto piece = [&](auto size) {
+    constexpr int64_t n = decltype(size)::value;
+    if (n < kLanes<T> && (count & n) != 0) {
+      std::memcpy(to, from, n * sizeof(T));
+      to += n;
+      from += n;
+    }
+  };
+  piece(std::integral_constant<int64_t, 8>{});
+  piece(std::integral_constant<int64_t, 4>{});
+  piece(std::integral_constant<int64_t, 2>{});
+  piece(std::integral_constant<int64_t, 1>{});
+}
+
+// Lanes that are not in use read as 0.
 template <class T, class S, class Count>
 inline Vec<T> load(const S* from, Count count) {
   Vec<T> v{};
-  if constexpr (std::is_same_v<S, T>) {
-    std::memcpy(&v, from, sizeof(T) * static_cast<size_t>(count));
-  } else {
+  if constexpr (!std::is_same_v<S, T>) {
     T lanes[kLanes<T>] = {};
     for (int64_t i = 0; i < count; ++i) {
       lanes[i] = widen(from[i]);
     }
     std::memcpy(&v, lanes, sizeof v);
+  } else if constexpr (std::is_same_v<Count, Partial>) {
+    T lanes[kLanes<T>] = {};
+    copy_few(from, lanes, count);
+    std::memcpy(&v, lanes, sizeof v);
+  } else {
+    std::memcpy(&v, from, sizeof v);
   }
   return v;
 }
 
 template <class T, class S, class Count>
 inline void store(S* to, Vec<T> v, Count count) {
-  if constexpr (std::is_same_v<S, T>) {
-    std::memcpy(to, &v, sizeof(T) * static_cast<size_t>(count));
+  if constexpr (std::is_same_v<S, T> && !std::is_same_v<Count, Partial>) {
+    std::memcpy(to, &v, sizeof v);
   } else {
     T lanes[kLanes<T>];
     std::memcpy(lanes, &v, sizeof v);
-    for (int64_t i = 0; i < count; ++i) {
-      narrow(lanes[i], to[i]);
+    if constexpr (std::is_same_v<S, T>) {
+      copy_few(lanes, to, count);
+    } else {
+      for (int64_t i = 0; i < count; ++i) {
+        narrow(lanes[i], to[i]);
+      }
     }
   }
 }
 
-// v where a lane is in use, else 0.
+// The lanes in use; 0 in the others.
 template <class T, class Count>
 inline Vec<T> first_lanes(Vec<T> v, Count count) {
   if constexpr (std::is_same_v<Count, Partial>) {
@@ -99,15 +127,25 @@ inline Vec<T> first_lanes(Vec<T> v, Count count) {
   return v;
 }
 
+// Halves are added until one lane is left.
+template <class T, int64_t lanes = kLanes<T>>
+inline T sum_lanes(const T* values) {
+  if constexpr (lanes == 1) {
+    return values[0];
+  } else {
+    T halves[lanes / 2];
+    for (int64_t i = 0; i < lanes / 2; ++i) {
+      halves[i] = values[i] + values[i + lanes / 2];
+    }
+    return sum_lanes<T, lanes / 2>(halves);
+  }
+}
+
 template <class T>
 inline T sum_lanes(Vec<T> v) {
   T lanes[kLanes<T>];
   std::memcpy(lanes, &v, sizeof v);
-  T sum = lanes[0];
-  for (int64_t i = 1; i < kLanes<T>; ++i) {
-    sum += lanes[i];
-  }
-  return sum;
+  return sum_lanes<T, kLanes<T>>(lanes);
 }
 
 // f(offset, count) over n elements, a vector at a time.
@@ -120,6 +158,39 @@ inline void for_each_vector(int64_t n, const F& f) {
   if (i < n) {
     f(i, Partial{n - i});
   }
+}
+
+#if NALU_VECTOR_BYTES
+// a0 b0 a1 b1 ... of the lower halves, or of the upper.
+template <class V, bool upper, int... i>
+inline V interleave(V a, V b, std::integer_sequence<int, i...>) {
+  constexpr int lanes = sizeof...(i), start = upper ? lanes / 2 : 0;
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, (start + i / 2 + (i % 2) * lanes)...);
+#else
+  typedef decltype(a < b) Mask;
+  return __builtin_shuffle(a, b, Mask{(start + i / 2 + (i % 2) * lanes)...});
+#endif
+}
+#endif
+
+// The square matrix whose rows are the vectors: log2(lanes) perfect shuffles.
+template <class T>
+inline void transpose(Vec<T> (&rows)[kLanes<T>]) {
+#if NALU_VECTOR_BYTES
+  constexpr int L = kLanes<T>;
+  constexpr auto lanes = std::make_integer_sequence<int, L>{};
+  for (int round = 1; round < L; round *= 2) {
+    Vec<T> shuffled[L];
+    for (int i = 0; i < L / 2; ++i) {
+      shuffled[2 * i] = interleave<Vec<T>, false>(rows[i], rows[i + L / 2], lanes);
+      shuffled[2 * i + 1] = interleave<Vec<T>, true>(rows[i], rows[i + L / 2], lanes);
+    }
+    std::memcpy(&rows, &shuffled, sizeof rows);
+  }
+#else
+  static_cast<void>(rows);
+#endif
 }
 
 // Format constants. `magic` added to a small number leaves its nearest integer in the low bits.
@@ -139,7 +210,6 @@ struct Format<float> {
   static constexpr float exp_underflow = -105;
   static constexpr float exp_overflow = 90;
   static constexpr int exp_terms = 7;
-  static constexpr int log_terms = 5;
 };
 
 template <>
@@ -154,7 +224,6 @@ struct Format<double> {
   static constexpr double exp_underflow = -746;
   static constexpr double exp_overflow = 711;
   static constexpr int exp_terms = 13;
-  static constexpr int log_terms = 11;
 };
 
 template <class V>
@@ -244,15 +313,38 @@ inline V log(V x) {
   const V f = bitcast<V>(bits - (e << F::mantissa)) - static_cast<T>(1);
   const Int<V> magic = bitcast<Int<V>>(splat<V>(F::magic));
   const V k = (bitcast<V>(e + magic) - F::magic) + shift;
-  // log(1 + f) = 2 artanh(s) = f - s (f - s^2 (2/3 + 2/5 s^2 + ...)), s = f / (2 + f): the leading
-  // term is exact.
-  const V s = f / (f + static_cast<T>(2));
-  const V z = s * s;
-  V p = splat<V>(static_cast<T>(2) / (2 * F::log_terms + 1));
-  for (int i = F::log_terms - 1; i >= 1; --i) {
-    p = p * z + static_cast<T>(2) / static_cast<T>(2 * i + 1);
+  // f - log(1 + f), so that the leading term is exact.
+  V rest;
+  if constexpr (std::is_same_v<T, float>) {
+    // f^2/2 - f^3 P(f), without the division that would take half of the time: P is the minimax
+    // polynomial for log(1 + f), relative error 2^-27 (Remez).
+    constexpr float P[] = {
+        0x1.555554p-2f,
+        -0x1.000228p-2f,
+        0x1.99a00ap-3f,
+        -0x1.54722ap-3f,
+        0x1.22d9d8p-3f,
+        -0x1.0d8618p-3f,
+        0x1.055dd2p-3f,
+        -0x1.38b6d6p-4f};
+    V p = splat<V>(P[7]);
+    for (int i = 6; i >= 0; --i) {
+      p = p * f + P[i];
+    }
+    const V square = f * f;
+    rest = square * 0.5f - square * f * p;
+  } else {
+    // s (f - s^2 (2/3 + 2/5 s^2 + 2/7 s^4 + ...)) with s = f / (2 + f): the series of 2 artanh s.
+    const V s = f / (f + 2.0);
+    const V z = s * s;
+    constexpr int terms = 11;
+    V p = splat<V>(2.0 / (2 * terms + 1));
+    for (int i = terms - 1; i >= 1; --i) {
+      p = p * z + 2.0 / (2 * i + 1);
+    }
+    rest = s * (f - z * p);
   }
-  const V result = k * F::ln2_high + (f - (s * (f - z * p) - k * F::ln2_low));
+  const V result = k * F::ln2_high + (f - (rest - k * F::ln2_low));
   const V finite = x == V{} ? -infinity : result;
   return x < infinity ? finite : x;
 }

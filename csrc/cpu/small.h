@@ -18,50 +18,85 @@ inline bool is_small(const Shape& s) {
   return s.O * s.I <= kSmallWeight && s.B * s.O * s.I <= kSmallProduct;
 }
 
-// Rows that take one thread about `nanoseconds`: long enough to be worth sending to a thread,
-// short enough to stay in cache.
-inline int64_t rows_per_chunk(const Shape& s, int64_t nanoseconds) {
-  const int64_t row = 4 + 2 * s.I + 6 * s.O + 3 * s.I * s.O / 16;
-  const int64_t rows = nanoseconds / row / 16 * 16;
-  const int64_t bounded = rows < 16 ? 16 : rows > 1024 ? 1024 : rows;
-  return bounded < s.B ? bounded : s.B;
-}
-
 inline int64_t divide_up(int64_t n, int64_t by) {
   return (n + by - 1) / by;
 }
 
-// W (O, I) as (I, O): the product's right-hand side.
+// The batch in chunks of equal size, each about `nanoseconds` of one thread's work or more: worth
+// sending to a thread, and short enough to stay in cache. The number of chunks is a power of two,
+// to come out even on most machines, until the cache decides.
+inline int64_t rows_per_chunk(const Shape& s, double nanoseconds) {
+  const double I = static_cast<double>(s.I), O = static_cast<double>(s.O);
+  const double row = 5 + I / 2 + 1.5 * O + I * O / 30;
+  const double wanted = static_cast<double>(s.B) * row / nanoseconds;
+  int64_t chunks = 1;
+  while (2.0 * static_cast<double>(chunks) <= wanted) {
+    chunks *= 2;
+  }
+  constexpr int64_t most = 1024;
+  const int64_t rows = divide_up(divide_up(s.B, chunks), 8) * 8;
+  const int64_t bounded = rows < most ? rows : most;
+  return bounded < s.B ? bounded : s.B;
+}
+
+// The right-hand side of y = x W^T, laid out for the product that suits its shape.
 template <class T>
-inline void transpose(int64_t O, int64_t I, const T* from, T* to) {
-  constexpr int64_t block = 16;
-  for (int64_t i0 = 0; i0 < I; i0 += block) {
-    const int64_t i1 = i0 + block < I ? i0 + block : I;
-    for (int64_t o = 0; o < O; ++o) {
-      for (int64_t i = i0; i < i1; ++i) {
-        to[i * O + o] = from[o * I + i];
-      }
+class Projection {
+ public:
+  Projection(int64_t out, int64_t in)
+      : out_(out), in_(in), narrow_(out <= 4 && in >= 2 * kLanes<T>), data_(out * in) {}
+
+  // W[i] = weight(i)
+  template <class F>
+  void fill_with(const F& weight) {
+    narrow_ ? fill(out_ * in_, weight, data_.get())
+            : fill_transposed(out_, in_, weight, data_.get());
+  }
+
+  void operator()(int64_t rows, const T* x, T* y, bool accumulate = false) const {
+    if (narrow_) {
+      gemm_narrow(rows, out_, in_, x, in_, data_.get(), y, out_, accumulate);
+    } else {
+      const Dense<T> Wt{data_.get(), out_, data_.get() + in_ * out_};
+      gemm(rows, out_, in_, {x, in_, 1}, Wt, y, out_, accumulate);
     }
   }
-}
+
+ private:
+  int64_t out_, in_;
+  bool narrow_;
+  Buffer<T> data_;
+};
 
 template <class T>
 inline T* row_of(void* plane, int64_t row, int64_t cols) {
   return static_cast<T*>(plane) + row * cols;
 }
 
-// Rows that are dense in memory and need no conversion are read in place, others are packed.
+// Rows as dense T, a chunk at a time: in place where they are that already, else packed.
 template <class T, class S>
-inline Operand<T> read_rows(
-    const Rows& rows, int64_t cols, int64_t begin, int64_t end, const Buffer<T>& packed) {
-  if constexpr (std::is_same_v<S, T>) {
-    if (rows.col_stride == 1 && rows.row_stride == cols) {
-      return {static_cast<const T*>(rows.data) + begin * cols, cols, 1};
+class RowReader {
+ public:
+  RowReader(const Rows& rows, int64_t cols, int64_t most)
+      : rows_(rows),
+        cols_(cols),
+        in_place_(std::is_same_v<S, T> && rows.col_stride == 1 && rows.row_stride == cols),
+        packed_(in_place_ ? 0 : most * cols) {}
+
+  const T* operator()(int64_t begin, int64_t end) const {
+    if (in_place_) {
+      return static_cast<const T*>(rows_.data) + begin * cols_;
     }
+    pack<T, S>(rows_, cols_, begin, end, packed_.get());
+    return packed_.get();
   }
-  pack<T, S>(rows, cols, begin, end, packed.get());
-  return {packed.get(), cols, 1};
-}
+
+ private:
+  const Rows& rows_;
+  int64_t cols_;
+  bool in_place_;
+  Buffer<T> packed_;
+};
 
 template <class S>
 inline void forward_small(const Layer& layer, void* output, const Saved& saved) {
@@ -71,25 +106,23 @@ inline void forward_small(const Layer& layer, void* output, const Saved& saved) 
   const bool untied = layer.W_hat_mul != nullptr;
   const T eps = static_cast<T>(layer.eps);
 
-  Buffer<T> scratch((O > gates ? O : gates) * I), W(O * I), W_mul(untied ? O * I : 0), G(gates * I);
-  transform<T, S>(layer.W_hat, layer.M_hat, O * I, scratch.get());
-  transpose(O, I, scratch.get(), W.get());
+  Projection<T> W(O, I), W_mul(untied ? O : 0, I), G(gates, I);
+  W.fill_with(TransformedWeight<T, S>(layer.W_hat, layer.M_hat));
   if (untied) {
-    transform<T, S>(layer.W_hat_mul, layer.M_hat_mul, O * I, scratch.get());
-    transpose(O, I, scratch.get(), W_mul.get());
+    W_mul.fill_with(TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul));
   }
   if (gated) {
-    convert<T>(gates * I, static_cast<const S*>(layer.G), scratch.get());
-    transpose(gates, I, scratch.get(), G.get());
+    G.fill_with(PlainWeight<T, S>(layer.G));
   }
-  const T* W_log = untied ? W_mul.get() : W.get();
+  const Projection<T>& W_log = untied ? W_mul : W;
 
-  const int64_t size = rows_per_chunk(layer.shape, 30000);
+  const int64_t size = rows_per_chunk(layer.shape, 20e3);
   parallel(B > 0 ? divide_up(B, size) : 0, 1, [&](int64_t first, int64_t last) {
     // What is neither kept nor the output itself.
     const bool a_is_output = !gated && linear && std::is_same_v<S, T>;
     const bool keep = saved.a != nullptr;
-    Buffer<T> packed(size * I), L(log_space ? size * I : 0);
+    const RowReader<T, S> input(layer.input, I, size);
+    Buffer<T> L(log_space ? size * I : 0);
     Buffer<T> planes(keep || a_is_output ? 0 : size * (O * (linear + log_space) + gates));
     for (int64_t chunk = first; chunk < last; ++chunk) {
       const int64_t begin = chunk * size, end = begin + size < B ? begin + size : B;
@@ -101,20 +134,20 @@ inline void forward_small(const Layer& layer, void* output, const Saved& saved) 
       if constexpr (std::is_same_v<S, T>) {
         a = a_is_output ? y : a;
       }
-      const Operand<T> x = read_rows<T, S>(layer.input, I, begin, end, packed);
+      const T* x = input(begin, end);
       if (linear) {
-        gemm(rows, O, I, x, W.get(), O, a, O, false);
+        W(rows, x, a);
       }
       if (log_space) {
-        log_abs(rows * I, x.data, eps, L.get());
-        gemm(rows, O, I, {L.get(), I, 1}, W_log, O, m, O, false);
+        log_abs(rows * I, x, eps, L.get());
+        W_log(rows, L.get(), m);
       }
       if (gated) {
         const bool biased = layer.gate_bias != nullptr;
         if (biased) {
           fill_rows<T, S>(rows, gates, layer.gate_bias, g);
         }
-        gemm(rows, gates, I, x, G.get(), gates, g, gates, biased);
+        G(rows, x, g, biased);
         mix_rows(rows, O, gates, a, m, g, y);
       } else if (log_space) {
         exp_rows(rows * O, m, y);
@@ -147,12 +180,12 @@ inline void backward_small(
   Buffer<T> W(want_x ? weight : 0), W_mul(want_x && untied ? weight : 0);
   Buffer<T> G(want_x ? gates * I : 0);
   if (want_x) {
-    transform<T, S>(layer.W_hat, layer.M_hat, weight, W.get());
+    fill(weight, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
     if (untied) {
-      transform<T, S>(layer.W_hat_mul, layer.M_hat_mul, weight, W_mul.get());
+      fill(weight, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W_mul.get());
     }
     if (gated) {
-      convert<T>(gates * I, static_cast<const S*>(layer.G), G.get());
+      fill(gates * I, PlainWeight<T, S>(layer.G), G.get());
     }
   }
   const T* W_log = untied ? W_mul.get() : W.get();
@@ -162,7 +195,7 @@ inline void backward_small(
   const int64_t at_G = at_W_mul + (want_W_mul ? weight : 0);
   const int64_t at_bias = at_G + (want_G ? gates * I : 0);
   const int64_t stride = at_bias + (want_bias ? gates : 0);
-  const int64_t size = rows_per_chunk(layer.shape, 60000);
+  const int64_t size = rows_per_chunk(layer.shape, 50e3);
   const int64_t chunks = B > 0 ? divide_up(B, size) : 1;
   Buffer<T> sums(chunks * stride);
   if (B == 0) {
@@ -170,58 +203,66 @@ inline void backward_small(
   }
 
   parallel(B > 0 ? chunks : 0, 1, [&](int64_t first, int64_t last) {
-    Buffer<T> x(size * I), L(log_space && want_W_log ? size * I : 0);
-    Buffer<T> da(size * O), dl(log_space ? size * O : 0), dz(size * gates);
+    const RowReader<T, S> input(layer.input, I, size), grad(grad_output, O, size);
+    Buffer<T> L(log_space && want_W_log ? size * I : 0);
+    Buffer<T> da_gated(gated ? size * O : 0), dl(log_space ? size * O : 0), dz(size * gates);
     Buffer<T> dx(want_x && linear ? size * I : 0), dx_log(want_x && log_space ? size * I : 0);
     for (int64_t chunk = first; chunk < last; ++chunk) {
       const int64_t begin = chunk * size, end = begin + size < B ? begin + size : B;
       const int64_t rows = end - begin;
       T* sum = sums.get() + chunk * stride;
-      pack<T, S>(layer.input, I, begin, end, x.get());
-      pack<T, S>(grad_output, O, begin, end, da.get());
+      const T* x = input(begin, end);
+      const T* dy = grad(begin, end);
+      const T* da = gated ? da_gated.get() : dy;
       if (gated) {
         mix_gradient(
             rows,
             O,
             gates,
-            da.get(),
+            dy,
             row_of<T>(saved.a, begin, O),
             row_of<T>(saved.m, begin, O),
             row_of<T>(saved.g, begin, gates),
-            da.get(),
+            da_gated.get(),
             dl.get(),
             dz.get());
       } else if (log_space) {
-        exp_gradient(
-            rows * O, da.get(), static_cast<const S*>(output) + begin * O, dl.get());
+        exp_gradient(rows * O, dy, static_cast<const S*>(output) + begin * O, dl.get());
       }
       if (want_x) {
+        const auto times = [&](const T* left, int64_t K, const T* right, T* to, bool accumulate) {
+          gemm(rows, I, K, {left, K, 1}, {right, I, right + K * I}, to, I, accumulate);
+        };
         if (linear) {
-          gemm(rows, I, O, {da.get(), O, 1}, W.get(), I, dx.get(), I, false);
+          times(da, O, W.get(), dx.get(), false);
         }
         if (gated) {
-          gemm(rows, I, gates, {dz.get(), gates, 1}, G.get(), I, dx.get(), I, true);
+          times(dz.get(), gates, G.get(), dx.get(), true);
         }
         if (log_space) {
-          gemm(rows, I, O, {dl.get(), O, 1}, W_log, I, dx_log.get(), I, false);
+          times(dl.get(), O, W_log, dx_log.get(), false);
         }
-        input_gradient(
-            rows * I, dx.get(), dx_log.get(), x.get(), eps, row_of<S>(grads.input, begin, I));
+        S* to = row_of<S>(grads.input, begin, I);
+        input_gradient(rows * I, dx.get(), dx_log.get(), x, eps, to);
       }
+      // left^T right, summed over the chunk's rows
+      const auto over_rows = [&](const T* left, int64_t M, const T* right, T* to, bool accumulate) {
+        gemm(M, I, rows, {left, 1, M}, {right, I, right + rows * I}, to, I, accumulate);
+      };
       if (linear && want_W) {
-        gemm(O, I, rows, {da.get(), 1, O}, x.get(), I, sum, I, false);
+        over_rows(da, O, x, sum, false);
       }
       if (log_space && want_W_log) {
-        log_abs(rows * I, x.get(), eps, L.get());
-        T* to = untied ? sum + at_W_mul : sum;
-        gemm(O, I, rows, {dl.get(), 1, O}, L.get(), I, to, I, linear && !untied);
+        log_abs(rows * I, x, eps, L.get());
+        over_rows(dl.get(), O, L.get(), untied ? sum + at_W_mul : sum, linear && !untied);
       }
       if (want_G) {
-        gemm(gates, I, rows, {dz.get(), 1, gates}, x.get(), I, sum + at_G, I, false);
+        over_rows(dz.get(), gates, x, sum + at_G, false);
       }
       if (want_bias) {
         const T one = 1;
-        gemm(1, gates, rows, {&one, 0, 0}, dz.get(), gates, sum + at_bias, gates, false);
+        const Dense<T> ungated{dz.get(), gates, dz.get() + rows * gates};
+        gemm(1, gates, rows, {&one, 0, 0}, ungated, sum + at_bias, gates, false);
       }
     }
   });

@@ -1,0 +1,78 @@
+# On a fresh machine with python3 (3.10 or newer), make and a C++ compiler:
+#
+#   make demo    sets everything up in .venv and shows what NALU is for
+#   make test    the tests
+#
+# PYTHON=/path/to/python makes .venv with another Python, CXX=clang++ builds with another compiler.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+SOURCES := $(shell find csrc -type f 2>/dev/null)
+EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
+
+# torch's build looks for ninja on the PATH; $(CURDIR) may hold spaces, so nothing else uses it.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint bench clean distclean force
+
+help:
+	@echo "make demo       NALU beside an MLP, inside and far outside the numbers it was trained on"
+	@echo "make test       the tests"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
+	@echo "make clean      removes what was built; make distclean removes .venv too"
+
+demo: $(STAMP)
+	$(RUN) -m nalu_kernels extrapolate
+
+test: $(STAMP)
+	$(RUN) -m pytest
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(STAMP)
+	$(RUN) -m pytest benchmarks
+
+# Installs again when an input has changed or the binary is gone; only what changed is compiled.
+$(STAMP): pyproject.toml setup.py constraints.txt $(SOURCES) $(if $(EXTENSION),,force)
+	@for name in $${CXX:-c++ g++ clang++}; do \
+		command -v "$$name" >/dev/null && exit 0; \
+		[ -z "$$CXX" ] || break; \
+	done; \
+	echo "Missing: a C++ compiler (looked for $${CXX:-c++, g++, clang++})." >&2; \
+	echo "Install one (Debian, Ubuntu: g++; Fedora: gcc-c++; macOS: xcode-select --install) or set CXX." >&2; \
+	exit 1
+	@$(RUN) -c "import pip" 2>/dev/null && exit 0; \
+	if ! command -v "$(PYTHON)" >/dev/null; then \
+		echo "Missing: $(PYTHON). Install Python 3.10 or newer, or name one: make PYTHON=/path/to/python" >&2; \
+		exit 1; \
+	fi; \
+	if ! "$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 10))"; then \
+		echo "Too old: $(PYTHON) is $$("$(PYTHON)" --version 2>&1); 3.10 or newer is needed. Name one: make PYTHON=/path/to/python" >&2; \
+		exit 1; \
+	fi; \
+	if ! "$(PYTHON)" -c "import venv, ensurepip" 2>/dev/null; then \
+		echo "Missing: the venv and ensurepip modules of $(PYTHON) (Debian, Ubuntu: apt install python3-venv)." >&2; \
+		exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$(PYTHON)" --version)"; \
+	"$(PYTHON)" -m venv --clear $(VENV)
+	@echo "Installing torch and build tools (a few minutes the first time)"
+	$(RUN) -m pip install -c constraints.txt torch setuptools ninja
+	@echo "Compiling the operators and installing the rest"
+	$(RUN) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[experiments,test,dev]"
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info nalu_kernels/_cpu*.so $(STAMP)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,123 @@
+"""Builds the compiled operators, ``nalu_kernels._cpu``; everything else stands in pyproject.toml.
+
+The extension has to be built against the torch that will load it, hence
+
+    pip install --no-build-isolation .
+
+- torch missing while building (pip's isolated build environments have none): the build fails and
+  says the line above. Installing without the operators would be a slow library in silence, and
+  naming torch as a build requirement would download a second one.
+- no C++ compiler: installs without the operators, with a warning here (pip shows it with ``-v``)
+  and another from the library at its first call; ``nalu_kernels.backends()`` then says why.
+- a compiler that refuses the sources: the build fails.
+
+The sources use only LibTorch's stable ABI, as of torch 2.11, and Python's not at all, so that one
+binary serves every later torch and every Python from 3.10 on. Instruction sets are chosen at run
+time, inside the sources: no flag here names a processor.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
+from glob import glob
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+NAME = "nalu_kernels._cpu"
+SOURCES = sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp"))
+HEADERS = sorted(glob("csrc/**/*.h", recursive=True))
+OLDEST_TORCH = (2, 11)
+TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
+FLAGS = {
+    "unix": ["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", TARGET],
+    "msvc": ["/O2", "/std:c++17", "/EHsc", TARGET],
+}
+
+NO_TORCH = """
+nalu_kernels: torch is not importable in the build environment: {error}
+Install torch (2.11 or newer) first and build with the torch that will run it:
+    pip install --no-build-isolation .
+"""
+NO_COMPILER = """
+==============================================================================
+ WARNING: nalu_kernels is being installed WITHOUT its compiled operators,
+ because no C++ compiler was found ({tried}).
+ It will be correct but slow: every call runs the plain PyTorch reference.
+ Install a compiler (or name one in CXX) and reinstall:
+     pip install --no-build-isolation --force-reinstall --no-deps .
+==============================================================================
+"""
+
+
+def compilers() -> list[str]:
+    """The commands that may be a C++ compiler here, the user's choice first."""
+    if os.environ.get("CXX"):
+        return [os.environ["CXX"]]
+    if os.name == "nt":
+        return ["cl"]
+    return ["c++", sysconfig.get_config_var("CXX") or "c++", "g++", "clang++"]
+
+
+def find_compiler() -> str | None:
+    for command in compilers():
+        words = shlex.split(command, posix=os.name != "nt")
+        if words and shutil.which(words[0]):
+            return command
+    return None
+
+
+def without_torch(error: ImportError) -> dict[str, object]:
+    """Metadata and source distributions need no torch; only building does."""
+
+    class Refuse(build_ext):
+        def run(self) -> None:
+            raise SystemExit(NO_TORCH.format(error=error))
+
+    extension = Extension(NAME, SOURCES, depends=HEADERS)
+    return {"ext_modules": [extension], "cmdclass": {"build_ext": Refuse}}
+
+
+def with_extension() -> dict[str, object]:
+    try:
+        import torch
+        from torch.utils.cpp_extension import BuildExtension, CppExtension
+    except ImportError as error:
+        return without_torch(error)
+
+    found = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if found < OLDEST_TORCH:
+        return without_torch(ImportError(f"found torch {torch.__version__}, which is too old"))
+
+    compiler = find_compiler()
+    if compiler is None:
+        print(NO_COMPILER.format(tried=", ".join(dict.fromkeys(compilers()))), file=sys.stderr)
+        return {}
+    if os.name != "nt":
+        # torch and setuptools each have a default of their own; let both take the one found.
+        os.environ["CXX"] = compiler
+
+    class Build(BuildExtension):
+        def run(self) -> None:
+            if self.editable_mode:
+                # Kept between installs, so that only what changed is compiled again.
+                self.build_temp = os.path.join("build", "editable")
+            super().run()
+
+    extension = CppExtension(
+        NAME,
+        SOURCES,
+        depends=HEADERS,
+        extra_compile_args={"cxx": FLAGS["msvc" if os.name == "nt" else "unix"]},
+        py_limited_api=True,
+    )
+    return {
+        "ext_modules": [extension],
+        "cmdclass": {"build_ext": Build},
+        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
+    }
+
+
+setup(**with_extension())

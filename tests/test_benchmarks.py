@@ -1,0 +1,152 @@
+"""The benchmarks' harness, on synthetic samples and at tiny sizes: no timing is judged here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import nalu_kernels
+from benchmarks import accuracy, table
+from benchmarks.cases import ALL, BACKWARD, FORWARD, NEEDED, QUICK, Case
+from benchmarks.contenders import COMPILED, EAGER, EMPTY, LIBRARY, LINEARS, NAMES, build
+from benchmarks.speed import Measured, measure, ratios, record
+from benchmarks.test_speed import replay, replay_clock
+from benchmarks.timing import interleave
+
+ROOT = Path(__file__).parent.parent
+
+
+def uncompiled(function: Any, **options: Any) -> Any:
+    return function
+
+
+def uncompilable(function: Any, **options: Any) -> Any:
+    raise RuntimeError("no compiler\nand a long story")
+
+
+SYNTHETIC = {
+    LIBRARY: [1e-6, 2e-6, 1e-6],
+    EAGER: [4e-6, 6e-6, 4e-6],
+    COMPILED: [3e-6, 5e-6, 3e-6],
+    LINEARS: [0.5e-6, 1e-6, 0.5e-6],
+    EMPTY: [0.1e-6, 0.1e-6, 0.1e-6],
+}
+
+
+def test_ratios_are_medians_of_each_rounds_own_ratio() -> None:
+    assert ratios(SYNTHETIC) == {
+        "over_eager": 4.0,
+        "over_best": 3.0,
+        "of_floor": 2.0,
+        "over_compile": 3.0,
+    }
+
+
+def test_interleaving_samples_everyone_in_every_round() -> None:
+    made: list[str] = []
+    calls = {name: (lambda name=name: made.append(name)) for name in "abc"}
+    samples = interleave(calls, budget_s=0, sample_s=1e-9, min_rounds=5)
+    assert {name: len(times) for name, times in samples.items()} == dict.fromkeys("abc", 5)
+    rounds = [made[start : start + 3] for start in range(len(made) - 15, len(made), 3)]
+    assert all(sorted(one) == list("abc") for one in rounds)
+
+
+@pytest.mark.parametrize("layer", ["nalu", "nalu untied", "nac", "log nac"])
+@pytest.mark.parametrize("what", [FORWARD, BACKWARD])
+def test_contenders_all_run_and_leave_gradients(layer: str, what: str) -> None:
+    with torch.set_grad_enabled(what == BACKWARD):
+        contenders = build(Case(layer, (3, 4, 2), what, inner=True), uncompiled)
+        assert tuple(contenders.calls) == NAMES
+        for call in contenders.calls.values():
+            call()
+    assert set(contenders.saved_bytes) == ({LIBRARY, EAGER} if what == BACKWARD else set())
+
+
+def test_saved_bytes_count_what_eager_keeps() -> None:
+    saved = build(Case("nac", (3, 4, 2)), uncompiled).saved_bytes
+    assert saved[EAGER] == 2 * (2 * 4) * 4  # tanh and sigmoid; W itself only for the input's sake
+
+
+def test_record_and_table_have_every_contender() -> None:
+    measured = measure(Case("nalu", (3, 4, 2)), budget_s=0, compile=uncompiled)
+    row = json.loads(json.dumps(record(measured)))
+    assert set(row["contenders"]) == set(NAMES)
+    assert all(summary["median_us"] > 0 for summary in row["contenders"].values())
+    machine = {"processor": "p", "cores": 1, "threads": 1, "system": "s", "torch": "t"}
+    machine |= {"torch_cpu_capability": "c", "nalu_kernels": "n", "backend": "b"}
+    shown = table.text({"machine": machine, "cases": [row]})
+    assert all(name in shown for name in NAMES)
+    assert "3×4→2" in shown
+
+
+def test_missed_targets_are_marked() -> None:
+    shape = (64, 2, 1)
+    met = record(Measured(Case("nalu", shape), SYNTHETIC, {}, {}))
+    assert met["missed"] == [] and table.remark(met).startswith("met")
+    swapped = {**SYNTHETIC, LIBRARY: SYNTHETIC[EAGER], EAGER: SYNTHETIC[LIBRARY]}
+    missed = record(Measured(Case("nalu", shape), swapped, {}, {}))
+    assert missed["missed"] == [f"{NEEDED[shape]:g}× eager", "0.95× best"]
+    assert table.remark(missed).startswith("MISSED")
+
+
+def test_without_a_compiler_the_rest_still_runs() -> None:
+    measured = measure(Case("nalu", (3, 4, 2)), budget_s=0, compile=uncompilable)
+    assert measured.skipped == {COMPILED: "RuntimeError: no compiler"}
+    assert "over_compile" not in record(measured)["ratios"]
+
+
+def test_pytest_benchmark_gets_the_samples_themselves() -> None:
+    durations = []
+
+    def pedantic(target: Any, rounds: int) -> None:
+        for _ in range(rounds):
+            start = replay_clock()
+            target()
+            durations.append(replay_clock() - start)
+
+    samples = [0.25, 0.5, 0.125]
+    replay(SimpleNamespace(pedantic=pedantic), samples)  # type: ignore[arg-type]
+    assert durations == samples
+
+
+def test_readme_sections_are_replaced_once() -> None:
+    document = "a\n<!-- x -->\nold\n<!-- end of x -->\nb"
+    assert table.replace_section(document, "x", "new") == document.replace("old", "new")
+    with pytest.raises(ValueError, match="expected one section"):
+        table.replace_section(document, "y", "new")
+
+
+def test_accuracy_of_a_small_product() -> None:
+    task = accuracy.tasks(batch=8, terms=16, outputs=2)[0]
+    rows = accuracy.measure(task)
+    assert {(row["dtype"], row["contender"]) for row in rows} == {
+        (dtype, contender) for dtype in accuracy.DTYPES for contender in (EAGER, LIBRARY)
+    }
+    assert all(row["output"] < 1e-5 for row in rows if row["dtype"] == "float32")
+    assert "product of 6" in accuracy.text({"errors": rows})
+
+
+def test_committed_results_make_both_readme_sections() -> None:
+    results = {name: table.RESULTS / f"{name}.json" for name in ("cpu", "accuracy")}
+    for path in results.values():
+        if not path.exists():
+            pytest.skip(f"{path.name} has not been measured yet")
+    speed = table.speed_section(json.loads(results["cpu"].read_text()))
+    assert all(table.shape_name(shape) in speed for shape in NEEDED)
+    assert "float32" in accuracy.section(json.loads(results["accuracy"].read_text()))
+
+
+def test_benchmarks_are_collected_case_by_case() -> None:
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--quick", "--collect-only", "-q"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tests = [line for line in found.splitlines() if "::test_speed[" in line]
+    assert len(tests) == len(QUICK) * len(NAMES)
+    assert len(set(ALL)) == len(ALL) and set(QUICK) <= set(ALL)
+    assert nalu_kernels.__name__ in tests[0]
