@@ -1,7 +1,7 @@
 // The mathematics of a NALU, once, for every device and every vector width.
 //
 // V is a float, a double or a vector of them. Before including this file define NALU_NAMESPACE
-// and NALU_INLINE, and declare in that namespace: exp, log, tanh, abs, sign and splat for V.
+// and NALU_INLINE, and declare in that namespace: exp, log<normal>, tanh, abs, sign and splat for V.
 //
 // Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2. The products are
 // taken in the order in which autograd takes them in nalu_kernels/reference.py, so that
@@ -32,9 +32,10 @@ struct Weight {
   }
 };
 
-template <class V>
+// `normal`: eps is a normal number, and so is all that the logarithm sees.
+template <bool normal, class V>
 NALU_INLINE V log_abs(V x, V eps) {
-  return log(abs(x) + eps);
+  return log<normal>(abs(x) + eps);
 }
 
 // d log(|x| + eps) / dx, times grad.

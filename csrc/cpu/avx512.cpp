@@ -15,6 +15,8 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
+#include <immintrin.h>
+
 #define NALU_NAMESPACE avx512
 #define NALU_VECTOR_BYTES 64
 

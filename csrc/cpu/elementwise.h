@@ -69,7 +69,7 @@ inline void pack(const Rows& from, int64_t cols, int64_t begin, int64_t end, T* 
   const S* data = static_cast<const S*>(from.data);
   if (from.col_stride == 1 && from.row_stride == cols) {
     const S* source = data + begin * cols;
-    for_each_vector<T>((end - begin) * cols, [&](int64_t i, auto count) {
+    for_each_vector<T>((end - begin) * cols, [=](int64_t i, auto count) {
       store<T>(to + i, load<T>(source + i, count), count);
     });
     return;
@@ -113,7 +113,7 @@ struct PlainWeight {
 template <class T, class F>
 inline void fill(int64_t n, const F& weight, T* to) {
   parallel(n, kGrain, [&](int64_t begin, int64_t end) {
-    for_each_vector<T>(end - begin, [&](int64_t i, auto count) {
+    for_each_vector<T>(end - begin, [=](int64_t i, auto count) {
       store<T>(to + begin + i, weight(begin + i, count), count);
     });
   });
@@ -126,7 +126,7 @@ inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) 
   parallel((rows + L - 1) / L, 1 + kGrain / (L * cols + 1), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin * L; row < (end * L < rows ? end * L : rows); row += L) {
       const int64_t height = rows - row < L ? rows - row : L;
-      for_each_vector<T>(cols, [&](int64_t col, auto count) {
+      for_each_vector<T>(cols, [=](int64_t col, auto count) {
         Vec<T> block[L] = {};
         for (int64_t r = 0; r < height; ++r) {
           block[r] = weight((row + r) * cols + col, count);
@@ -156,7 +156,7 @@ inline void transform_gradient(
   const S* w = static_cast<const S*>(W_hat);
   const S* m = static_cast<const S*>(M_hat);
   parallel(n, kGrain, [&](int64_t begin, int64_t end) {
-    for_each_vector<T>(end - begin, [&](int64_t i, auto count) {
+    for_each_vector<T>(end - begin, [=](int64_t i, auto count) {
       i += begin;
       Vec<T> sum = load<T>(grad + i, count);
       for (int64_t p = 1; p < parts; ++p) {
@@ -176,7 +176,7 @@ inline void transform_gradient(
 // The sum of `parts` arrays, rounded to S.
 template <class T, class S>
 inline void sum_parts(int64_t n, const T* from, int64_t parts, int64_t stride, void* to) {
-  for_each_vector<T>(n, [&](int64_t i, auto count) {
+  for_each_vector<T>(n, [=](int64_t i, auto count) {
     Vec<T> sum = load<T>(from + i, count);
     for (int64_t p = 1; p < parts; ++p) {
       sum += load<T>(from + p * stride + i, count);
@@ -186,11 +186,17 @@ inline void sum_parts(int64_t n, const T* from, int64_t parts, int64_t stride, v
 }
 
 // L = log(|x| + eps)
+template <bool normal, class T>
+inline void log_abs_pass(int64_t n, const T* x, T eps, T* L) {
+  for_each_vector<T>(n, [=](int64_t i, auto count) {
+    store<T>(L + i, log_abs<normal>(load<T>(x + i, count), splat<Vec<T>>(eps)), count);
+  });
+}
+
 template <class T>
 inline void log_abs(int64_t n, const T* x, T eps, T* L) {
-  for_each_vector<T>(n, [&](int64_t i, auto count) {
-    store<T>(L + i, log_abs(load<T>(x + i, count), splat<Vec<T>>(eps)), count);
-  });
+  eps < std::numeric_limits<T>::min() ? log_abs_pass<false>(n, x, eps, L)
+                                      : log_abs_pass<true>(n, x, eps, L);
 }
 
 template <class T, class S>
@@ -206,14 +212,14 @@ inline void fill_rows(int64_t rows, int64_t cols, const void* bias, T* to) {
 template <class T, class From, class To>
 inline void convert(int64_t n, const From* from, To* to) {
   for_each_vector<T>(
-      n, [&](int64_t i, auto count) { store<T>(to + i, load<T>(from + i, count), count); });
+      n, [=](int64_t i, auto count) { store<T>(to + i, load<T>(from + i, count), count); });
 }
 
 // y = exp(l)
 template <class T, class S>
 inline void exp_rows(int64_t n, const T* l, S* y) {
   for_each_vector<T>(
-      n, [&](int64_t i, auto count) { store<T>(y + i, exp(load<T>(l + i, count)), count); });
+      n, [=](int64_t i, auto count) { store<T>(y + i, exp(load<T>(l + i, count)), count); });
 }
 
 // f(offset, count, gate) over rows x cols, where gate(values) loads the gate of those elements:
@@ -227,7 +233,7 @@ inline void for_each_gated(int64_t rows, int64_t cols, int64_t gates, const F& f
     return;
   }
   for (int64_t r = 0; r < rows; ++r) {
-    for_each_vector<T>(cols, [&](int64_t i, auto count) {
+    for_each_vector<T>(cols, [=](int64_t i, auto count) {
       f(r * cols + i, count, [&](const T* g) { return splat<Vec<T>>(g[r]); });
     });
   }
@@ -237,7 +243,7 @@ inline void for_each_gated(int64_t rows, int64_t cols, int64_t gates, const F& f
 template <class T, class S>
 inline void mix_rows(
     int64_t rows, int64_t cols, int64_t gates, const T* a, T* l_to_m, T* z_to_g, S* y) {
-  for_each_vector<T>(rows * gates, [&](int64_t i, auto count) {
+  for_each_vector<T>(rows * gates, [=](int64_t i, auto count) {
     store<T>(z_to_g + i, sigmoid(load<T>(z_to_g + i, count)), count);
   });
   for_each_gated<T>(rows, cols, gates, [&](int64_t i, auto count, auto gate) {
@@ -261,7 +267,7 @@ inline void mix_gradient(
     T* dl,
     T* dz) {
   if (gates == cols) {
-    for_each_vector<T>(rows * cols, [&](int64_t i, auto count) {
+    for_each_vector<T>(rows * cols, [=](int64_t i, auto count) {
       const Vec<T> gate = load<T>(g + i, count);
       const MixGradient grad(
           load<T>(dy + i, count), load<T>(a + i, count), load<T>(m + i, count), gate);
@@ -292,7 +298,7 @@ inline void mix_gradient(
 // dl = dy m
 template <class T, class S>
 inline void exp_gradient(int64_t n, const T* dy, const S* m, T* dl) {
-  for_each_vector<T>(n, [&](int64_t i, auto count) {
+  for_each_vector<T>(n, [=](int64_t i, auto count) {
     store<T>(dl + i, load<T>(dy + i, count) * load<T>(m + i, count), count);
   });
 }
@@ -301,7 +307,7 @@ inline void exp_gradient(int64_t n, const T* dy, const S* m, T* dl) {
 template <class T, class S>
 inline void input_gradient(
     int64_t n, const T* linear, const T* log_space, const T* x, T eps, S* dx) {
-  for_each_vector<T>(n, [&](int64_t i, auto count) {
+  for_each_vector<T>(n, [=](int64_t i, auto count) {
     Vec<T> sum{};
     if (log_space != nullptr) {
       const Vec<T> grad = load<T>(log_space + i, count);

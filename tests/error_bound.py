@@ -1,0 +1,210 @@
+"""How far from the truth may a computation land that rounds every result?
+
+The formulas of a layer and of its gradients, written out once more in float64 on numbers that
+carry a bound on their rounding error: a running error analysis to first order (Higham, "Accuracy
+and Stability of Numerical Algorithms", 2nd ed., section 3.3).
+
+The bounds are those of straightforward code: one rounding, at most u = half an ulp, for each
+addition, product and quotient; 2u for exp, log, tanh and 3u for sigmoid, which are not correctly
+rounded anywhere; and sqrt(K) u of the sum of the terms' magnitudes for a sum of K terms, because
+roundings are as often up as down (Higham and Mary 2019, "A new approach to probabilistic rounding
+error analysis").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layers import Layer
+
+
+@dataclass
+class Arithmetic:
+    """A floating-point format, and whether a computation in it came near one of its cliffs."""
+
+    dtype: torch.dtype
+    # A NaN or an infinity may then appear or not, according to how the last bit was rounded.
+    near_cliff: bool = False
+
+    @property
+    def u(self) -> float:
+        return torch.finfo(self.dtype).eps / 2
+
+    def rounded(
+        self, value: Tensor, inherited: Tensor, *, size: Tensor | None = None, roundings: float = 1
+    ) -> Bounded:
+        """``value``, with the error inherited from its operands and that of some roundings of
+        numbers up to ``size`` (default: the value itself); beyond the largest number, infinite."""
+        info = torch.finfo(self.dtype)
+        size = value.abs() if size is None else size
+        edge = (size > info.max / 4) & (value.abs() < 4 * info.max) & value.isfinite()
+        self.near_cliff |= bool(edge.any())
+        # Subnormal numbers are as far apart as the smallest normal ones.
+        error = inherited + roundings * self.u * (size + info.tiny)
+        overflown = torch.where(value.abs() > info.max, value.sign() * torch.inf, value)
+        return Bounded(self, overflown, error)
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A value in float64, and how far from it a computation in ``arithmetic`` may have landed."""
+
+    arithmetic: Arithmetic
+    value: Tensor
+    error: Tensor
+
+    @classmethod
+    def exact(cls, arithmetic: Arithmetic, value: Tensor) -> Bounded:
+        return cls(arithmetic, value, torch.zeros_like(value))
+
+    @property
+    def T(self) -> Bounded:
+        return Bounded(self.arithmetic, self.value.T, self.error.T)
+
+    def __add__(self, other: Bounded) -> Bounded:
+        return self.arithmetic.rounded(self.value + other.value, self.error + other.error)
+
+    def __sub__(self, other: Bounded) -> Bounded:
+        return self.arithmetic.rounded(self.value - other.value, self.error + other.error)
+
+    def __rsub__(self, other: float) -> Bounded:
+        return self.arithmetic.rounded(other - self.value, self.error)
+
+    def _product_error(self, other: Bounded, product: str) -> Tensor:
+        multiply = getattr(torch, product)
+        return (
+            multiply(self.value.abs(), other.error)
+            + multiply(self.error, other.value.abs())
+            + multiply(self.error, other.error)
+        )
+
+    def __mul__(self, other: Bounded) -> Bounded:
+        return self.arithmetic.rounded(self.value * other.value, self._product_error(other, "mul"))
+
+    def __matmul__(self, other: Bounded) -> Bounded:
+        return self.arithmetic.rounded(
+            self.value @ other.value,
+            self._product_error(other, "matmul"),
+            size=self.value.abs() @ other.value.abs(),
+            roundings=max(1, self.value.shape[1]) ** 0.5,
+        )
+
+    def __truediv__(self, other: Bounded) -> Bounded:
+        value = self.value / other.value
+        inherited = (self.error + value.abs() * other.error) / other.value.abs()
+        return self.arithmetic.rounded(value, inherited)
+
+    def sum(self, dim: int) -> Bounded:
+        return self.arithmetic.rounded(
+            self.value.sum(dim, keepdim=True),
+            self.error.sum(dim, keepdim=True),
+            size=self.value.abs().sum(dim, keepdim=True),
+            roundings=max(1, self.value.shape[dim]) ** 0.5,
+        )
+
+    def exp(self) -> Bounded:
+        value = self.value.exp()
+        return self.arithmetic.rounded(value, value * self.error.expm1(), roundings=2)
+
+    def log(self) -> Bounded:
+        return self.arithmetic.rounded(self.value.log(), self.error / self.value, roundings=2)
+
+    def tanh(self) -> Bounded:
+        value = self.value.tanh()
+        return self.arithmetic.rounded(value, (1 - value**2) * self.error, roundings=2)
+
+    def sigmoid(self) -> Bounded:
+        value = self.value.sigmoid()
+        slope = value * (-self.value).sigmoid()
+        # exp(-z), and with it 1 + exp(-z), overflows before its inverse underflows; 1 - sigmoid
+        # reaches 0 between 15 and 20 (in float64, 34 and 38).
+        tiny = torch.finfo(self.arithmetic.dtype).tiny
+        flushed = torch.where(value < 4 * tiny, value, 0)
+        full = -torch.log(torch.tensor(self.arithmetic.u)).item()
+        size = self.value.abs()
+        cliffs = ((size > full - 2) & (size < full + 3)) | ((value < 8 * tiny) & (value > 0))
+        self.arithmetic.near_cliff |= bool(cliffs.any())
+        inherited = (slope * self.error.expm1()).clamp(max=1) + flushed
+        return self.arithmetic.rounded(value, inherited, roundings=3)
+
+
+def error_bounds(layer: Layer) -> tuple[dict[str, Tensor], bool]:
+    """For the output and each tensor's gradient, how far from the truth straightforward code may
+    land elementwise, before rounding to a half-precision dtype; and whether it came near a cliff.
+    """
+    dtype = layer.grad_output.dtype
+    arithmetic = Arithmetic(dtype if dtype == torch.float64 else torch.float32)
+
+    def exact(tensor: Tensor) -> Bounded:
+        return Bounded.exact(arithmetic, tensor.detach().cpu().double())
+
+    given = {name: exact(tensor) for name, tensor in layer.tensors.items()}
+    x = exact(layer.tensors["input"].reshape(-1, layer.tensors["input"].shape[-1]))
+    dy = exact(layer.grad_output.reshape(x.value.shape[0], -1 if x.value.shape[0] else 0))
+    if x.value.shape[0] == 0:
+        dy = exact(layer.grad_output.reshape(0, layer.grad_output.shape[-1]))
+    eps = torch.full_like(x.value, layer.options["eps"])
+    shifted = arithmetic.rounded(x.value.abs() + eps, arithmetic.u * eps)
+    L = shifted.log()
+    sign = exact(x.value.sign())
+
+    found: dict[str, Bounded] = {}
+    t, s = given["W_hat"].tanh(), given["M_hat"].sigmoid()
+    W = t * s
+
+    def give_weight(dW: Bounded, t: Bounded, s: Bounded, suffix: str = "") -> None:
+        found["W_hat" + suffix] = (dW * s) * (1 - t * t)
+        found["M_hat" + suffix] = (dW * t) * ((1 - s) * s)
+
+    if layer.function == "nac":
+        if layer.options["log_space"]:
+            m = (L @ W.T).exp()
+            found["output"] = m
+            if dtype != arithmetic.dtype:
+                # Saved for the backward as it was returned, in half precision.
+                stored = Arithmetic(dtype)
+                m = Bounded(arithmetic, m.value, stored.rounded(m.value, m.error).error)
+            dl = dy * m
+            found["input"] = ((dl @ W) / shifted) * sign
+            give_weight(dl.T @ L, t, s)
+        else:
+            found["output"] = x @ W.T
+            found["input"] = dy @ W
+            give_weight(dy.T @ x, t, s)
+        return _flat(found, layer), arithmetic.near_cliff
+
+    untied = "W_hat_mul" in given
+    t_mul, s_mul, W_mul = t, s, W
+    if untied:
+        t_mul, s_mul = given["W_hat_mul"].tanh(), given["M_hat_mul"].sigmoid()
+        W_mul = t_mul * s_mul
+    G = given["G"]
+    a, m, z = x @ W.T, (L @ W_mul.T).exp(), x @ G.T
+    if "gate_bias" in given:
+        z = z + given["gate_bias"]
+    g = z.sigmoid()
+    found["output"] = g * a + (1 - g) * m
+
+    da, dl, dg = dy * g, (dy * (1 - g)) * m, dy * (a - m)
+    if G.value.shape[0] == 1:
+        dg = dg.sum(1)
+    dz = dg * ((1 - g) * g)
+    found["input"] = (da @ W + dz @ G) + ((dl @ W_mul) / shifted) * sign
+    if untied:
+        give_weight(da.T @ x, t, s)
+        give_weight(dl.T @ L, t_mul, s_mul, "_mul")
+    else:
+        give_weight(da.T @ x + dl.T @ L, t, s)
+    found["G"] = dz.T @ x
+    if "gate_bias" in given:
+        found["gate_bias"] = dz.sum(0)
+    return _flat(found, layer), arithmetic.near_cliff
+
+
+def _flat(found: dict[str, Bounded], layer: Layer) -> dict[str, Tensor]:
+    shapes = {name: tensor.shape for name, tensor in layer.tensors.items()}
+    shapes["output"] = layer.grad_output.shape
+    return {name: bounded.error.reshape(shapes[name]) for name, bounded in found.items()}
