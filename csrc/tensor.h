@@ -38,10 +38,11 @@ class Tensor {
     return Tensor(made(aoti_torch_new_uninitialized_tensor));
   }
 
+  // torch's own limit.
+  static constexpr int64_t kMaxDim = 64;
+
   // Uninitialised, contiguous, on this tensor's device.
   Tensor empty(const int64_t* sizes, int64_t dim, int32_t dtype) const {
-    constexpr int64_t kMaxDim = 64;
-    STD_TORCH_CHECK(dim <= kMaxDim, "more than 64 dimensions");
     int64_t strides[kMaxDim], step = 1;
     for (int64_t d = dim - 1; d >= 0; --d) {
       strides[d] = step;

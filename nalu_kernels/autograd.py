@@ -7,6 +7,7 @@ differentiate again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +19,22 @@ from . import reference
 
 def _reference_gradients(
     function: Callable[..., Tensor],
-    tensors: tuple[Tensor | None, ...],
+    tensors: list[Tensor | None],
     needed: tuple[bool, ...],
     grad_output: Tensor,
 ) -> list[Tensor | None]:
     """The gradients of function(*tensors), themselves differentiable."""
-    wanted = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
+    wanted = [
+        tensor for tensor, need in zip(tensors, needed, strict=True) if need and tensor is not None
+    ]
     found = iter(torch.autograd.grad(function(*tensors), wanted, grad_output, create_graph=True))
     return [next(found) if need else None for need in needed]
+
+
+@functools.cache
+def _bits(needed: tuple[bool, ...]) -> int:
+    """Bit i is set where needed[i] is: how operators are told which gradients are wanted."""
+    return sum(1 << i for i, need in enumerate(needed) if need)
 
 
 class NACFunction(torch.autograd.Function):
@@ -41,7 +50,7 @@ class NACFunction(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         output, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():
@@ -51,7 +60,9 @@ class NACFunction(torch.autograd.Function):
 
             grads = _reference_gradients(function, tensors, needed, grad_output)
         else:
-            grads = ctx.operators.nac_backward(ctx.eps, needed, grad_output, output, *tensors)
+            grads = ctx.operators.nac_backward(
+                ctx.eps, _bits(needed), grad_output, output, *tensors
+            )
         return None, None, None, *grads
 
 
@@ -68,7 +79,7 @@ class NALUFunction(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         saved, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
@@ -95,7 +106,9 @@ class NALUFunction(torch.autograd.Function):
 
             grads = _reference_gradients(function, tensors, needed, grad_output)
         else:
-            grads = ctx.operators.nalu_backward(ctx.eps, needed, grad_output, saved, *tensors)
+            grads = ctx.operators.nalu_backward(
+                ctx.eps, _bits(needed), grad_output, saved, *tensors
+            )
         return None, None, *grads[: len(needed)]
 
 

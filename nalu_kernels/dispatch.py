@@ -141,8 +141,7 @@ def use_backend(name: str) -> Iterator[None]:
 def _transformed() -> bool:
     """Whether torch.func or forward-mode AD is at work, which only the reference supports."""
     return (
-        torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
     )
 
 
@@ -167,7 +166,7 @@ def which_backend(input: Tensor) -> tuple[str, str]:
 
 @functools.cache
 def _automatic(device_type: str) -> tuple[str, str]:
-    passed_over = []
+    passed_over: list[str] = []
     for backend in _BACKENDS.values():
         if backend.device_types and device_type not in backend.device_types:
             continue

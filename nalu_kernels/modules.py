@@ -149,6 +149,10 @@ class NALU(nn.Module):
     Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2.
     """
 
+    gate_bias: nn.Parameter | None
+    W_hat_mul: nn.Parameter | None
+    M_hat_mul: nn.Parameter | None
+
     def __init__(
         self,
         in_features: int,
@@ -181,9 +185,7 @@ class NALU(nn.Module):
         self.G = parameter(gates, in_features)
         self.register_parameter("gate_bias", parameter(gates) if gate_bias else None)
         for name in ("W_hat_mul", "M_hat_mul"):
-            self.register_parameter(
-                name, None if tied else parameter(out_features, in_features)
-            )
+            self.register_parameter(name, None if tied else parameter(out_features, in_features))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -22,7 +22,7 @@ def weight(W_hat: Tensor, M_hat: Tensor) -> Tensor:
 def nac(
     input: Tensor, W_hat: Tensor, M_hat: Tensor, *, log_space: bool = False, eps: float = 1e-7
 ) -> Tensor:
-    """See :func:`nalu_kernels.nac`; the same mathematics, arguments and shapes, nothing checked."""
+    """:func:`nalu_kernels.nac`: the same mathematics, arguments and shapes, nothing checked."""
     W = weight(W_hat, M_hat)
     if log_space:
         return torch.exp(linear(torch.log(torch.abs(input) + eps), W))
@@ -40,12 +40,9 @@ def nalu(
     M_hat_mul: Tensor | None = None,
     eps: float = 1e-7,
 ) -> Tensor:
-    """See :func:`nalu_kernels.nalu`; the same mathematics, arguments and shapes, nothing checked."""
+    """:func:`nalu_kernels.nalu`: the same mathematics, arguments and shapes, nothing checked."""
     W = weight(W_hat, M_hat)
-    if W_hat_mul is None or M_hat_mul is None:
-        W_mul = W
-    else:
-        W_mul = weight(W_hat_mul, M_hat_mul)
+    W_mul = W if W_hat_mul is None or M_hat_mul is None else weight(W_hat_mul, M_hat_mul)
     a = linear(input, W)
     m = torch.exp(linear(torch.log(torch.abs(input) + eps), W_mul))
     g = torch.sigmoid(linear(input, G, gate_bias))

@@ -13,6 +13,7 @@ error analysis").
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,12 +41,13 @@ class Arithmetic:
         numbers up to ``size`` (default: the value itself); beyond the largest number, infinite."""
         info = torch.finfo(self.dtype)
         size = value.abs() if size is None else size
-        edge = (size > info.max / 4) & (value.abs() < 4 * info.max) & value.isfinite()
-        self.near_cliff |= bool(edge.any())
+        if not bool((size < info.max / 4).all()):
+            edge = (size > info.max / 4) & (value.abs() < 4 * info.max)
+            self.near_cliff |= bool(edge.any())
+            value = torch.where(value.abs() > info.max, value.sign() * torch.inf, value)
         # Subnormal numbers are as far apart as the smallest normal ones.
         error = inherited + roundings * self.u * (size + info.tiny)
-        overflown = torch.where(value.abs() > info.max, value.sign() * torch.inf, value)
-        return Bounded(self, overflown, error)
+        return Bounded(self, value, error)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Bounded:
         # reaches 0 between 15 and 20 (in float64, 34 and 38).
         tiny = torch.finfo(self.arithmetic.dtype).tiny
         flushed = torch.where(value < 4 * tiny, value, 0)
-        full = -torch.log(torch.tensor(self.arithmetic.u)).item()
+        full = -math.log(self.arithmetic.u)
         size = self.value.abs()
         cliffs = ((size > full - 2) & (size < full + 3)) | ((value < 8 * tiny) & (value > 0))
         self.arithmetic.near_cliff |= bool(cliffs.any())
@@ -142,10 +144,9 @@ def error_bounds(layer: Layer) -> tuple[dict[str, Tensor], bool]:
         return Bounded.exact(arithmetic, tensor.detach().cpu().double())
 
     given = {name: exact(tensor) for name, tensor in layer.tensors.items()}
-    x = exact(layer.tensors["input"].reshape(-1, layer.tensors["input"].shape[-1]))
-    dy = exact(layer.grad_output.reshape(x.value.shape[0], -1 if x.value.shape[0] else 0))
-    if x.value.shape[0] == 0:
-        dy = exact(layer.grad_output.reshape(0, layer.grad_output.shape[-1]))
+    B = math.prod(layer.grad_output.shape[:-1])
+    x = exact(layer.tensors["input"].reshape(B, layer.tensors["input"].shape[-1]))
+    dy = exact(layer.grad_output.reshape(B, layer.grad_output.shape[-1]))
     eps = torch.full_like(x.value, layer.options["eps"])
     shifted = arithmetic.rounded(x.value.abs() + eps, arithmetic.u * eps)
     L = shifted.log()

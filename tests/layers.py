@@ -92,13 +92,13 @@ def draw(
     shape: tuple[int, int, int],
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
-    eps: float = 1e-7,
 ) -> Layer:
     """A layer of B x I -> O whose values span many scales but overflow nowhere.
 
     Inputs of both signs from 0.01 to 10, one in ten 0 and one in ten near it; weights from linear
     to saturated; gates from open to shut. Weights shrink with 1 / sqrt(in_features), as they do
-    in an initialised layer, so that products of hundreds of factors stay finite.
+    in an initialised layer, so that products of hundreds of factors stay finite. float16, which
+    ends at 65504, gets smaller weights and a larger eps.
     """
     B, I, O = shape  # noqa: E741
 
@@ -111,7 +111,8 @@ def draw(
     x = 10 ** (3 * uniform(B, I) - 2) * normal(B, I).sign()
     special = uniform(B, I)
     x = torch.where(special < 0.2, 1e-9 * x, x).masked_fill(special < 0.1, 0)
-    spread = min(2.0, 4 / max(I, 1) ** 0.5)
+    spread, eps = (1.0, 1e-2) if dtype == torch.float16 else (4.0, 1e-7)
+    spread = min(2.0, spread / max(I, 1) ** 0.5)
     tensors = {"input": x, "W_hat": normal(O, I, scale=spread), "M_hat": normal(O, I, scale=2)}
     options: dict[str, Any] = {"eps": eps}
     if kind.function == "nac":

@@ -60,8 +60,8 @@ class Arguments {
     check_eps(eps);
     const int64_t dim = input.dim();
     STD_TORCH_CHECK(
-        input.device_type() == aoti_torch_device_type_cpu() && dim >= 1,
-        "input must be on the CPU and not a scalar");
+        input.device_type() == aoti_torch_device_type_cpu() && dim >= 1 && dim <= Tensor::kMaxDim,
+        "input must be on the CPU, of 1 to 64 dimensions");
     STD_TORCH_CHECK(W_hat.dim() == 2, "W_hat must have 2 dimensions");
     layer.dtype = dtype_of(input);
     layer.shape.O = W_hat.sizes()[0];
@@ -101,17 +101,17 @@ class Arguments {
 
   // input's shape with out_features as its last dimension.
   Tensor empty_output() const {
-    const std::vector<int64_t> sizes = output_sizes();
-    return input_.empty(sizes.data(), static_cast<int64_t>(sizes.size()), input_.dtype());
+    int64_t sizes[Tensor::kMaxDim];
+    return input_.empty(sizes, output_sizes(sizes), input_.dtype());
   }
 
   // The rows of an output's gradient.
   Rows grad_output(const Tensor& grad) {
     check_like(grad, input_, "grad_output");
-    const std::vector<int64_t> sizes = output_sizes();
+    int64_t sizes[Tensor::kMaxDim];
+    const int64_t dim = output_sizes(sizes);
     STD_TORCH_CHECK(
-        grad.dim() == static_cast<int64_t>(sizes.size()) &&
-            std::equal(sizes.begin(), sizes.end(), grad.sizes()),
+        grad.dim() == dim && std::equal(sizes, sizes + dim, grad.sizes()),
         "grad_output has the wrong shape");
     int64_t count = 0;
     return rows(grad, count);
@@ -120,10 +120,12 @@ class Arguments {
   Layer layer{};
 
  private:
-  std::vector<int64_t> output_sizes() const {
-    std::vector<int64_t> sizes(input_.sizes(), input_.sizes() + input_.dim());
-    sizes.back() = layer.shape.O;
-    return sizes;
+  // Returns how many there are.
+  int64_t output_sizes(int64_t* sizes) const {
+    const int64_t dim = input_.dim();
+    std::copy_n(input_.sizes(), dim, sizes);
+    sizes[dim - 1] = layer.shape.O;
+    return dim;
   }
 
   const void* keep(Tensor tensor) {
@@ -177,9 +179,8 @@ Tensor gradient(bool wanted, const Tensor& tensor, void*& data) {
   return result;
 }
 
-// Entry i, false beyond the end: trailing tensors that are absent need no entry.
-bool wants(const std::vector<bool>& needed, size_t i) {
-  return i < needed.size() && needed[i];
+bool wants(int64_t needed, int i) {
+  return (needed >> i & 1) != 0;
 }
 
 void nac_forward(StableIValue* values, uint64_t, uint64_t) {
@@ -199,7 +200,7 @@ void nac_forward(StableIValue* values, uint64_t, uint64_t) {
 void nac_backward(StableIValue* values, uint64_t, uint64_t) {
   Stack stack(values);
   const double eps = stack.take<double>();
-  const auto needed = stack.take<std::vector<bool>>();
+  const auto needed = stack.take<int64_t>();
   const Tensor grad_output = stack.tensor();
   const OptionalTensor output = stack.optional_tensor();
   const Tensor input = stack.tensor(), W_hat = stack.tensor(), M_hat = stack.tensor();
@@ -262,7 +263,7 @@ void nalu_forward(StableIValue* values, uint64_t, uint64_t) {
 void nalu_backward(StableIValue* values, uint64_t, uint64_t) {
   Stack stack(values);
   const double eps = stack.take<double>();
-  const auto needed = stack.take<std::vector<bool>>();
+  const auto needed = stack.take<int64_t>();
   const Tensor grad_output = stack.tensor(), saved = stack.tensor();
   const NaluTensors tensors(stack);
 

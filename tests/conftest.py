@@ -1,0 +1,67 @@
+"""Fresh random numbers in every run, poisoned memory, and every back end in turn."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+
+import nalu_kernels
+from poison import poisoned_memory
+
+SEED = int(os.environ.get("NALU_KERNELS_TEST_SEED") or secrets.randbits(32))
+
+
+def pytest_report_header() -> list[str]:
+    states = (
+        f"{name}: {'' if status.usable else 'not usable, '}{status.reason}"
+        for name, status in nalu_kernels.backends().items()
+    )
+    return [f"NALU_KERNELS_TEST_SEED={SEED} draws these numbers again", *states]
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> torch.Generator:
+    """Random numbers of this test's own: the same whichever other tests run."""
+    digest = hashlib.sha256(f"{SEED} {request.node.nodeid}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+@pytest.fixture(autouse=True)
+def surroundings(rng: torch.Generator) -> Iterator[None]:
+    torch.manual_seed(rng.initial_seed())
+    with poisoned_memory():
+        yield
+
+
+class Backend(NamedTuple):
+    name: str
+    device: str
+
+
+def _parameter(name: str) -> object:
+    on_gpu = name in ("triton", "cuda")
+    marks = [pytest.mark.gpu] if on_gpu else []
+    return pytest.param(Backend(name, "cuda" if on_gpu else "cpu"), id=name, marks=marks)
+
+
+@pytest.fixture(params=[_parameter(name) for name in nalu_kernels.backends()])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Each back end, forced. One that cannot be used here is skipped, but not the compiled CPU
+    kernels: without them the library is slow, and that is a failure."""
+    name = request.param.name
+    usable, reason = nalu_kernels.backends()[name]
+    if not usable:
+        if name == "cpu" and os.environ.get("NALU_KERNELS_TEST_WITHOUT_EXTENSION") != "1":
+            pytest.fail(
+                f"the compiled CPU kernels are not usable: {reason}\n"
+                "Set NALU_KERNELS_TEST_WITHOUT_EXTENSION=1 to test the rest."
+            )
+        pytest.skip(f"{name}: {reason}")
+    with nalu_kernels.use_backend(name):
+        yield request.param

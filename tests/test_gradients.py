@@ -1,0 +1,134 @@
+"""Gradients beyond parity: which are asked for, of what order, and what they keep in memory."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+import nalu_kernels
+from conftest import Backend
+from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
+from nalu_kernels import reference
+from parity import Judge
+
+by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+OWN_PRODUCTS, BLAS = (5, 3, 2), (3, 257, 256)
+
+
+@pytest.mark.parametrize("shape", [OWN_PRODUCTS, BLAS], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "kind", [BY_NAME["nac"], BY_NAME["nac_log_space"], FULLEST], ids=lambda kind: kind.name
+)
+def test_every_combination_of_wanted_gradients(
+    kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
+) -> None:
+    layer = draw(rng, kind, shape, device=backend.device)
+    judge = Judge(layer)
+    for count in range(len(layer.tensors) + 1):
+        for wanted in itertools.combinations(layer.tensors, count):
+            found = outcome(nalu_kernels, layer, set(wanted))
+            assert set(found) == {"output", *wanted}
+            assert not judge.faults(found), wanted
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.gates is not None], ids=lambda kind: kind.name
+)
+def test_each_gradient_alone(kind: Kind, backend: Backend, rng: Generator) -> None:
+    for shape in (OWN_PRODUCTS, BLAS):
+        layer = draw(rng, kind, shape, device=backend.device)
+        judge = Judge(layer)
+        for name in layer.tensors:
+            assert not judge.faults(outcome(nalu_kernels, layer, {name})), name
+
+
+def smooth(rng: Generator, kind: Kind, backend: Backend) -> tuple[Layer, list[Tensor]]:
+    """A float64 layer away from x = 0, where the derivative jumps, and its leaves."""
+    layer = draw(rng, kind, (3, 2, 2), torch.float64, backend.device)
+    x = layer.tensors["input"]
+    layer = layer.with_(input=torch.where(x < 0, x - 0.5, x + 0.5))
+    return layer, [tensor.detach().requires_grad_() for tensor in layer.tensors.values()]
+
+
+@by_kind
+def test_gradcheck(kind: Kind, backend: Backend, rng: Generator) -> None:
+    layer, leaves = smooth(rng, kind, backend)
+
+    def function(*tensors: Tensor) -> Tensor:
+        return layer.call(nalu_kernels, **dict(zip(layer.tensors, tensors, strict=True)))
+
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
+
+
+@by_kind
+def test_double_backward(kind: Kind, backend: Backend, rng: Generator) -> None:
+    """A penalty on the input's gradient, as in WGAN-GP, against autograd's own."""
+
+    def penalty_gradients(module: object, layer: Layer) -> list[Tensor]:
+        leaves = {name: tensor.clone().requires_grad_() for name, tensor in layer.tensors.items()}
+        output = layer.call(module, **leaves)
+        (grad,) = torch.autograd.grad(
+            output, leaves["input"], layer.grad_output, create_graph=True
+        )
+        grads = torch.autograd.grad(grad.square().sum(), leaves.values(), allow_unused=True)
+        return [leaf if grad is None else grad for leaf, grad in zip(leaves.values(), grads)]
+
+    layer, _ = smooth(rng, kind, backend)
+    found, expected = penalty_gradients(nalu_kernels, layer), penalty_gradients(reference, layer)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@by_kind
+def test_second_backward_of_one_graph(kind: Kind, backend: Backend, rng: Generator) -> None:
+    layer = draw(rng, kind, (7, 5, 3), device=backend.device)
+    leaves = {name: tensor.requires_grad_() for name, tensor in layer.tensors.items()}
+    output = layer.call(nalu_kernels, **leaves)
+
+    def gradients() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(
+            output, list(leaves.values()), layer.grad_output, retain_graph=True
+        )
+
+    for first, second in zip(gradients(), gradients(), strict=True):
+        assert torch.equal(first, second)
+
+
+@by_kind
+def test_gradients_accumulate(kind: Kind, backend: Backend, rng: Generator) -> None:
+    layer = draw(rng, kind, (7, 5, 3), device=backend.device)
+    once = outcome(nalu_kernels, layer)
+    for tensor in layer.tensors.values():
+        tensor.requires_grad_()
+    for _ in range(2):
+        layer.call(nalu_kernels).backward(layer.grad_output)
+    for name, tensor in layer.tensors.items():
+        assert torch.equal(tensor.grad, 2 * once[name])
+
+
+@pytest.mark.parametrize("shape", [(64, 100, 30), (300, 257, 251)], ids=["small", "large"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@by_kind
+def test_memory_kept_for_the_backward(
+    kind: Kind, shape: tuple[int, int, int], dtype: torch.dtype, backend: Backend, rng: Generator
+) -> None:
+    if backend.name == "reference":
+        pytest.skip("the reference keeps what autograd keeps")
+    layer = draw(rng, kind, shape, dtype, backend.device)
+    leaves = {name: tensor.requires_grad_() for name, tensor in layer.tensors.items()}
+    inputs = {tensor.data_ptr() for tensor in leaves.values()}
+    kept = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        if tensor.data_ptr() not in inputs:
+            kept += tensor.untyped_storage().nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer.call(nalu_kernels, **leaves)
+    assert kept <= 3 * layer.grad_output.numel()
