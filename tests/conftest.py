@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import nalu_kernels
+from parity import threads
 from poison import poisoned_memory
 
 SEED = int(os.environ.get("NALU_KERNELS_TEST_SEED") or secrets.randbits(32))
@@ -35,13 +36,25 @@ def rng(request: pytest.FixtureRequest) -> torch.Generator:
 @pytest.fixture(autouse=True)
 def surroundings(rng: torch.Generator) -> Iterator[None]:
     torch.manual_seed(rng.initial_seed())
-    with poisoned_memory():
+    # One thread is many times faster on tiny layers where other work keeps the cores busy; tests of
+    # what several threads do ask for them.
+    with poisoned_memory(), threads(1):
         yield
 
 
 class Backend(NamedTuple):
     name: str
     device: str
+
+    def require_kernels(self, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Skips what only kernels promise; for a dtype, to compute it in one that is wide enough."""
+        if self.name == "reference" and dtype in (torch.bfloat16, torch.float16):
+            pytest.skip("plain PyTorch computes in the dtype it is given, and saves what it likes")
+
+    def require_own_sums(self) -> None:
+        """Skips what is promised only where the library's own code does the summing."""
+        if self.name == "reference":
+            pytest.skip("torch does the summing")
 
 
 def _parameter(name: str) -> object:

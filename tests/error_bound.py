@@ -46,7 +46,7 @@ class Arithmetic:
             self.near_cliff |= bool(edge.any())
             value = torch.where(value.abs() > info.max, value.sign() * torch.inf, value)
         # Subnormal numbers are as far apart as the smallest normal ones.
-        error = inherited + roundings * self.u * (size + info.tiny)
+        error = inherited + roundings * (self.u * size + info.eps * info.tiny)
         return Bounded(self, value, error)
 
 
@@ -133,9 +133,9 @@ class Bounded:
         return self.arithmetic.rounded(value, inherited, roundings=3)
 
 
-def error_bounds(layer: Layer) -> tuple[dict[str, Tensor], bool]:
-    """For the output and each tensor's gradient, how far from the truth straightforward code may
-    land elementwise, before rounding to a half-precision dtype; and whether it came near a cliff.
+def error_bounds(layer: Layer) -> tuple[dict[str, Bounded], bool]:
+    """The output and each tensor's gradient, with the error that straightforward code may make
+    before it rounds to a half-precision dtype; and whether a computation came near a cliff.
     """
     dtype = layer.grad_output.dtype
     arithmetic = Arithmetic(dtype if dtype == torch.float64 else torch.float32)
@@ -175,7 +175,7 @@ def error_bounds(layer: Layer) -> tuple[dict[str, Tensor], bool]:
             found["output"] = x @ W.T
             found["input"] = dy @ W
             give_weight(dy.T @ x, t, s)
-        return _flat(found, layer), arithmetic.near_cliff
+        return _shaped(found, layer), arithmetic.near_cliff
 
     untied = "W_hat_mul" in given
     t_mul, s_mul, W_mul = t, s, W
@@ -202,10 +202,13 @@ def error_bounds(layer: Layer) -> tuple[dict[str, Tensor], bool]:
     found["G"] = dz.T @ x
     if "gate_bias" in given:
         found["gate_bias"] = dz.sum(0)
-    return _flat(found, layer), arithmetic.near_cliff
+    return _shaped(found, layer), arithmetic.near_cliff
 
 
-def _flat(found: dict[str, Bounded], layer: Layer) -> dict[str, Tensor]:
+def _shaped(found: dict[str, Bounded], layer: Layer) -> dict[str, Bounded]:
     shapes = {name: tensor.shape for name, tensor in layer.tensors.items()}
     shapes["output"] = layer.grad_output.shape
-    return {name: bounded.error.reshape(shapes[name]) for name, bounded in found.items()}
+    return {
+        name: Bounded(b.arithmetic, b.value.reshape(shapes[name]), b.error.reshape(shapes[name]))
+        for name, b in found.items()
+    }

@@ -95,7 +95,7 @@ def draw(
 ) -> Layer:
     """A layer of B x I -> O whose values span many scales but overflow nowhere.
 
-    Inputs of both signs from 0.01 to 10, one in ten 0 and one in ten near it; weights from linear
+    Inputs of both signs from 0.01 to 10, one in twenty 0 and one in twenty near it; weights from linear
     to saturated; gates from open to shut. Weights shrink with 1 / sqrt(in_features), as they do
     in an initialised layer, so that products of hundreds of factors stay finite. float16, which
     ends at 65504, gets smaller weights and a larger eps.
@@ -110,8 +110,8 @@ def draw(
 
     x = 10 ** (3 * uniform(B, I) - 2) * normal(B, I).sign()
     special = uniform(B, I)
-    x = torch.where(special < 0.2, 1e-9 * x, x).masked_fill(special < 0.1, 0)
-    spread, eps = (1.0, 1e-2) if dtype == torch.float16 else (4.0, 1e-7)
+    x = torch.where(special < 0.1, 1e-9 * x, x).masked_fill(special < 0.05, 0)
+    spread, eps = (1.0, 1e-2) if dtype == torch.float16 else (2.0, 1e-7)
     spread = min(2.0, spread / max(I, 1) ** 0.5)
     tensors = {"input": x, "W_hat": normal(O, I, scale=spread), "M_hat": normal(O, I, scale=2)}
     options: dict[str, Any] = {"eps": eps}
@@ -119,7 +119,7 @@ def draw(
         options["log_space"] = kind.log_space
     else:
         gates = O if kind.gates == "output" else 1
-        tensors["G"] = normal(gates, I, scale=spread / 4)
+        tensors["G"] = normal(gates, I, scale=spread / 2)
         if kind.bias:
             tensors["gate_bias"] = normal(gates)
         if kind.untied:

@@ -62,17 +62,23 @@ def test_float32(kind: Kind, backend: Backend, rng: Generator) -> None:
 @by_dtype
 @by_kind
 def test_other_dtypes(kind: Kind, dtype: torch.dtype, backend: Backend, rng: Generator) -> None:
+    backend.require_kernels(dtype)
     for _ in range(8):
         check(draw(rng, kind, random_shape(rng), dtype, backend.device))
 
 
 @pytest.mark.parametrize("shape", EDGES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @by_kind
 def test_edge_shapes(
-    kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
+    kind: Kind,
+    dtype: torch.dtype,
+    shape: tuple[int, int, int],
+    backend: Backend,
+    rng: Generator,
 ) -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        check(draw(rng, kind, shape, dtype, backend.device))
+    backend.require_kernels(dtype)
+    check(draw(rng, kind, shape, dtype, backend.device))
 
 
 @pytest.mark.parametrize("shape", LARGE + TALL, ids=str)
@@ -90,6 +96,7 @@ def test_large_layers(
 def test_large_layers_of_other_dtypes(
     kind: Kind, dtype: torch.dtype, backend: Backend, rng: Generator
 ) -> None:
+    backend.require_kernels(dtype)
     for shape in (LARGE[0], TALL[0]):
         check(draw(rng, kind, shape, dtype, backend.device))
 

@@ -51,6 +51,7 @@ def check_sprinkled(
     rng: Generator, kind: Kind, dtype: torch.dtype, backend: Backend, *places: str
 ) -> None:
     """40 small layers with special values in ``places``; every weight is one."""
+    backend.require_kernels(dtype)
     wanted, tries = 40, 0
     while wanted:
         tries += 1
@@ -105,17 +106,13 @@ def test_negative_inputs(kind: Kind, backend: Backend, rng: Generator) -> None:
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-30, 1e-40, 1e30])
 @by_kind
 def test_constant_inputs(kind: Kind, value: float, backend: Backend, rng: Generator) -> None:
-    """Every lane of a vector, and the scalar rest, alike. Large layers too."""
+    """Every lane of a vector and what is left of it, in small layers and in large ones."""
     for shape in ((3, 37, 2), (2, 257, 256)):
-        layer = draw(rng, kind, shape, torch.float64)
-        # One weight in a hundred: 1e30 to the power of 257 random weights would overflow.
-        if value == 1e30:
-            for name in ("W_hat", "W_hat_mul"):
-                if name in layer.tensors:
-                    layer.tensors[name].div_(100)
-        layer = layer.with_(input=torch.full_like(layer.tensors["input"], value))
-        judge = judged(layer.map(lambda tensor: tensor.float().to(backend.device)))
-        assert judge or value == 1e30
+        layer = draw(rng, kind, shape, device=backend.device)
+        layer.tensors["input"].fill_(value)
+        for name in {"W_hat", "W_hat_mul"} & set(layer.tensors):
+            layer.tensors[name].div_(100)  # the product of hundreds of factors stays finite
+        assert judged(layer)
 
 
 @by_kind
@@ -124,7 +121,7 @@ def test_one_bad_row_spoils_no_other(kind: Kind, backend: Backend, rng: Generato
     clean = outcome(nalu_kernels, layer)
     layer.tensors["input"][17] = nan
     spoilt = outcome(nalu_kernels, layer)
+    assert spoilt["output"][17].isnan().all()
     for name in ("output", "input"):
-        bad = spoilt[name].isnan().any(-1)
-        assert bad.nonzero().flatten().tolist() == [17]
-        assert torch.equal(clean[name][~bad], spoilt[name][~bad])
+        for rows in (slice(17), slice(18, None)):
+            assert torch.equal(clean[name][rows], spoilt[name][rows])

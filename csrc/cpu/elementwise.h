@@ -109,13 +109,11 @@ struct PlainWeight {
   }
 };
 
-// to[i] = weight(i), on several threads.
+// to[i] = weight(i)
 template <class T, class F>
-inline void fill(int64_t n, const F& weight, T* to) {
-  parallel(n, kGrain, [&](int64_t begin, int64_t end) {
-    for_each_vector<T>(end - begin, [=](int64_t i, auto count) {
-      store<T>(to + begin + i, weight(begin + i, count), count);
-    });
+inline void fill(int64_t begin, int64_t end, const F& weight, T* to) {
+  for_each_vector<T>(end - begin, [=](int64_t i, auto count) {
+    store<T>(to + begin + i, weight(begin + i, count), count);
   });
 }
 
@@ -123,23 +121,21 @@ inline void fill(int64_t n, const F& weight, T* to) {
 template <class T, class F>
 inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) {
   constexpr int64_t L = kLanes<T>;
-  parallel((rows + L - 1) / L, 1 + kGrain / (L * cols + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin * L; row < (end * L < rows ? end * L : rows); row += L) {
-      const int64_t height = rows - row < L ? rows - row : L;
-      for_each_vector<T>(cols, [=](int64_t col, auto count) {
-        Vec<T> block[L] = {};
-        for (int64_t r = 0; r < height; ++r) {
-          block[r] = weight((row + r) * cols + col, count);
-        }
-        transpose<T>(block);
-        for (int64_t c = 0; c < count; ++c) {
-          T* target = to + (col + c) * rows + row;
-          height == L ? store<T>(target, block[c], Full<T>{})
-                      : store<T>(target, block[c], Partial{height});
-        }
-      });
-    }
-  });
+  for (int64_t row = 0; row < rows; row += L) {
+    const int64_t height = rows - row < L ? rows - row : L;
+    for_each_vector<T>(cols, [=](int64_t col, auto count) {
+      Vec<T> block[L] = {};
+      for (int64_t r = 0; r < height; ++r) {
+        block[r] = weight((row + r) * cols + col, count);
+      }
+      transpose<T>(block);
+      for (int64_t c = 0; c < count; ++c) {
+        T* target = to + (col + c) * rows + row;
+        height == L ? store<T>(target, block[c], Full<T>{})
+                    : store<T>(target, block[c], Partial{height});
+      }
+    });
+  }
 }
 
 // The gradients of W_hat and M_hat from W's, which is the sum of `parts` arrays `stride` apart.
@@ -213,6 +209,16 @@ template <class T, class From, class To>
 inline void convert(int64_t n, const From* from, To* to) {
   for_each_vector<T>(
       n, [=](int64_t i, auto count) { store<T>(to + i, load<T>(from + i, count), count); });
+}
+
+// Contiguous parameters as T: in place, or converted into `copy`.
+template <class T, class S>
+inline const T* as_compute(const void* from, int64_t n, const Buffer<T>& copy) {
+  if constexpr (std::is_same_v<S, T>) {
+    return static_cast<const T*>(from);
+  }
+  convert<T>(n, static_cast<const S*>(from), copy.get());
+  return copy.get();
 }
 
 // y = exp(l)

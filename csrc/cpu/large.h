@@ -25,6 +25,12 @@ inline void parallel_rows(int64_t rows, int64_t cols, const F& f) {
   parallel(rows, 1 + kGrain / (cols + 1), f);
 }
 
+// to[i] = weight(i), on several threads.
+template <class T, class F>
+inline void parallel_fill(int64_t n, const F& weight, T* to) {
+  parallel(n, kGrain, [&](int64_t begin, int64_t end) { fill(begin, end, weight, to); });
+}
+
 // Rows as a matrix of T: in place where they are of that type, else a copy in `copy`.
 template <class T, class S>
 inline Matrix as_matrix(const Rows& from, int64_t rows, int64_t cols, const Buffer<T>& copy) {
@@ -35,16 +41,6 @@ inline Matrix as_matrix(const Rows& from, int64_t rows, int64_t cols, const Buff
     pack<T, S>(from, cols, begin, end, copy.get() + begin * cols);
   });
   return matrix(copy.get(), rows, cols);
-}
-
-// Contiguous parameters as T: in place, or converted into `copy`.
-template <class T, class S>
-inline const T* as_compute(const void* from, int64_t n, const Buffer<T>& copy) {
-  if constexpr (std::is_same_v<S, T>) {
-    return static_cast<const T*>(from);
-  }
-  convert<T>(n, static_cast<const S*>(from), copy.get());
-  return copy.get();
 }
 
 // log(|x| + eps) of strided rows.
@@ -61,7 +57,8 @@ template <class S>
 inline void forward_large(const Layer& layer, void* output, const Saved& saved) {
   using T = Compute<S>;
   constexpr bool same = std::is_same_v<S, T>;
-  const auto [B, I, O, gates] = layer.shape;
+  const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
+  const int64_t gates = layer.shape.gates;
   const bool linear = layer.linear, log_space = layer.log_space, gated = linear && log_space;
   const bool untied = layer.W_hat_mul != nullptr;
   const bool keep = saved.a != nullptr;
@@ -79,7 +76,7 @@ inline void forward_large(const Layer& layer, void* output, const Saved& saved) 
   }
 
   Buffer<T> W(O * I);
-  fill(O * I, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
+  parallel_fill(O * I, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
   const Matrix Wt = transposed(matrix(W.get(), O, I));
   if (linear) {
     Buffer<T> copy(same ? 0 : B * I), G_copy(same ? 0 : gates * I);
@@ -96,7 +93,7 @@ inline void forward_large(const Layer& layer, void* output, const Saved& saved) 
   }
   if (log_space) {
     if (untied) {
-      fill(O * I, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W.get());
+      parallel_fill(O * I, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W.get());
     }
     Buffer<T> L(B * I);
     log_abs_rows<T, S>(layer.input, B, I, static_cast<T>(layer.eps), L.get());
@@ -124,7 +121,8 @@ inline void backward_large(
   using T = Compute<S>;
   constexpr bool same = std::is_same_v<S, T>;
   constexpr Dtype dtype = kDtype<T>;
-  const auto [B, I, O, gates] = layer.shape;
+  const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
+  const int64_t gates = layer.shape.gates;
   const bool linear = layer.linear, log_space = layer.log_space, gated = linear && log_space;
   const bool untied = layer.W_hat_mul != nullptr;
   const bool want_x = grads.input != nullptr;
@@ -160,7 +158,7 @@ inline void backward_large(
   if (want_x) {
     Buffer<T> W(O * I), G_copy(same ? 0 : gates * I);
     Buffer<T> dx(linear ? B * I : 0), dx_log(log_space ? B * I : 0);
-    fill(O * I, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
+    parallel_fill(O * I, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
     const Matrix weight = matrix(W.get(), O, I);
     if (linear) {
       matmul(dtype, dA, weight, dx.get(), false);
@@ -171,7 +169,7 @@ inline void backward_large(
     }
     if (log_space) {
       if (untied) {
-        fill(O * I, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W.get());
+        parallel_fill(O * I, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W.get());
       }
       matmul(dtype, dL, weight, dx_log.get(), false);
     }

@@ -1,0 +1,45 @@
+"""The CPU kernels of each instruction set, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch import Generator
+
+from conftest import Backend
+
+TESTS = Path(__file__).parent
+# torch's name of what this processor has, and the kernels that go with it.
+KERNELS = {"AVX512": "avx512", "AVX2": "avx2"}
+
+
+@pytest.mark.parametrize("asked", ["default", "avx2", "avx512", None])
+def test_instruction_set(asked: str | None, backend: Backend, rng: Generator) -> None:
+    if backend.name != "cpu":
+        pytest.skip("this back end has no choice of instruction sets")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+        # Without its cache of small blocks, glibc poisons every one of them.
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+    }
+    environment.pop("ATEN_CPU_CAPABILITY", None)
+    if asked is not None:
+        environment["ATEN_CPU_CAPABILITY"] = asked
+    seed = str(rng.initial_seed())
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "capability_check.py"), seed],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    torchs, *_, ours = done.stdout.split()
+    assert ours == KERNELS.get(torchs, "portable")
+    if asked == "default":
+        assert ours == "portable"

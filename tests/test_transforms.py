@@ -1,0 +1,93 @@
+"""torch.func and forward-mode AD: the reference runs, whichever back end is chosen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Generator, Tensor, func
+from torch.autograd import forward_ad
+
+import nalu_kernels
+from conftest import Backend
+from layers import KINDS, Kind, Layer, draw, outcome
+from nalu_kernels import reference
+
+by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+
+
+@pytest.fixture
+def layer(kind: Kind, backend: Backend, rng: Generator) -> Layer:
+    return draw(rng, kind, (5, 4, 3), torch.float64, backend.device)
+
+
+def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name])
+
+
+@by_kind
+def test_grad(layer: Layer) -> None:
+    def loss(tensors: dict[str, Tensor]) -> Tensor:
+        return (layer.call(nalu_kernels, **tensors) * layer.grad_output).sum()
+
+    expected = outcome(reference, layer)
+    del expected["output"]
+    close(func.grad(loss)(layer.tensors), expected)
+
+
+@by_kind
+def test_vmap(layer: Layer) -> None:
+    def one(row: Tensor) -> Tensor:
+        return layer.call(nalu_kernels, input=row)
+
+    torch.testing.assert_close(func.vmap(one)(layer.tensors["input"]), layer.call(reference))
+
+
+@by_kind
+def test_vmap_over_parameters(layer: Layer) -> None:
+    def one(W_hat: Tensor) -> Tensor:
+        return layer.call(nalu_kernels, W_hat=W_hat)
+
+    W_hats = torch.stack([layer.tensors["W_hat"], layer.tensors["M_hat"]])
+    expected = torch.stack([layer.call(reference, W_hat=W_hat) for W_hat in W_hats])
+    torch.testing.assert_close(func.vmap(one)(W_hats), expected)
+
+
+@by_kind
+def test_jvp(layer: Layer) -> None:
+    names, tensors = list(layer.tensors), tuple(layer.tensors.values())
+    tangents = tuple(torch.randn_like(tensor) for tensor in tensors)
+
+    def through(module: object) -> tuple[Tensor, Tensor]:
+        def function(*given: Tensor) -> Tensor:
+            return layer.call(module, **dict(zip(names, given, strict=True)))
+
+        return func.jvp(function, tensors, tangents)
+
+    for found, expected in zip(through(nalu_kernels), through(reference), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@by_kind
+def test_forward_mode(layer: Layer) -> None:
+    x, tangent = layer.tensors["input"], torch.randn_like(layer.tensors["input"])
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, tangent)
+        found, expected = (
+            forward_ad.unpack_dual(layer.call(module, input=dual))
+            for module in (nalu_kernels, reference)
+        )
+    torch.testing.assert_close(found.primal, expected.primal)
+    torch.testing.assert_close(found.tangent, expected.tangent)
+
+
+@by_kind
+def test_hessian(layer: Layer) -> None:
+    def through(module: object) -> Tensor:
+        def loss(x: Tensor) -> Tensor:
+            return (layer.call(module, input=x) * layer.grad_output[0]).sum()
+
+        return func.hessian(loss)(layer.tensors["input"][0] + 20)
+
+    torch.testing.assert_close(through(nalu_kernels), through(reference))
