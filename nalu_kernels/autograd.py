@@ -112,7 +112,10 @@ class NALUFunction(torch.autograd.Function):
         return None, None, *grads[: len(needed)]
 
 
-# Function.apply without what it does for torch.func, which dispatch.select has ruled out: 2 us of
-# the 45 that a tiny layer's forward and backward take.
+# Two short cuts, together 2.5 of the 45 us that a tiny layer's forward and backward take.
+# Function.apply without what it does for torch.func, which dispatch.select has ruled out:
 apply_nac = super(torch.autograd.Function, NACFunction).apply
 apply_nalu = super(torch.autograd.Function, NALUFunction).apply
+# and what the engine calls, without the two frames that look our backward up each time.
+for _function in (NACFunction, NALUFunction):
+    _function._backward_cls.apply = _function.backward  # type: ignore[attr-defined]

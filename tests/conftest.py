@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-
-import nalu_kernels
 from parity import threads
 from poison import poisoned_memory
+
+import nalu_kernels
 
 SEED = int(os.environ.get("NALU_KERNELS_TEST_SEED") or secrets.randbits(32))
 
@@ -47,7 +47,7 @@ class Backend(NamedTuple):
     device: str
 
     def require_kernels(self, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Skips what only kernels promise; for a dtype, to compute it in one that is wide enough."""
+        """Skips what only kernels promise, such as half-precision dtypes computed in float32."""
         if self.name == "reference" and dtype in (torch.bfloat16, torch.float16):
             pytest.skip("plain PyTorch computes in the dtype it is given, and saves what it likes")
 

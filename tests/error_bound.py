@@ -17,9 +17,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from layers import Layer
+from torch import Tensor
 
 
 @dataclass

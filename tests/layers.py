@@ -95,9 +95,9 @@ def draw(
 ) -> Layer:
     """A layer of B x I -> O whose values span many scales but overflow nowhere.
 
-    Inputs of both signs from 0.01 to 10, one in twenty 0 and one in twenty near it; weights from linear
-    to saturated; gates from open to shut. Weights shrink with 1 / sqrt(in_features), as they do
-    in an initialised layer, so that products of hundreds of factors stay finite. float16, which
+    Inputs of both signs from 0.01 to 10, one in twenty 0 and one in twenty near it; weights from
+    linear to saturated; gates from open to shut. Weights shrink with 1 / sqrt(in_features), as they
+    do in an initialised layer, so that products of hundreds of factors stay finite. float16, which
     ends at 65504, gets smaller weights and a larger eps.
     """
     B, I, O = shape  # noqa: E741

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from torch import Generator
-
 from conftest import Backend
+from torch import Generator
 
 TESTS = Path(__file__).parent
 # torch's name of what this processor has, and the kernels that go with it.

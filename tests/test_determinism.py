@@ -6,16 +6,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import Generator, Tensor
-
-import nalu_kernels
 from conftest import Backend
 from layers import KINDS, Kind, draw, outcome
 from parity import threads
+from torch import Generator, Tensor
+
+import nalu_kernels
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 # Summed by the library's own code; the first ones by one thread, the last ones by several.
-OWN = [(1, 1, 1), (7, 31, 5), (64, 2, 1), (128, 100, 100), (128, 100, 2), (5000, 3, 2), (1031, 37, 61)]
+OWN = [
+    (1, 1, 1),
+    (7, 31, 5),
+    (64, 2, 1),
+    (128, 100, 100),
+    (128, 100, 2),
+    (5000, 3, 2),
+    (1031, 37, 61),
+]
 BLAS = [(3, 257, 256), (300, 257, 251)]
 
 

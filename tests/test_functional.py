@@ -6,20 +6,16 @@ import random
 
 import pytest
 import torch
-from torch import Generator
-
 from conftest import Backend
-from layers import BY_NAME, FULLEST, KINDS, Kind, draw
+from layers import BY_NAME, FULLEST, KINDS, Kind, draw, outcome
 from parity import Judge, check, threads
-from layers import outcome
+from torch import Generator
 
 import nalu_kernels
 
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 31, 61, 97, 127, 211, 293)
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-by_dtype = pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str
-)
+by_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
 
 EDGES = [
     (0, 3, 2),
@@ -91,8 +87,9 @@ def test_large_layers(
 
 
 @by_dtype
-@pytest.mark.parametrize("kind", [BY_NAME["nac"], BY_NAME["nac_log_space"], FULLEST],
-                         ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "kind", [BY_NAME["nac"], BY_NAME["nac_log_space"], FULLEST], ids=lambda kind: kind.name
+)
 def test_large_layers_of_other_dtypes(
     kind: Kind, dtype: torch.dtype, backend: Backend, rng: Generator
 ) -> None:

@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 import torch
+from conftest import Backend
+from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
+from parity import Judge
 from torch import Generator, Tensor
 
 import nalu_kernels
-from conftest import Backend
-from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import reference
-from parity import Judge
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 OWN_PRODUCTS, BLAS = (5, 3, 2), (3, 257, 256)
@@ -68,14 +68,11 @@ def test_gradcheck(kind: Kind, backend: Backend, rng: Generator) -> None:
 def test_double_backward(kind: Kind, backend: Backend, rng: Generator) -> None:
     """A penalty on the input's gradient, as in WGAN-GP, against autograd's own."""
 
-    def penalty_gradients(module: object, layer: Layer) -> list[Tensor]:
+    def penalty_gradients(module: object, layer: Layer) -> tuple[Tensor, ...]:
         leaves = {name: tensor.clone().requires_grad_() for name, tensor in layer.tensors.items()}
         output = layer.call(module, **leaves)
-        (grad,) = torch.autograd.grad(
-            output, leaves["input"], layer.grad_output, create_graph=True
-        )
-        grads = torch.autograd.grad(grad.square().sum(), leaves.values(), allow_unused=True)
-        return [leaf if grad is None else grad for leaf, grad in zip(leaves.values(), grads)]
+        (grad,) = torch.autograd.grad(output, leaves["input"], layer.grad_output, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), leaves.values(), materialize_grads=True)
 
     layer, _ = smooth(rng, kind, backend)
     found, expected = penalty_gradients(nalu_kernels, layer), penalty_gradients(reference, layer)

@@ -1,15 +1,15 @@
-"""Tensors that are not contiguous, as inputs, parameters and output gradients; nothing written to."""
+"""Inputs, parameters and output gradients that are not contiguous; none of them is written to."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Generator, Tensor
-
-import nalu_kernels
 from conftest import Backend
 from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from parity import Judge, check
+from torch import Generator, Tensor
+
+import nalu_kernels
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 MAIN_KINDS = [
@@ -83,9 +83,7 @@ def test_all_tensors_alike(
 
 @by_layout
 @by_kind
-def test_one_tensor_at_a_time(
-    kind: Kind, layout: object, backend: Backend, rng: Generator
-) -> None:
+def test_one_tensor_at_a_time(kind: Kind, layout: object, backend: Backend, rng: Generator) -> None:
     layer = draw(rng, kind, (7, 5, 4), device=backend.device)
     check(layer.with_(grad_output=layout(layer.grad_output)))
     for name, tensor in layer.tensors.items():
@@ -128,9 +126,7 @@ def loss_of_one_column(output: Tensor) -> Tensor:
     return output[:, 0].square().sum()
 
 
-@pytest.mark.parametrize(
-    "loss", [loss_of_sum, loss_of_cat, loss_of_transpose, loss_of_one_column]
-)
+@pytest.mark.parametrize("loss", [loss_of_sum, loss_of_cat, loss_of_transpose, loss_of_one_column])
 @by_kind
 def test_gradients_as_autograd_lays_them_out(
     kind: Kind, loss: object, backend: Backend, rng: Generator

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor
-
 from error_bound import error_bounds
 from layers import BY_NAME, KINDS, Kind, draw, outcome
-from nalu_kernels import reference
 from parity import SLACK, Judge
 from test_functional import random_shape
+from torch import Generator, Tensor
+
+from nalu_kernels import reference
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
@@ -159,9 +159,7 @@ RIGHT = {
     "eager": Implementation(),
     "sums_backwards": Implementation(linear=reversed_linear),
     "sums_in_two_halves": Implementation(linear=halved_linear),
-    "sums_by_broadcasting": Implementation(
-        linear=lambda x, W: (x.unsqueeze(-2) * W).sum(-1)
-    ),
+    "sums_by_broadcasting": Implementation(linear=lambda x, W: (x.unsqueeze(-2) * W).sum(-1)),
     "exp_within_an_ulp": Implementation(exp=lambda v: torch.exp2(v * 1.4426950408889634).float()),
 }
 
@@ -209,6 +207,8 @@ def test_cliffs_are_seen() -> None:
         layer = draw(torch.Generator().manual_seed(0), BY_NAME["nac_log_space"], (1, 1, 1))
         # x to the power of sigmoid(40) tanh(40) = 1
         layer = layer.map(lambda tensor: torch.full_like(tensor, 40))
-        return error_bounds(layer.with_(input=torch.full((1, 1), x), grad_output=torch.ones(1, 1)))[1]
+        return error_bounds(layer.with_(input=torch.full((1, 1), x), grad_output=torch.ones(1, 1)))[
+            1
+        ]
 
     assert near_cliff(2e38) and not near_cliff(1e35)

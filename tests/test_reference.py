@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from layers import FULLEST, KINDS, Kind, draw
 from torch import Generator, Tensor
 
-from layers import FULLEST, KINDS, Kind, draw
 from nalu_kernels import reference
 
 
@@ -29,7 +29,8 @@ def by_loops(kind: Kind, eps: float, tensors: dict[str, np.ndarray]) -> np.ndarr
     y = np.empty((len(x), len(W)))
     for b, o in itertools.product(range(len(x)), range(len(W))):
         a = math.fsum(x[b] * W[o])
-        m = math.exp(math.fsum(w * math.log(abs(v) + eps) for v, w in zip(x[b], W_mul[o])))
+        logs = [math.log(abs(v) + eps) for v in x[b]]
+        m = math.exp(math.fsum(logs * W_mul[o]))
         if kind.function == "nac":
             y[b, o] = m if kind.log_space else a
             continue

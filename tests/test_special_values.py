@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Generator, Tensor
-
-import nalu_kernels
 from conftest import Backend
 from layers import KINDS, Kind, Layer, draw, outcome
 from parity import Judge, check
+from torch import Generator, Tensor
+
+import nalu_kernels
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-by_dtype = pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str
-)
+by_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 inf, nan = torch.inf, torch.nan
 
 # tiny, subnormal, huge

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import Backend
+from layers import KINDS, Kind, Layer, draw, outcome
 from torch import Generator, Tensor, func
 from torch.autograd import forward_ad
 
 import nalu_kernels
-from conftest import Backend
-from layers import KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import reference
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
