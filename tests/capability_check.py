@@ -1,6 +1,6 @@
 """A compact check of the CPU kernels, for a process of its own; prints which ones it checked.
 
-Run with MALLOC tunables and ATEN_CPU_CAPABILITY set; see test_capability.py.
+test_capability.py sets its ATEN_CPU_CAPABILITY and switches off the cache of malloc.
 """
 
 from __future__ import annotations

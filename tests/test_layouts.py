@@ -90,6 +90,15 @@ def test_one_tensor_at_a_time(kind: Kind, layout: object, backend: Backend, rng:
         check(layer.with_(**{name: layout(tensor)}))
 
 
+@by_kind
+def test_negated_views(kind: Kind, backend: Backend, rng: Generator) -> None:
+    """The imaginary part of a conjugate: memory of one sign that stands for the other."""
+    layer = draw(rng, kind, (7, 5, 4), device=backend.device)
+    negated = layer.map(lambda tensor: torch.complex(tensor, -tensor).conj().imag)
+    assert negated.grad_output.is_neg() and negated.grad_output.equal(layer.grad_output)
+    check(negated)
+
+
 @by_main_kind
 def test_leading_dimensions_without_a_common_stride(
     kind: Kind, backend: Backend, rng: Generator

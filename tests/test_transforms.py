@@ -1,13 +1,15 @@
-"""torch.func and forward-mode AD: the reference runs, whichever back end is chosen."""
+"""torch.func, forward-mode AD and the compiler: the reference runs, whichever back end is chosen.
+And what calls a backward in unusual ways."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from conftest import Backend
-from layers import KINDS, Kind, Layer, draw, outcome
+from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from torch import Generator, Tensor, func
 from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 import nalu_kernels
 from nalu_kernels import reference
@@ -91,3 +93,36 @@ def test_hessian(layer: Layer) -> None:
         return func.hessian(loss)(layer.tensors["input"][0] + 20)
 
     torch.testing.assert_close(through(nalu_kernels), through(reference))
+
+
+@by_kind
+def test_batched_output_gradients(layer: Layer) -> None:
+    """As in a vectorised Jacobian: the backward alone runs under vmap."""
+    x = layer.tensors["input"].requires_grad_()
+    grads = torch.randn(6, *layer.grad_output.shape, dtype=x.dtype, device=x.device)
+    found, expected = (
+        torch.autograd.grad(layer.call(module), x, grads, is_grads_batched=True)[0]
+        for module in (nalu_kernels, reference)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@by_kind
+def test_checkpoint(layer: Layer) -> None:
+    x = layer.tensors["input"].requires_grad_()
+
+    def function(x: Tensor) -> Tensor:
+        return layer.call(nalu_kernels, input=x)
+
+    output = checkpoint(function, x, use_reentrant=False)
+    (found,) = torch.autograd.grad(output, x, layer.grad_output)
+    torch.testing.assert_close(found, outcome(reference, layer, {"input"})["input"])
+
+
+@pytest.mark.parametrize("kind", [BY_NAME["nac_log_space"], FULLEST], ids=lambda kind: kind.name)
+def test_compiled_in_one_graph(layer: Layer) -> None:
+    class Compiled:
+        nac = staticmethod(torch.compile(nalu_kernels.nac, backend="aot_eager", fullgraph=True))
+        nalu = staticmethod(torch.compile(nalu_kernels.nalu, backend="aot_eager", fullgraph=True))
+
+    close(outcome(Compiled, layer), outcome(reference, layer))

@@ -12,11 +12,12 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-// Above these, torch's BLAS on whole matrices is faster (benchmarks/ has the crossover).
-constexpr int64_t kSmallProduct = int64_t{1} << 22, kSmallWeight = int64_t{1} << 16;
+// Weights of more elements than this are better served by torch's BLAS, at every batch size
+// (measured around 100x100 to 200x200: benchmarks/ shows both sides).
+constexpr int64_t kSmallWeight = 12288;
 
 inline bool is_small(const Shape& s) {
-  return s.O * s.I <= kSmallWeight && s.B * s.O * s.I <= kSmallProduct;
+  return s.O * s.I <= kSmallWeight;
 }
 
 inline int64_t divide_up(int64_t n, int64_t by) {
@@ -180,19 +181,23 @@ inline void backward_small(
   const T eps = static_cast<T>(layer.eps);
 
   const int64_t weight = O * I;
-  // The sums over one chunk's rows: of W, of W_mul, of G, of the gate's bias.
+  // The sums over one part's rows: of W, of W_mul, of G, of the gate's bias.
   const int64_t at_W_mul = want_W ? weight : 0;
   const int64_t at_G = at_W_mul + (want_W_mul ? weight : 0);
   const int64_t at_bias = at_G + (want_G ? gates * I : 0);
   const int64_t stride = at_bias + (want_bias ? gates : 0);
+  // A part is a run of chunks with sums of its own; few parts, so that the sums stay small.
   const int64_t size = rows_per_chunk(layer.shape);
   const int64_t chunks = B > 0 ? divide_up(B, size) : 1;
-  Buffer<T> sums(chunks * stride);
+  constexpr int64_t most_parts = 64;
+  const int64_t chunks_per_part = divide_up(chunks, most_parts);
+  const int64_t parts = divide_up(chunks, chunks_per_part);
+  Buffer<T> sums(parts * stride);
   if (B == 0) {
     std::memset(sums.get(), 0, sizeof(T) * static_cast<size_t>(stride));
   }
 
-  parallel(B > 0 ? chunks : 0, 1, [&](int64_t first, int64_t last) {
+  parallel(B > 0 ? parts : 0, 1, [&](int64_t first_part, int64_t last_part) {
     Buffer<T> W(want_x ? weight : 0), W_mul(want_x && untied ? weight : 0);
     Buffer<T> G_copy(want_x && !std::is_same_v<S, T> ? gates * I : 0);
     const T* G = nullptr;
@@ -209,10 +214,13 @@ inline void backward_small(
     Buffer<T> L(log_space && want_W_log ? size * I : 0);
     Buffer<T> da_gated(gated ? size * O : 0), dl(log_space ? size * O : 0), dz(size * gates);
     Buffer<T> dx(want_x && linear ? size * I : 0), dx_log(want_x && log_space ? size * I : 0);
+    const int64_t first = first_part * chunks_per_part, end_chunk = last_part * chunks_per_part;
+    const int64_t last = end_chunk < chunks ? end_chunk : chunks;
     for (int64_t chunk = first; chunk < last; ++chunk) {
       const int64_t begin = chunk * size, end = begin + size < B ? begin + size : B;
       const int64_t rows = end - begin;
-      T* sum = sums.get() + chunk * stride;
+      T* sum = sums.get() + chunk / chunks_per_part * stride;
+      const bool add = chunk % chunks_per_part != 0;
       const T* x = input(begin, end);
       const T* dy = grad(begin, end);
       const T* da = gated ? da_gated.get() : dy;
@@ -252,26 +260,26 @@ inline void backward_small(
         gemm(M, I, rows, {left, 1, M}, {right, I, right + rows * I}, to, I, accumulate);
       };
       if (linear && want_W) {
-        over_rows(da, O, x, sum, false);
+        over_rows(da, O, x, sum, add);
       }
       if (log_space && want_W_log) {
         log_abs(rows * I, x, eps, L.get());
-        over_rows(dl.get(), O, L.get(), untied ? sum + at_W_mul : sum, linear && !untied);
+        over_rows(dl.get(), O, L.get(), untied ? sum + at_W_mul : sum, add || (linear && !untied));
       }
       if (want_G) {
-        over_rows(dz.get(), gates, x, sum + at_G, false);
+        over_rows(dz.get(), gates, x, sum + at_G, add);
       }
       if (want_bias) {
         const T one = 1;
         const Dense<T> ungated{dz.get(), gates, dz.get() + rows * gates};
-        gemm(1, gates, rows, {&one, 0, 0}, ungated, sum + at_bias, gates, false);
+        gemm(1, gates, rows, {&one, 0, 0}, ungated, sum + at_bias, gates, add);
       }
     }
   });
 
   if (want_W) {
     transform_gradient<T, S>(
-        layer.W_hat, layer.M_hat, weight, sums.get(), chunks, stride, grads.W_hat, grads.M_hat);
+        layer.W_hat, layer.M_hat, weight, sums.get(), parts, stride, grads.W_hat, grads.M_hat);
   }
   if (want_W_mul) {
     transform_gradient<T, S>(
@@ -279,16 +287,16 @@ inline void backward_small(
         layer.M_hat_mul,
         weight,
         sums.get() + at_W_mul,
-        chunks,
+        parts,
         stride,
         grads.W_hat_mul,
         grads.M_hat_mul);
   }
   if (want_G) {
-    sum_parts<T, S>(gates * I, sums.get() + at_G, chunks, stride, grads.G);
+    sum_parts<T, S>(gates * I, sums.get() + at_G, parts, stride, grads.G);
   }
   if (want_bias) {
-    sum_parts<T, S>(gates, sums.get() + at_bias, chunks, stride, grads.gate_bias);
+    sum_parts<T, S>(gates, sums.get() + at_bias, parts, stride, grads.gate_bias);
   }
 }
 

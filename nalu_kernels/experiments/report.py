@@ -1,0 +1,80 @@
+"""Text tables, and results on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def median(values: Sequence[float]) -> float:
+    """The median; NaN counts as worse than every number."""
+    return statistics.median(finite_or_infinite(value) for value in values)
+
+
+def finite_or_infinite(value: float) -> float:
+    """``value``, or infinity for NaN: an error that overflowed is as bad as errors get."""
+    return math.inf if math.isnan(value) else value
+
+
+def number(value: float) -> str:
+    """Three significant digits in at most 8 characters."""
+    if not math.isfinite(value):
+        return "overflow"
+    if value == 0 or 0.001 <= abs(value) < 9999.5:
+        # As many decimals as make three significant digits, 4 at most.
+        whole = 1 + math.floor(math.log10(abs(value))) if value else 1
+        return f"{value:.{min(4, max(0, 3 - max(whole, 0)))}f}"
+    return f"{value:.1e}"
+
+
+def columns(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
+    """Rows as lines: a column of negative width is flush left, the others flush right."""
+    return [
+        "".join(
+            cell.ljust(-width) if width < 0 else cell.rjust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def how_often(successes: Sequence[bool]) -> str:
+    """For example "partly, on 2 of 5 seeds"."""
+    count, total = sum(successes), len(successes)
+    word = "yes" if count == total else "partly" if count else "no"
+    return f"{word}, on {count} of {total} seed{'s' if total > 1 else ''}"
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets ``write`` fill a file beside ``path`` and then renames it: never half a file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _strict(value: Any) -> Any:
+    """The same, with null for what JSON has no number for (infinities and NaN)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return value
+
+
+def write_json(path: Path, numbers: dict[str, Any]) -> None:
+    """Writes ``numbers`` as strict JSON; null stands for an error that overflowed."""
+    text = json.dumps(_strict(numbers), indent=2, allow_nan=False) + "\n"
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
