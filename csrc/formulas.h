@@ -56,7 +56,7 @@ template <class V>
 struct MixGradient {
   V a, l, g;
   NALU_INLINE MixGradient(V dy, V a_, V m, V g_)
-      : a(dy * g_), l((dy * (splat<V>(1) - g_)) * m), g(dy * (a_ - m)) {}
+      : a(dy * g_), l((dy * (splat<V>(1) - g_)) * m), g(dy * a_ - dy * m) {}
 };
 
 template <class V>

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     extrapolate.add_argument(
         "--steps",
         type=_at_least_one,
-        default=1500,
+        default=1200,
         metavar="N",
         help="training steps of each model of the arithmetic tasks; those of y = x train for two "
         "thirds as many, the digit sums for one third",

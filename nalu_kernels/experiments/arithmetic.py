@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 
 from nalu_kernels import NAC, NALU
 
-from .report import columns, finite_or_infinite, how_often, median, number
+from .report import best, columns, how_often, median, number
 from .toolkit import (
     Group,
     Progress,
@@ -49,7 +50,7 @@ LAYERS: dict[str, type[NAC] | type[NALU]] = {"NAC": NAC, "NALU": NALU}
 BASELINES: dict[str, Callable[[Tensor], Tensor]] = {"ReLU6": F.relu6, "Linear": lambda x: x}
 LENGTH, SUBSET, HIDDEN = 6, 2, 2
 INSIDE, OUTSIDE = (1.0, 4.0), (4.0, 8.0)
-SOLVED = 0.02  # a seed solves a task with this share of the mean target as its error outside
+SOLVED = 0.02  # a seed solves a task if its error outside is below this share of the mean target
 _BATCH, _TEST = 64, 1000
 _KEY = 2  # of this experiment's generators
 
@@ -57,7 +58,8 @@ _KEY = 2  # of this experiment's generators
 @dataclass
 class Scores:
     """Of one model on one task, for each seed: mean absolute errors; the same as a percentage of
-    an untrained network's (0 is perfect, 100 random, as in the paper); whether it is solved."""
+    the median error of untrained ReLU6 networks on that task (0 is perfect, 100 random, as in the
+    paper); whether it is solved."""
 
     inside: list[float]
     outside: list[float]
@@ -75,33 +77,31 @@ class Arithmetic(Result):
     solved_below: float
     scores: dict[str, dict[str, Scores]]
 
+    def _row(self, operation: str, model: str) -> list[str]:
+        scores = self.scores[operation][model]
+        cells = []
+        for errors, percent in (
+            (scores.inside, scores.inside_percent),
+            (scores.outside, scores.outside_percent),
+        ):
+            cells += [number(median(errors)), number(best(errors)), number(median(percent))]
+        return [model, *cells, f"{sum(scores.solved)}/{len(scores.solved)}"]
+
     def table(self) -> list[str]:
         rows = [
             ["", "", "inside", "", "", "outside", "", "", ""],
             ["task", "model", "median", "best", "of 100", "median", "best", "of 100", "solved"],
         ]
         for operation, models in self.scores.items():
-            for place, (model, scores) in enumerate(models.items()):
-                rows.append(
-                    [
-                        "" if place else operation,
-                        model,
-                        number(median(scores.inside)),
-                        number(min(map(finite_or_infinite, scores.inside))),
-                        number(median(scores.inside_percent)),
-                        number(median(scores.outside)),
-                        number(min(map(finite_or_infinite, scores.outside))),
-                        number(median(scores.outside_percent)),
-                        f"{sum(scores.solved)}/{len(scores.solved)}",
-                    ]
-                )
+            for place, model in enumerate(models):
+                rows.append(["" if place else operation, *self._row(operation, model)])
+        (low, high), (far_low, far_high) = self.training_range, self.test_range
         return [
-            f"arithmetic: a, b hidden sums of {SUBSET} of {LENGTH} numbers; x in "
-            f"[{INSIDE[0]:g}, {INSIDE[1]:g}] inside (training), [{OUTSIDE[0]:g}, {OUTSIDE[1]:g}] "
-            "outside",
-            "mean absolute error, median and best of seeds; 'of 100': the median where 0 is perfect "
-            "and",
-            f"100 an untrained network; solved: error outside below {SOLVED:.0%} of the mean target",
+            f"arithmetic: a, b hidden sums of {SUBSET} of {LENGTH} numbers, in [{low:g}, {high:g}] "
+            f"inside (training), [{far_low:g}, {far_high:g}] outside",
+            "mean absolute error, median and best of seeds; of 100: the median, where 0 is perfect",
+            "and 100 an untrained network; solved: seeds that err outside by less than "
+            f"{self.solved_below:.0%} of the target",
             "",
             *columns(rows, (-9, -8, 10, 10, 10, 12, 10, 10, 10)),
         ]
@@ -109,10 +109,9 @@ class Arithmetic(Result):
     def claims(self) -> list[str]:
         lines = []
         for model, operations in (("NAC", ("a + b", "a - b")), ("NALU", tuple(self.scores))):
-            lines += [
-                f"{model} extrapolates {operation}: {how_often(self.scores[operation][model].solved)}"
-                for operation in operations
-            ]
+            for operation in operations:
+                solved = self.scores[operation][model].solved
+                lines.append(f"{model} extrapolates {operation}: {how_often(solved)}")
         for model in BASELINES:
             ever = [name for name, models in self.scores.items() if any(models[model].solved)]
             lines.append(
@@ -203,7 +202,7 @@ def _train_layers(
     train(
         [Group(list(network.parameters()), 0.1, cool_down)],
         batches(draw, settings.steps, settings.device),
-        lambda x: (network(x) - _target(operation, x, subsets)).abs().mean(),
+        lambda x: F.l1_loss(network(x), _target(operation, x, subsets)),
         settings.steps,
         progress,
     )
@@ -215,58 +214,67 @@ def total_steps(settings: Settings) -> int:
     return settings.steps * (len(BASELINES) + single)
 
 
+class _Tests(NamedTuple):
+    """x inside and outside, each (seeds, _TEST, LENGTH), and the targets of every operation."""
+
+    inputs: list[Tensor]
+    targets: list[Tensor]
+
+    @classmethod
+    def draw(cls, subsets: Tensor) -> _Tests:
+        inputs = []
+        for place, interval in enumerate((INSIDE, OUTSIDE)):
+            sources = [generator(_KEY, 2, seed, place) for seed in range(len(subsets))]
+            drawn = [uniform(source, (_TEST, LENGTH), *interval) for source in sources]
+            inputs.append(torch.stack(drawn).to(subsets.device))
+        return cls(inputs, [_targets(x, subsets) for x in inputs])
+
+    @torch.no_grad()
+    def baseline_errors(self, network: _Baseline) -> Tensor:
+        """(2, operations, seeds): mean absolute errors inside and outside."""
+        both = zip(self.inputs, self.targets, strict=True)
+        return torch.stack([(network(x) - y).abs().mean(dim=(2, 3)) for x, y in both]).cpu()
+
+    @torch.no_grad()
+    def errors(self, network: nn.Module, operation: int, seed: int) -> Tensor:
+        """(2,): mean absolute errors inside and outside."""
+        both = zip(self.inputs, self.targets, strict=True)
+        return torch.stack([(network(x[seed]) - y[operation, seed]).abs().mean() for x, y in both])
+
+
 def run(settings: Settings, progress: Progress) -> Arithmetic:
     """Trains and tests every model on every operation."""
-    device = settings.device
-    subsets = torch.stack([_subsets(seed) for seed in range(settings.seeds)]).to(device)
-    tests = []  # inside, outside: x of shape (seeds, _TEST, LENGTH)
-    for place, interval in enumerate((INSIDE, OUTSIDE)):
-        shape = (_TEST, LENGTH)
-        sources = [generator(_KEY, 2, seed, place) for seed in range(settings.seeds)]
-        tests.append(torch.stack([uniform(source, shape, *interval) for source in sources]))
-    tests = [x.to(device) for x in tests]
-    truths = [_targets(x, subsets) for x in tests]
-
-    def baseline_errors(network: _Baseline) -> list[Tensor]:
-        """Inside, outside: (operations, seeds)."""
-        with torch.no_grad():
-            return [
-                (network(x) - truth).abs().mean(dim=(2, 3)).cpu()
-                for x, truth in zip(tests, truths, strict=True)
-            ]
-
-    errors: dict[str, list[Tensor]] = {name: [] for name in LAYERS}
+    seeds = range(settings.seeds)
+    subsets = torch.stack([_subsets(seed) for seed in seeds]).to(settings.device)
+    tests = _Tests.draw(subsets)
+    errors = {name: torch.empty(2, len(OPERATIONS), settings.seeds) for name in LAYERS}
     for name, layer in LAYERS.items():
-        found = torch.empty(2, len(OPERATIONS), settings.seeds)
         for place, operation in enumerate(OPERATIONS):
-            for seed in range(settings.seeds):
+            for seed in seeds:
                 network = _train_layers(layer, operation, seed, subsets[seed], settings, progress)
-                with torch.no_grad():
-                    for side, (x, truth) in enumerate(zip(tests, truths, strict=True)):
-                        error = (network(x[seed]) - truth[place, seed]).abs().mean()
-                        found[side, place, seed] = error
-        errors[name] = list(found)
-    untrained = baseline_errors(_Baseline(settings, F.relu6))
+                errors[name][:, place, seed] = tests.errors(network, place, seed)
+    untrained = tests.baseline_errors(_Baseline(settings, F.relu6))
     for name, activation in BASELINES.items():
         baseline = _Baseline(settings, activation)
         _train_baseline(baseline, subsets, settings, progress)
-        errors[name] = baseline_errors(baseline)
-    return _score(errors, untrained, truths[1].abs().mean(dim=(2, 3)).cpu())
+        errors[name] = tests.baseline_errors(baseline)
+    return _score(errors, untrained, tests.targets[1].abs().mean(dim=(2, 3)).cpu())
 
 
-def _score(errors: dict[str, list[Tensor]], untrained: list[Tensor], size: Tensor) -> Arithmetic:
-    """From tensors (operations, seeds): errors inside and outside, and the targets' mean size."""
-    random = [error.median(dim=1).values for error in untrained]
-    scores: dict[str, dict[str, Scores]] = {}
-    for place, operation in enumerate(OPERATIONS):
-        scores[operation] = {}
-        for model, sides in errors.items():
-            inside, outside = (error[place] for error in sides)
+def _score(errors: dict[str, Tensor], untrained: Tensor, size: Tensor) -> Arithmetic:
+    """From errors (2, operations, seeds), inside and outside, and the mean absolute targets
+    outside (operations, seeds)."""
+    percent = 100 / untrained.median(dim=2, keepdim=True).values
+    scores: dict[str, dict[str, Scores]] = {operation: {} for operation in OPERATIONS}
+    for model, error in errors.items():
+        share = error * percent
+        solved = error[1] < SOLVED * size
+        for place, operation in enumerate(OPERATIONS):
             scores[operation][model] = Scores(
-                inside=inside.tolist(),
-                outside=outside.tolist(),
-                inside_percent=(100 * inside / random[0][place]).tolist(),
-                outside_percent=(100 * outside / random[1][place]).tolist(),
-                solved=(outside < SOLVED * size[place]).tolist(),
+                inside=error[0, place].tolist(),
+                outside=error[1, place].tolist(),
+                inside_percent=share[0, place].tolist(),
+                outside_percent=share[1, place].tolist(),
+                solved=solved[place].tolist(),
             )
     return Arithmetic(INSIDE, OUTSIDE, SOLVED, scores)

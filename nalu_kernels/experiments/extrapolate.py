@@ -7,7 +7,8 @@ import tempfile
 import textwrap
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +70,18 @@ def _check(device: str, seeds: int, steps: int, out: str) -> Settings:
     return Settings(_usable_device(device), seeds, steps, _writable_folder(out))
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For networks this small, threads cost more than they bring, and much more on a busy machine;
+    and the numbers do not depend on how many cores there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _paragraph(text: str) -> str:
     return textwrap.fill(text, _WIDTH, subsequent_indent="  ")
 
@@ -93,7 +106,7 @@ def main(device: str, seeds: int, steps: int, out: str) -> None:
         "steps": steps,
         "wall_seconds": {},
     }
-    with warnings.catch_warnings():
+    with _one_thread(), warnings.catch_warnings():
         # The header has named the back end.
         warnings.filterwarnings("ignore", message="nalu_kernels runs on", category=RuntimeWarning)
         results = _run(settings, numbers)
@@ -121,6 +134,6 @@ def _run(settings: Settings, numbers: dict[str, Any]) -> dict[str, Result]:
             numbers["wall_seconds"][part.name] = time.perf_counter() - started
             numbers[part.name] = {**dataclasses.asdict(result), "claims": result.claims()}  # type: ignore[call-overload]
             write_json(settings.out / "results.json", numbers)
-            plot.save(results, settings.out / "plot.png")
+            plot.save(results.values(), settings.out / "plot.png")
             progress.finished(part.name)
     return results

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ class _Networks:
         self.biases: list[Tensor] = []
         sources = [generator(_KEY, 0, seed) for seed in range(settings.seeds)]
         count = len(ACTIVATIONS)
-        for fan_in, fan_out in zip(SIZES[:-1], SIZES[1:], strict=True):
+        for fan_in, fan_out in pairwise(SIZES):
             bound = 1 / math.sqrt(fan_in)  # torch.nn.Linear's
             for shape, kept in (((fan_in, fan_out), self.weights), ((1, fan_out), self.biases)):
                 drawn = [uniform(source, (count, *shape), -bound, bound) for source in sources]
@@ -127,13 +128,14 @@ class Identity(Result):
             for name in usual
         }
         worse = [name for name in usual if ratios[name] > 2]
+        typical = number(median([*ratios.values()]))
         best = min(usual, key=lambda name: median(self.outside[name]))
         exact = [error < 0.01 for error in self.outside[NAC_STACK]]
         return [
-            f"y = x, ordinary activations: {len(worse)} of {len(usual)} err more than twice as much "
-            f"outside the training range as inside, by a factor of {number(median([*ratios.values()]))} "
-            f"in the median; best outside: {best}, {number(median(self.outside[best]))}",
-            f"y = x, NAC stack exact outside (error below 0.01): {how_often(exact)}",
+            f"y = x: {len(worse)} of {len(usual)} ordinary activations err more than twice as much "
+            f"outside the training range as inside; the median factor is {typical}; best outside: "
+            f"{best}, {number(median(self.outside[best]))}",
+            f"y = x: NAC stack exact outside (error below 0.01): {how_often(exact)}",
         ]
 
 
@@ -167,9 +169,7 @@ def _train_usual(settings: Settings, progress: Progress) -> _Networks:
 
 def _train_nac(settings: Settings, seed: int, progress: Progress) -> nn.Module:
     def make() -> nn.Module:
-        return nn.Sequential(
-            *(NAC(fan_in, out) for fan_in, out in zip(SIZES[:-1], SIZES[1:], strict=True))
-        )
+        return nn.Sequential(*(NAC(fan_in, fan_out) for fan_in, fan_out in pairwise(SIZES)))
 
     network = build(make, settings.device, _KEY, 2, seed)
     source = generator(_KEY, 1, seed)
@@ -181,7 +181,7 @@ def _train_nac(settings: Settings, seed: int, progress: Progress) -> nn.Module:
     train(
         [Group(list(network.parameters()), 0.05, cool_down)],
         batches(draw, steps, settings.device),
-        lambda x: (network(x) - x).square().mean(),
+        lambda x: F.mse_loss(network(x), x),
         steps,
         progress,
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .arithmetic import Arithmetic
 from .digits import LENGTH, LONG, Digits
@@ -24,17 +24,13 @@ _COLOURS = {
 _FLOOR, _CEILING = 1e-6, 1e6  # errors beyond are drawn at the edge
 
 
-def _clipped(value: float) -> float:
-    return min(max(finite_or_infinite(value), _FLOOR), _CEILING)
-
-
 def _identity(axes: Any, result: Identity) -> None:
     from matplotlib import colormaps
 
     low, high = result.training_range
     axes.axvspan(low, high, color="0.9", zorder=0)
-    axes.text(0, 0.98, "trained here", transform=axes.get_xaxis_transform(), ha="center", va="top",
-              fontsize=7, color="0.35")  # fmt: skip
+    centred = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "top"}
+    axes.text(0, 0.98, "trained here", fontsize=7, color="0.35", **centred)
     usual = [name for name in result.curves if name != NAC_STACK]
     usual.sort(key=lambda name: -median(result.outside[name]))
     palette = colormaps["tab20"]
@@ -56,34 +52,45 @@ def _identity(axes: Any, result: Identity) -> None:
 def _arithmetic(axes: Any, result: Arithmetic) -> None:
     models = list(next(iter(result.scores.values())))
     for place, scores in enumerate(result.scores.values()):
+        if place:
+            axes.axvline(place - 0.5, color="0.9", lw=0.8, zorder=0)
         for shift, model in enumerate(models):
             across = place + 0.2 * (shift - (len(models) - 1) / 2)
-            colour = _COLOURS[model]
-            for offset, errors, marker in (
-                (-0.035, scores[model].inside_percent, "o"),
-                (0.035, scores[model].outside_percent, "^"),
-            ):
-                heights = [_clipped(error) for error in errors]
-                axes.scatter([across + offset] * len(heights), heights, s=11, marker=marker,
-                             facecolor="none" if marker == "o" else colour, edgecolor=colour,
-                             linewidth=0.7, alpha=0.8)  # fmt: skip
+            _points(axes, across - 0.04, scores[model].inside_percent, model, filled=False)
+            _points(axes, across + 0.04, scores[model].outside_percent, model, filled=True)
     axes.axhline(100, color="0.4", lw=0.8, ls=":")
     axes.text(len(result.scores) - 0.5, 130, "untrained", fontsize=7, color="0.35", ha="right")
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
     axes.set(
-        title="arithmetic on hidden subset sums",
+        title="arithmetic on hidden subset sums, a mark for each seed",
         ylabel="error, 0 = perfect, 100 = untrained",
-        yscale="log",
-        ylim=(_FLOOR / 2, _CEILING * 2),
+        ylim=(low, max(high, 1000)),
         xlim=(-0.5, len(result.scores) - 0.5),
     )
     axes.set_xticks(range(len(result.scores)), list(result.scores))
-    for edge in range(1, len(result.scores)):
-        axes.axvline(edge - 0.5, color="0.9", lw=0.8, zorder=0)
     for model in models:
         axes.scatter([], [], color=_COLOURS[model], marker="s", s=16, label=model)
     axes.scatter([], [], edgecolor="0.2", facecolor="none", marker="o", s=14, label="inside")
     axes.scatter([], [], color="0.2", marker="^", s=14, label="outside")
-    axes.legend(ncols=6, fontsize=6.5, loc="lower center", columnspacing=0.9, handletextpad=0.1)
+    axes.legend(ncols=6, fontsize=6.5, loc="upper center", columnspacing=0.9, handletextpad=0.1)
+
+
+def _points(axes: Any, across: float, errors: list[float], model: str, *, filled: bool) -> None:
+    """A mark for each seed, spread a little so that equal ones show."""
+    colour = _COLOURS[model]
+    middle = (len(errors) - 1) / 2
+    spread = [across + 0.05 * (seed - middle) / len(errors) for seed in range(len(errors))]
+    axes.scatter(
+        spread,
+        [min(max(finite_or_infinite(error), _FLOOR), _CEILING) for error in errors],
+        s=15,
+        marker="^" if filled else "o",
+        facecolor=colour if filled else "none",
+        edgecolor=colour,
+        linewidth=0.7,
+        alpha=0.8,
+    )
 
 
 def _digits(axes: Any, result: Digits) -> None:
@@ -103,26 +110,34 @@ def _digits(axes: Any, result: Digits) -> None:
     axes.legend(fontsize=7, loc="upper left")
 
 
-_PANELS = {Identity: _identity, Arithmetic: _arithmetic, Digits: _digits}
+class _Panel(NamedTuple):
+    draw: Callable[[Any, Any], None]  # axes, result
+    width: float  # inches
 
 
-def save(results: Mapping[str, Result], path: Path) -> None:
-    """Draws a panel for each finished result into the PNG ``path``."""
+_PANELS = {
+    Identity: _Panel(_identity, 4.8),
+    Arithmetic: _Panel(_arithmetic, 6.2),
+    Digits: _Panel(_digits, 3.0),
+}
+
+
+def save(results: Iterable[Result], path: Path) -> None:
+    """Draws a panel for each result into the PNG ``path``."""
+    # Imported only now, and without pyplot: no global state, and no window anywhere.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    widths = {Identity: 1.0, Arithmetic: 1.35, Digits: 0.65}
-    figure = Figure(figsize=(4.6 * sum(widths[type(r)] for r in results.values()), 4.4),
-                    layout="constrained")  # fmt: skip
+    drawn = [(_PANELS[type(result)], result) for result in results]
+    widths = [panel.width for panel, _ in drawn]
+    figure = Figure(figsize=(sum(widths), 4.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(
-        1, len(results), squeeze=False, width_ratios=[widths[type(r)] for r in results.values()]
-    )
-    for axes, result in zip(panels[0], results.values(), strict=True):
+    grid = figure.subplots(1, len(drawn), squeeze=False, width_ratios=widths)
+    for axes, (panel, result) in zip(grid[0], drawn, strict=True):
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-        _PANELS[type(result)](axes, result)
+        panel.draw(axes, result)
         axes.title.set_fontsize(9)
-        for label in (axes.xaxis.label, axes.yaxis.label):
-            label.set_fontsize(8)
+        axes.xaxis.label.set_fontsize(8)
+        axes.yaxis.label.set_fontsize(8)
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=160))

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,18 @@ def finite_or_infinite(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
+def best(values: Sequence[float]) -> float:
+    """The smallest; NaN counts as worse than every number."""
+    return min(finite_or_infinite(value) for value in values)
+
+
 def number(value: float) -> str:
-    """Three significant digits in at most 8 characters."""
+    """Three significant digits (two with an exponent) in at most 8 characters."""
     if not math.isfinite(value):
         return "overflow"
-    if value == 0 or 0.001 <= abs(value) < 9999.5:
-        # As many decimals as make three significant digits, 4 at most.
-        whole = 1 + math.floor(math.log10(abs(value))) if value else 1
-        return f"{value:.{min(4, max(0, 3 - max(whole, 0)))}f}"
-    return f"{value:.1e}"
+    if 0.001 <= abs(value) < 9999.5:
+        return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".removesuffix(".")
+    return f"{value:.1e}" if value else "0"
 
 
 def columns(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
@@ -53,9 +55,7 @@ def how_often(successes: Sequence[bool]) -> str:
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Lets ``write`` fill a file beside ``path`` and then renames it: never half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         write(temporary)
         temporary.replace(path)

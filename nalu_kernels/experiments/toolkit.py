@@ -88,19 +88,19 @@ def batches(draw: Callable[[int], Tensor], steps: int, device: torch.device) -> 
         yield from draw(min(_CHUNK, steps - first)).to(device)
 
 
-def constant(progress: float) -> float:
-    """The full learning rate all along."""
-    return 1.0
-
-
 def cool_down(progress: float) -> float:
     """The full learning rate, then a straight line to 0 over the last 30 %."""
     return min(1.0, (1 - progress) / 0.3)
 
 
 def warm_up(progress: float) -> float:
-    """A straight line up over the first 30 % and down to 0 over the rest."""
-    return min(progress / 0.3, (1 - progress) / 0.7)
+    """A straight line up over the first 10 %, then the full learning rate."""
+    return min(1.0, progress / 0.1)
+
+
+def hill(progress: float) -> float:
+    """A straight line up to the middle, and down to 0."""
+    return 1 - abs(2 * progress - 1)
 
 
 class Group(NamedTuple):
@@ -159,6 +159,6 @@ def train(
         for group, options in zip(groups, optimizer.param_groups, strict=True):
             options["lr"] = group.rate * group.schedule((step + 0.5) / steps)
         optimizer.zero_grad()
-        loss(batch).backward()  # type: ignore[no-untyped-call]
+        loss(batch).backward()
         optimizer.step()
         progress.advance(1)
