@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import reference
 from .autograd import apply_nac, apply_nalu
-from .checks import check_nac, check_nalu
+from .checks import check_eps, check_nac, check_nalu
 from .dispatch import select
 
 # What an operator or the choice of a back end raises when an argument is wrong; the checks then
@@ -45,6 +45,9 @@ def nac(
     try:
         operators = select(input)
         if operators is not None:
+            # An operator would take True for 1.0, and 1 for True.
+            if type(eps) is not float or type(log_space) is not bool:
+                check_nac(input, W_hat, M_hat, log_space, eps)
             if torch.is_grad_enabled():
                 return apply_nac(operators, eps, log_space, input, W_hat, M_hat)
             return operators.nac_forward(eps, log_space, input, W_hat, M_hat)
@@ -98,6 +101,8 @@ def nalu(
     try:
         operators = select(input)
         if operators is not None:
+            if type(eps) is not float:  # an operator would take True for 1.0
+                check_eps(eps)
             tensors: tuple[Tensor | None, ...] = (input, W_hat, M_hat, G)
             if gate_bias is not None or W_hat_mul is not None or M_hat_mul is not None:
                 tensors += (gate_bias, W_hat_mul, M_hat_mul)
