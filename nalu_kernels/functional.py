@@ -32,8 +32,9 @@ def nac(
         eps: keeps log(0) finite; positive and finite. Used only with ``log_space``.
 
     Returns:
-        y, of shape (..., out_features) and the dtype of ``input``. bfloat16 and float16 are
-        computed in float32 and rounded once.
+        y, of shape (..., out_features) and the dtype of ``input``. The compiled kernels compute
+        bfloat16 and float16 in float32 and round results once; the reference computes in the
+        given dtype.
 
     Raises:
         TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.
@@ -89,8 +90,9 @@ def nalu(
         eps: keeps log(0) finite; positive and finite.
 
     Returns:
-        y, of shape (..., out_features) and the dtype of ``input``. bfloat16 and float16 are
-        computed in float32 and rounded once.
+        y, of shape (..., out_features) and the dtype of ``input``. The compiled kernels compute
+        bfloat16 and float16 in float32 and round results once; the reference computes in the
+        given dtype.
 
     Raises:
         TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.

@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 
 import torch
+
+import nalu_kernels
 from layers import KINDS, draw
 from parity import check, threads
 from poison import poisoned_memory
-
-import nalu_kernels
 
 SHAPES = [(1, 1, 1), (5, 7, 3), (33, 129, 49), (2, 17, 31), (300, 2, 1), (0, 3, 2), (2, 257, 256)]
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from parity import threads
-from poison import poisoned_memory
 
 import nalu_kernels
+from parity import threads
+from poison import poisoned_memory
 
 SEED = int(os.environ.get("NALU_KERNELS_TEST_SEED") or secrets.randbits(32))
 

@@ -17,8 +17,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from layers import Layer
 from torch import Tensor
+
+from layers import Layer
 
 
 @dataclass

@@ -27,11 +27,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from error_bound import error_bounds
-from layers import Layer, outcome
 from torch import Tensor
 
 import nalu_kernels
+from error_bound import error_bounds
+from layers import Layer, outcome
 from nalu_kernels import reference
 
 SLACK = 2.0

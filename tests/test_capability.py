@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Backend
 from torch import Generator
+
+from conftest import Backend
 
 TESTS = Path(__file__).parent
 # torch's name of what this processor has, and the kernels that go with it.

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Backend
-from layers import BY_NAME, FULLEST, draw
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import nalu_kernels
+from conftest import Backend
+from layers import BY_NAME, FULLEST, draw
 
 I, O = 3, 2  # noqa: E741
 PARAMETERS = ["W_hat", "M_hat", "G", "gate_bias", "W_hat_mul", "M_hat_mul"]

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import Backend
-from layers import KINDS, Kind, draw, outcome
-from parity import threads
 from torch import Generator, Tensor
 
 import nalu_kernels
+from conftest import Backend
+from layers import KINDS, Kind, draw, outcome
+from parity import threads
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 # Summed by the library's own code; the first ones by one thread, the last ones by several.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Backend
 
+from conftest import Backend
 from nalu_kernels import BackendUnavailable, backends, nac, use_backend, which_backend
 
 ROOT = Path(__file__).parent.parent

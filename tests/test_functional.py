@@ -6,12 +6,12 @@ import random
 
 import pytest
 import torch
-from conftest import Backend
-from layers import BY_NAME, FULLEST, KINDS, Kind, draw, outcome
-from parity import Judge, check, threads
 from torch import Generator
 
 import nalu_kernels
+from conftest import Backend
+from layers import BY_NAME, FULLEST, KINDS, Kind, draw, outcome
+from parity import Judge, check, threads
 
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 31, 61, 97, 127, 211, 293)
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 import torch
-from conftest import Backend
-from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
-from parity import Judge
 from torch import Generator, Tensor
 
 import nalu_kernels
+from conftest import Backend
+from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import reference
+from parity import Judge
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 OWN_PRODUCTS, BLAS = (5, 3, 2), (3, 257, 256)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Backend
-from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
-from parity import Judge, check
 from torch import Generator, Tensor
 
 import nalu_kernels
+from conftest import Backend
+from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
+from parity import Judge, check
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 MAIN_KINDS = [

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conftest import Backend
 from torch import Tensor, nn
 
 import nalu_kernels
+from conftest import Backend
 from nalu_kernels import NAC, NALU, nac, nalu
 from nalu_kernels.modules import init_range
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from error_bound import error_bounds
-from layers import BY_NAME, KINDS, Kind, draw, outcome
-from parity import SLACK, Judge
-from test_functional import random_shape
 from torch import Generator, Tensor
 
+from error_bound import error_bounds
+from layers import BY_NAME, KINDS, Kind, draw, outcome
 from nalu_kernels import reference
+from parity import SLACK, Judge
+from test_functional import random_shape
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 

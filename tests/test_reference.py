@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from layers import FULLEST, KINDS, Kind, draw
 from torch import Generator, Tensor
 
+from layers import FULLEST, KINDS, Kind, draw
 from nalu_kernels import reference
 
 

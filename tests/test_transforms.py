@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Backend
-from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from torch import Generator, Tensor, func
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import nalu_kernels
+from conftest import Backend
+from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import reference
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
