@@ -173,8 +173,8 @@ def speed_section(results: Results) -> str:
     return "\n\n".join(
         [
             "Forward and backward of a tied NALU in float32, median microseconds of a call, all "
-            f"contenders interleaved in one run; the floor is the slower of three Linear layers and an "
-            f"empty autograd.Function. {machine_line(results)}.",
+            f"contenders interleaved in one run; the floor is the slower of three Linear layers "
+            f"and an empty autograd.Function. {machine_line(results)}.",
             markdown(rows, left=1),
             f"Against the faster of eager and torch.compile, on all {len(grid)} shapes measured: "
             f"{usual:.2f} times faster in the median, {worst['ratios']['over_best']:.2f} at worst "
