@@ -150,7 +150,15 @@ def _needs_reference() -> str | None:
 
 
 def which_backend(input: Tensor) -> tuple[str, str]:
-    """The name of the back end that a call with ``input`` would run on now, and why that one."""
+    """The name of the back end that a call with ``input`` would run on now, and why that one.
+
+    Raises:
+        TypeError: input is not a tensor.
+        ValueError: a back end is forced that does not serve its device, or that does not exist.
+        BackendUnavailable: a back end is forced that cannot be used here.
+    """
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input: expected a torch.Tensor, got {type(input).__name__}")
     forced = _forced.get()
     if forced is not None:
         name, source = forced
