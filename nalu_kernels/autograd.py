@@ -23,11 +23,14 @@ def _reference_gradients(
     needed: tuple[bool, ...],
     grad_output: Tensor,
 ) -> list[Tensor | None]:
-    """The gradients of function(*tensors), themselves differentiable."""
-    wanted = [
-        tensor for tensor, need in zip(tensors, needed, strict=True) if need and tensor is not None
-    ]
-    found = iter(torch.autograd.grad(function(*tensors), wanted, grad_output, create_graph=True))
+    """The gradients of function(*tensors), themselves differentiable.
+
+    Each tensor is taken as a view of its own: one that depends on another, or is the same, must
+    not pass its gradient on here, for the engine will do so after us.
+    """
+    views = [tensor if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+    wanted = [view for view, need in zip(views, needed, strict=True) if need and view is not None]
+    found = iter(torch.autograd.grad(function(*views), wanted, grad_output, create_graph=True))
     return [next(found) if need else None for need in needed]
 
 

@@ -8,7 +8,7 @@ the argument, what came and what was expected.
 
 from __future__ import annotations
 
-import math
+import sys
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def check_eps(eps: object) -> None:
     """Raises TypeError or ValueError unless eps is a positive finite number."""
     if isinstance(eps, bool) or not isinstance(eps, (int, float)):
         raise TypeError(f"eps: expected a positive finite float, got {type(eps).__name__}")
-    if not (math.isfinite(eps) and eps > 0):
+    if not 0 < eps <= sys.float_info.max:
         raise ValueError(f"eps: expected a positive finite float, got {eps}")
 
 

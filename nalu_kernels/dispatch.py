@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from . import native
+from .checks import DTYPES
 
 
 class BackendUnavailable(RuntimeError):
@@ -40,8 +41,11 @@ class Operators(NamedTuple):
 
 
 class Backend(NamedTuple):
+    """A row of the table of back ends."""
+
     name: str
     device_types: tuple[str, ...]  # empty: every device
+    dtypes: tuple[torch.dtype, ...]  # empty: every dtype
     load: Callable[[], Operators | None]
     about: Callable[[], str]  # what it is, once it has loaded
 
@@ -65,18 +69,30 @@ def _load_cpu() -> Operators:
         return Operators(*native.load_cpu())
     except (ImportError, OSError) as error:
         raise BackendUnavailable(str(error)) from error
+    except (AttributeError, RuntimeError) as error:
+        raise BackendUnavailable(
+            f"the C++ extension was built from other sources, install again ({error})"
+        ) from error
 
 
 # Best first: with nothing forced, a tensor gets the first usable back end that serves its device.
 _BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
-        Backend("triton", ("cuda",), _not_in_this_version("Triton"), lambda: "Triton kernels"),
-        Backend("cuda", ("cuda",), _not_in_this_version("CUDA"), lambda: "compiled CUDA kernels"),
         Backend(
-            "cpu", ("cpu",), _load_cpu, lambda: f"compiled C++ kernels, {native.cpu_capability()}"
+            "triton", ("cuda",), DTYPES, _not_in_this_version("Triton"), lambda: "Triton kernels"
         ),
-        Backend("reference", (), lambda: None, lambda: "plain PyTorch, any device"),
+        Backend(
+            "cuda", ("cuda",), DTYPES, _not_in_this_version("CUDA"), lambda: "compiled CUDA kernels"
+        ),
+        Backend(
+            "cpu",
+            ("cpu",),
+            DTYPES,
+            _load_cpu,
+            lambda: f"compiled C++ kernels, {native.cpu_capability()}",
+        ),
+        Backend("reference", (), (), lambda: None, lambda: "plain PyTorch, any device"),
     )
 }
 
@@ -163,40 +179,46 @@ def which_backend(input: Tensor) -> tuple[str, str]:
     if forced is not None:
         name, source = forced
         _require_usable(name, source)
-        served = _BACKENDS[name].device_types
-        if served and input.device.type not in served:
+        if not _serves(_BACKENDS[name], input.device.type, input.dtype):
             raise ValueError(
-                f"input: back end {name!r}, forced by {source}, serves {', '.join(served)} "
-                f"tensors, got one on {input.device}"
+                f"input: back end {name!r}, forced by {source}, serves "
+                f"{', '.join(_BACKENDS[name].device_types)} tensors of floating dtype, got "
+                f"{input.dtype} on {input.device}"
             )
     reason = _needs_reference()
     if reason is not None:
         return "reference", reason
     if forced is not None:
         return name, f"forced by {source}"
-    return _automatic(input.device.type)
+    return _automatic(input.device.type, input.dtype)
+
+
+def _serves(backend: Backend, device_type: str, dtype: torch.dtype) -> bool:
+    return (not backend.device_types or device_type in backend.device_types) and (
+        not backend.dtypes or dtype in backend.dtypes
+    )
 
 
 @functools.cache
-def _automatic(device_type: str) -> tuple[str, str]:
+def _automatic(device_type: str, dtype: torch.dtype) -> tuple[str, str]:
     passed_over: list[str] = []
     for backend in _BACKENDS.values():
-        if backend.device_types and device_type not in backend.device_types:
+        if not _serves(backend, device_type, dtype):
             continue
         usable, reason = _load(backend.name)[1]
         if usable:
-            why = f"the best usable for {device_type} tensors"
+            why = f"the best usable for {dtype} on {device_type}"
             if passed_over:
                 why += f" ({'; '.join(passed_over)})"
             return backend.name, why
         passed_over.append(f"{backend.name}: {reason}")
-    raise AssertionError("reference serves every device")
+    raise AssertionError("reference serves every device and dtype")
 
 
 @functools.cache
-def _automatic_operators(device_type: str) -> Operators | None:
-    name, why = _automatic(device_type)
-    if name == "reference" and device_type in ("cpu", "cuda"):
+def _automatic_operators(device_type: str, dtype: torch.dtype) -> Operators | None:
+    name, why = _automatic(device_type, dtype)
+    if name == "reference" and device_type in ("cpu", "cuda") and dtype in DTYPES:
         warnings.warn(
             f"nalu_kernels runs on its slow plain PyTorch reference: {why}",
             RuntimeWarning,
@@ -215,5 +237,5 @@ def select(input: Tensor) -> Operators | None:
         and not torch._C._are_functorch_transforms_active()
         and torch.autograd.forward_ad._current_level < 0
     ):
-        return _automatic_operators("cpu" if input.is_cpu else input.device.type)
+        return _automatic_operators("cpu" if input.is_cpu else input.device.type, input.dtype)
     return _load(which_backend(input)[0])[0]

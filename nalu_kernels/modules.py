@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +36,13 @@ def init_range(in_features: int, out_features: int) -> float:
     return high
 
 
-def _size(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+def _size(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    if value < 0:
-        raise ValueError(f"{name}: expected a size of at least 0, got {value}")
-    return value
+    size = operator.index(value)
+    if size < 0:
+        raise ValueError(f"{name}: expected a size of at least 0, got {size}")
+    return size
 
 
 def _flag(name: str, value: object) -> bool:
@@ -92,7 +95,7 @@ class NAC(nn.Module):
         self.log_space = _flag("log_space", log_space)
         check_eps(eps)
         self.eps = eps
-        shape = (out_features, in_features)
+        shape = (self.out_features, self.in_features)
         self.W_hat = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.M_hat = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.reset_parameters()

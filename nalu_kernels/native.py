@@ -1,4 +1,4 @@
-"""Loads the compiled operators of csrc/ and tells the compiler about them."""
+"""Loads the compiled operators of csrc/."""
 
 from __future__ import annotations
 

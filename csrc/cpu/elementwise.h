@@ -63,6 +63,27 @@ inline void parallel(int64_t n, int64_t grain, const F& f) {
 // Elements of a pass that computes exp, log or tanh that are worth a thread.
 constexpr int64_t kGrain = 8192;
 
+// The transpose of a (rows, cols) matrix whose elements, in their order, are weight(i).
+template <class T, class F>
+inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) {
+  constexpr int64_t L = kLanes<T>;
+  for (int64_t row = 0; row < rows; row += L) {
+    const int64_t height = rows - row < L ? rows - row : L;
+    for_each_vector<T>(cols, [=](int64_t col, auto count) {
+      Vec<T> block[L] = {};
+      for (int64_t r = 0; r < height; ++r) {
+        block[r] = weight((row + r) * cols + col, count);
+      }
+      transpose<T>(block);
+      for (int64_t c = 0; c < count; ++c) {
+        T* target = to + (col + c) * rows + row;
+        height == L ? store<T>(target, block[c], Full<T>{})
+                    : store<T>(target, block[c], Partial{height});
+      }
+    });
+  }
+}
+
 // The rows [begin, end) of S as a dense matrix of T.
 template <class T, class S>
 inline void pack(const Rows& from, int64_t cols, int64_t begin, int64_t end, T* to) {
@@ -74,10 +95,26 @@ inline void pack(const Rows& from, int64_t cols, int64_t begin, int64_t end, T* 
     });
     return;
   }
-  for (int64_t r = begin; r < end; ++r, to += cols) {
-    const S* row = data + r * from.row_stride;
-    for (int64_t c = 0; c < cols; ++c) {
-      to[c] = widen(row[c * from.col_stride]);
+  if (from.col_stride == 1) {
+    for (int64_t r = begin; r < end; ++r, to += cols) {
+      const S* row = data + r * from.row_stride;
+      for_each_vector<T>(cols, [=](int64_t c, auto count) {
+        store<T>(to + c, load<T>(row + c, count), count);
+      });
+    }
+  } else if (from.row_stride == 1) { // a transposed matrix
+    const S* source = data + begin;
+    const auto column = [=](int64_t i, auto count) {
+      const int64_t rows = end - begin;
+      return load<T>(source + i / rows * from.col_stride + i % rows, count);
+    };
+    fill_transposed<T>(cols, end - begin, column, to);
+  } else {
+    for (int64_t r = begin; r < end; ++r, to += cols) {
+      const S* row = data + r * from.row_stride;
+      for (int64_t c = 0; c < cols; ++c) {
+        to[c] = widen(row[c * from.col_stride]);
+      }
     }
   }
 }
@@ -115,27 +152,6 @@ inline void fill(int64_t begin, int64_t end, const F& weight, T* to) {
   for_each_vector<T>(end - begin, [=](int64_t i, auto count) {
     store<T>(to + begin + i, weight(begin + i, count), count);
   });
-}
-
-// The same for a (rows, cols) weight, written as its transpose.
-template <class T, class F>
-inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) {
-  constexpr int64_t L = kLanes<T>;
-  for (int64_t row = 0; row < rows; row += L) {
-    const int64_t height = rows - row < L ? rows - row : L;
-    for_each_vector<T>(cols, [=](int64_t col, auto count) {
-      Vec<T> block[L] = {};
-      for (int64_t r = 0; r < height; ++r) {
-        block[r] = weight((row + r) * cols + col, count);
-      }
-      transpose<T>(block);
-      for (int64_t c = 0; c < count; ++c) {
-        T* target = to + (col + c) * rows + row;
-        height == L ? store<T>(target, block[c], Full<T>{})
-                    : store<T>(target, block[c], Partial{height});
-      }
-    });
-  }
 }
 
 // The gradients of W_hat and M_hat from W's, which is the sum of `parts` arrays `stride` apart.

@@ -9,7 +9,7 @@ namespace NALU_NAMESPACE {
 
 template <class S>
 inline void forward_of(const Layer& layer, void* output, const Saved& saved) {
-  is_small(layer.shape) ? forward_small<S>(layer, output, saved)
+  is_small(layer) ? forward_small<S>(layer, output, saved)
                         : forward_large<S>(layer, output, saved);
 }
 
@@ -20,7 +20,7 @@ inline void backward_of(
     const void* output,
     const Saved& saved,
     const Gradients& grads) {
-  is_small(layer.shape) ? backward_small<S>(layer, grad_output, output, saved, grads)
+  is_small(layer) ? backward_small<S>(layer, grad_output, output, saved, grads)
                         : backward_large<S>(layer, grad_output, output, saved, grads);
 }
 

@@ -131,8 +131,9 @@ inline void backward_large(
   const bool want_W_log = untied ? want_W_mul : want_W;
   const T eps = static_cast<T>(layer.eps);
 
-  Buffer<T> da(B * O), dl(log_space ? B * O : 0), dz(B * gates);
-  parallel_rows(B, O, [&](int64_t begin, int64_t end) {
+  const bool as_it_is = same && !log_space; // da is the output's gradient
+  Buffer<T> da(as_it_is ? 0 : B * O), dl(log_space ? B * O : 0), dz(B * gates);
+  parallel_rows(as_it_is ? 0 : B, O, [&](int64_t begin, int64_t end) {
     const int64_t i = begin * O;
     pack<T, S>(grad_output, O, begin, end, da.get() + i);
     if (gated) {
@@ -152,16 +153,20 @@ inline void backward_large(
           (end - begin) * O, da.get() + i, static_cast<const S*>(output) + i, dl.get() + i);
     }
   });
-  const Matrix dA = matrix(da.get(), B, O), dL = matrix(dl.get(), B, O);
+  const Matrix dA = as_it_is
+      ? Matrix{grad_output.data, B, O, grad_output.row_stride, grad_output.col_stride}
+      : matrix(da.get(), B, O);
+  const Matrix dL = matrix(dl.get(), B, O);
   const Matrix dZ = matrix(dz.get(), B, gates);
 
   if (want_x) {
     Buffer<T> W(O * I), G_copy(same ? 0 : gates * I);
-    Buffer<T> dx(linear ? B * I : 0), dx_log(log_space ? B * I : 0);
+    const bool direct = same && linear && !log_space; // the product is the gradient itself
+    Buffer<T> dx(linear && !direct ? B * I : 0), dx_log(log_space ? B * I : 0);
     parallel_fill(O * I, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
     const Matrix weight = matrix(W.get(), O, I);
     if (linear) {
-      matmul(dtype, dA, weight, dx.get(), false);
+      matmul(dtype, dA, weight, direct ? static_cast<T*>(grads.input) : dx.get(), false);
     }
     if (gated) {
       const T* G = as_compute<T, S>(layer.G, gates * I, G_copy);
@@ -173,9 +178,11 @@ inline void backward_large(
       }
       matmul(dtype, dL, weight, dx_log.get(), false);
     }
-    parallel_rows(B, I, [&](int64_t begin, int64_t end) {
-      Buffer<T> x((end - begin) * I);
-      pack<T, S>(layer.input, I, begin, end, x.get());
+    parallel_rows(direct ? 0 : B, I, [&](int64_t begin, int64_t end) {
+      Buffer<T> x(log_space ? (end - begin) * I : 0);
+      if (log_space) {
+        pack<T, S>(layer.input, I, begin, end, x.get());
+      }
       const int64_t i = begin * I;
       const T* linear_part = linear ? dx.get() + i : nullptr;
       const T* log_part = log_space ? dx_log.get() + i : nullptr;

@@ -85,7 +85,7 @@ class Arguments {
       STD_TORCH_CHECK(
           gate_bias->dim() == 1 && gate_bias->sizes()[0] == gates,
           "gate_bias has the wrong shape");
-      layer.gate_bias = keep(gate_bias->contiguous());
+      layer.gate_bias = contiguous(*gate_bias);
     }
   }
 
@@ -136,6 +136,10 @@ class Arguments {
 
   const void* parameter(const Tensor& tensor, int64_t count, const char* name) {
     check_matrix(tensor, input_, count, layer.shape.I, name);
+    return contiguous(tensor);
+  }
+
+  const void* contiguous(const Tensor& tensor) {
     return tensor.is_contiguous() ? tensor.data() : keep(tensor.contiguous());
   }
 

@@ -17,7 +17,8 @@ struct Matrix {
   int64_t rows, cols, row_stride, col_stride;
 };
 
-// C (rows, cols, contiguous) = or += A B by torch's BLAS, in full precision.
+// C (rows, cols, contiguous) = or += A B by torch's BLAS, at the precision that
+// torch.set_float32_matmul_precision asks for.
 void matmul(Dtype dtype, const Matrix& A, const Matrix& B, void* C, bool accumulate);
 
 } // namespace nalu

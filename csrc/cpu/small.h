@@ -16,8 +16,13 @@ namespace NALU_NAMESPACE {
 // (measured around 100x100 to 200x200: benchmarks/ shows both sides).
 constexpr int64_t kSmallWeight = 12288;
 
-inline bool is_small(const Shape& s) {
-  return s.O * s.I <= kSmallWeight;
+// A layer of one path alone has one product to a pass, and less between products to fuse.
+constexpr int64_t kSmallProduct = 2000000;
+
+inline bool is_small(const Layer& layer) {
+  const Shape& s = layer.shape;
+  const bool both = layer.linear && layer.log_space;
+  return s.O * s.I <= kSmallWeight && (both || s.B * s.O * s.I <= kSmallProduct);
 }
 
 inline int64_t divide_up(int64_t n, int64_t by) {
@@ -193,7 +198,7 @@ inline void backward_small(
   const int64_t chunks_per_part = divide_up(chunks, most_parts);
   const int64_t parts = divide_up(chunks, chunks_per_part);
   Buffer<T> sums(parts * stride);
-  if (B == 0) {
+  if (B == 0 && stride > 0) {
     std::memset(sums.get(), 0, sizeof(T) * static_cast<size_t>(stride));
   }
 
