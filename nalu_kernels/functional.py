@@ -12,7 +12,7 @@ from .dispatch import select
 
 # What an operator or the choice of a back end raises when an argument is wrong; the checks then
 # say which one. Anything else passes through.
-_REFUSALS = (RuntimeError, TypeError, AttributeError)
+_REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError)
 
 
 def nac(
