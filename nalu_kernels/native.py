@@ -24,8 +24,9 @@ def load_cpu() -> tuple[Callable[..., Any], ...]:
         )
     torch.ops.load_library(str(libraries[0]))
     namespace = torch.ops.nalu_kernels
-    # The bare callable inside the OpOverload: a Python frame less in each call.
-    return tuple(getattr(namespace, name).default._op for name in _OPERATORS)
+    overloads = [getattr(namespace, name).default for name in _OPERATORS]
+    # The bare callable inside an OpOverload, where torch has it: a Python frame less in each call.
+    return tuple(getattr(overload, "_op", overload) for overload in overloads)
 
 
 def cpu_capability() -> str:
