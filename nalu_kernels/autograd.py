@@ -122,4 +122,4 @@ apply_nalu = super(torch.autograd.Function, NALUFunction).apply
 # and what the engine calls, without the two frames that look our backward up each time.
 for _function in (NACFunction, NALUFunction):
     if hasattr(_function, "_backward_cls"):  # torch's own, so not promised
-        _function._backward_cls.apply = _function.backward
+        _function._backward_cls.apply = _function.backward  # type: ignore[attr-defined]
