@@ -9,6 +9,7 @@ A back end is a name, the device types it serves, and a loader that returns its
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ class Backend(NamedTuple):
     dtypes: tuple[torch.dtype, ...]  # empty: every dtype
     load: Callable[[], Operators | None]
     about: Callable[[], str]  # what it is, once it has loaded
+    if_forced: tuple[str, ...] = ()  # device types that it serves only when it is asked for
 
 
 class BackendStatus(NamedTuple):
@@ -62,6 +64,34 @@ def _not_in_this_version(name: str) -> Callable[[], Operators]:
         raise BackendUnavailable(f"this version of nalu_kernels has no {name} kernels")
 
     return load
+
+
+# Whether Triton interprets its kernels, on CPU tensors, instead of compiling them.
+_INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "y", "yes", "on", "true")
+
+
+def _load_triton() -> Operators:
+    if not (torch.cuda.is_available() or _INTERPRETED):
+        raise BackendUnavailable("no CUDA or ROCm device is visible to torch")
+    if importlib.util.find_spec("triton") is None:
+        raise BackendUnavailable("triton is not installed (pip install triton)")
+    try:
+        from .triton import operators
+    except Exception as error:  # whatever a broken or too old Triton raises while it is imported
+        raise BackendUnavailable(f"triton: {type(error).__name__}: {error}") from error
+    return Operators(
+        operators.nac_forward,
+        operators.nac_backward,
+        operators.nalu_forward,
+        operators.nalu_backward,
+    )
+
+
+def _about_triton() -> str:
+    import triton
+
+    how = "interpreted on the CPU: for tests, slow" if _INTERPRETED else "compiled as needed"
+    return f"Triton {triton.__version__} kernels, {how}"
 
 
 def _load_cpu() -> Operators:
@@ -80,7 +110,12 @@ _BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
         Backend(
-            "triton", ("cuda",), DTYPES, _not_in_this_version("Triton"), lambda: "Triton kernels"
+            "triton",
+            ("cuda",),
+            DTYPES,
+            _load_triton,
+            _about_triton,
+            if_forced=("cpu",) if _INTERPRETED else (),
         ),
         Backend(
             "cuda", ("cuda",), DTYPES, _not_in_this_version("CUDA"), lambda: "compiled CUDA kernels"
@@ -179,11 +214,12 @@ def which_backend(input: Tensor) -> tuple[str, str]:
     if forced is not None:
         name, source = forced
         _require_usable(name, source)
-        if not _serves(_BACKENDS[name], input.device.type, input.dtype):
+        backend = _BACKENDS[name]
+        types = backend.device_types + backend.if_forced if backend.device_types else ()
+        if not _serves(types, backend.dtypes, input.device.type, input.dtype):
             raise ValueError(
-                f"input: back end {name!r}, forced by {source}, serves "
-                f"{', '.join(_BACKENDS[name].device_types)} tensors of floating dtype, got "
-                f"{input.dtype} on {input.device}"
+                f"input: back end {name!r}, forced by {source}, serves {', '.join(types)} tensors "
+                f"of floating dtype, got {input.dtype} on {input.device}"
             )
     reason = _needs_reference()
     if reason is not None:
@@ -193,17 +229,20 @@ def which_backend(input: Tensor) -> tuple[str, str]:
     return _automatic(input.device.type, input.dtype)
 
 
-def _serves(backend: Backend, device_type: str, dtype: torch.dtype) -> bool:
-    return (not backend.device_types or device_type in backend.device_types) and (
-        not backend.dtypes or dtype in backend.dtypes
-    )
+def _serves(
+    device_types: tuple[str, ...],
+    dtypes: tuple[torch.dtype, ...],
+    device_type: str,
+    dtype: torch.dtype,
+) -> bool:
+    return (not device_types or device_type in device_types) and (not dtypes or dtype in dtypes)
 
 
 @functools.cache
 def _automatic(device_type: str, dtype: torch.dtype) -> tuple[str, str]:
     passed_over: list[str] = []
     for backend in _BACKENDS.values():
-        if not _serves(backend, device_type, dtype):
+        if not _serves(backend.device_types, backend.dtypes, device_type, dtype):
             continue
         usable, reason = _load(backend.name)[1]
         if usable:

@@ -1,0 +1,1 @@
+"""The Triton back end: imported by ``dispatch`` when a GPU tensor first needs it."""

@@ -1,0 +1,68 @@
+"""What the kernels are compiled for: structures of constants, one argument each."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Form(NamedTuple):
+    """A kind of layer and how its products are taken.
+
+    ``linear`` and ``log_space`` are the paths that it has, ``gates`` is "none", "output" (a gate
+    per output) or "sample" (one per sample). ``linear_product`` (also the gate's) and
+    ``log_product`` are names of ``products.product``.
+    """
+
+    linear: bool
+    log_space: bool
+    gates: str
+    linear_product: str
+    log_product: str
+
+
+class Tile(NamedTuple):
+    """What one program computes, ``rows`` x ``cols`` of a result, ``depth`` of its sum at a time."""
+
+    rows: int
+    cols: int
+    depth: int
+    warps: int
+    stages: int
+
+
+class Weights(NamedTuple):
+    """The layer's parameters; None where it has none.
+
+    Where ``M_hat`` is None although ``W_hat`` is not, the latter is W, already transformed; the
+    same holds for the product's own weights.
+    """
+
+    W_hat: Any
+    M_hat: Any
+    G: Any = None
+    gate_bias: Any = None
+    W_hat_mul: Any = None
+    M_hat_mul: Any = None
+
+
+class Gradients(NamedTuple):
+    """Where the gradients of ``Weights`` go, None for those that nobody wants; and ``W`` and
+    ``W_mul``, for a kernel that comes after and can use them."""
+
+    W_hat: Any = None
+    M_hat: Any = None
+    G: Any = None
+    gate_bias: Any = None
+    W_hat_mul: Any = None
+    M_hat_mul: Any = None
+    W: Any = None
+    W_mul: Any = None
+
+
+class Partials(NamedTuple):
+    """Sums over parts of the batch, part by part, of the gradients of W, W_mul, G and the bias."""
+
+    W: Any = None
+    W_mul: Any = None
+    G: Any = None
+    gate_bias: Any = None

@@ -1,0 +1,85 @@
+"""The gradient of the input, in one kernel."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from . import maths
+from .conversions import rounded
+from .loads import gradients_tile, indices, load, tile_of, weight_tile
+from .products import product
+
+
+@triton.jit
+def grad_input_kernel(
+    dy,
+    saved,
+    x,
+    weights,
+    dx,
+    sizes,
+    dy_strides,
+    x_strides,
+    eps: tl.float64,
+    FORM: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """A tile of dx = da W + dz G + (dl W) dL/dx: equation 12.
+
+    dy: [B, O] and x: [B, I] with their strides; dx: [B, I]; ``sizes``: (B, I, O).
+    """
+    ROWS: tl.constexpr = TILE.rows
+    COLS: tl.constexpr = TILE.cols
+    DEPTH: tl.constexpr = TILE.depth
+    LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
+    LOG_PRODUCT: tl.constexpr = FORM.log_product
+    C: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
+    B, I, O = sizes  # noqa: E741
+    row, col = tile_of(tl.program_id(0), tl.cdiv(B, ROWS), tl.cdiv(I, COLS))
+    rows = indices(row, ROWS)
+    cols = indices(col, COLS)
+    plane = tl.full([1, 1], B, tl.int64) * O
+
+    linear = tl.zeros([ROWS, COLS], C)
+    log = tl.zeros([ROWS, COLS], C)
+    dg_sample = tl.zeros([ROWS], C)
+    g = tl.zeros([ROWS, 1], C)
+    for start in range(0, O, DEPTH):
+        k = start + tl.arange(0, DEPTH)
+        mask = (rows[:, None] < B) & (k[None, :] < O)  # [ROWS, DEPTH]
+        dy_at = rows[:, None] * dy_strides[0] + k[None, :].to(tl.int64) * dy_strides[1]
+        at = rows[:, None] * O + k[None, :]
+        if FORM.gates == "sample":
+            da, dl, dg, g = gradients_tile(
+                dy, dy_at, saved, at, rows[:, None], plane, mask, rows[:, None] < B, FORM
+            )
+            dg_sample += tl.sum(dg, axis=1)
+        else:
+            da, dl, dg, g_tile = gradients_tile(dy, dy_at, saved, at, at, plane, mask, mask, FORM)
+        w_at = k[:, None].to(tl.int64) * I + cols[None, :]
+        w_mask = (k[:, None] < O) & (cols[None, :] < I)
+        W = weight_tile(weights.W_hat, weights.M_hat, w_at, w_mask, C)  # [DEPTH, COLS]
+        if FORM.linear:
+            linear = product(da, W, linear, LINEAR_PRODUCT)
+        if FORM.gates == "output":
+            G = load(weights.G + w_at, w_mask, C)
+            linear = product(maths.grad_sigmoid(dg, g_tile), G, linear, LINEAR_PRODUCT)
+        if FORM.log_space:
+            W_mul = W
+            if weights.W_hat_mul is not None:
+                W_mul = weight_tile(weights.W_hat_mul, weights.M_hat_mul, w_at, w_mask, C)
+            log = product(dl, W_mul, log, LOG_PRODUCT)
+
+    if FORM.gates == "sample":
+        G = load(weights.G + cols, cols < I, C)
+        linear += maths.grad_sigmoid(dg_sample[:, None], g) * G[None, :]
+    result = linear
+    mask = (rows[:, None] < B) & (cols[None, :] < I)
+    if FORM.log_space:
+        x_at = rows[:, None] * x_strides[0] + cols[None, :] * x_strides[1]
+        x_tile = load(x + x_at, mask, C)
+        result += maths.grad_log_abs(log, x_tile, tl.full([1, 1], eps, C))
+    tl.store(
+        dx + rows[:, None] * I + cols[None, :], rounded(result, dx.dtype.element_ty), mask=mask
+    )

@@ -1,0 +1,119 @@
+"""The scalar mathematics of a NALU, once for every Triton kernel; the numbers are of docs/triton.md.
+
+Plain arithmetic wherever a hardware function would be inexact (its ``exp`` drifts with the size of
+its argument), so that the interpreter on a CPU and a GPU compute alike. NaN, infinities and
+subnormal numbers come out as eager PyTorch has them.
+
+Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import triton
+import triton.language as tl
+
+_LOG2E = tl.constexpr(1 / math.log(2))
+# log 2 in two parts, the first so short that its product with any exponent is exact.
+_LN2_HIGH = tl.constexpr(0.693145751953125)
+_LN2_LOW = tl.constexpr(1.4286068203094172321e-6)
+
+
+@triton.jit
+def _power_of_two(n, C: tl.constexpr):
+    """2^n for a whole number n whose power is a normal number."""
+    if C == tl.float64:
+        return ((n.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
+    else:
+        return ((n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _reduced_expm1(v, C: tl.constexpr):
+    """(n, q) with exp(v) = 2^n (1 + q) and |q| <= 0.42; the series ends below half an ulp."""
+    n = tl.floor(v * _LOG2E + 0.5)
+    r = (v - n * _LN2_HIGH) - n * _LN2_LOW
+    TERMS: tl.constexpr = 13 if C == tl.float64 else 7
+    p = r * (1.0 / TERMS)
+    for k in tl.static_range(TERMS - 1, 1, -1):
+        p = (r + r * p) * (1.0 / k)
+    return n, r + r * p
+
+
+@triton.jit
+def exp(v):
+    C: tl.constexpr = v.dtype
+    # Beyond these the result is 0 or infinity; NaN is neither below nor above.
+    LOW: tl.constexpr = -750.0 if C == tl.float64 else -105.0
+    HIGH: tl.constexpr = 720.0 if C == tl.float64 else 90.0
+    v = tl.where(v < LOW, LOW, v)
+    v = tl.where(v > HIGH, HIGH, v)
+    n, q = _reduced_expm1(v, C)
+    # In two steps: 2^n itself may be too large or too small for a normal number.
+    half = tl.floor(n * 0.5)
+    return ((q + 1.0) * _power_of_two(half, C)) * _power_of_two(n - half, C)
+
+
+@triton.jit
+def tanh(v):
+    """tanh |v| = e / (e + 2) with e = exp(2 |v|) - 1, which keeps its digits near 0."""
+    C: tl.constexpr = v.dtype
+    size = tl.abs(v) * 2.0
+    size = tl.where(size > 40.0, 40.0, size)  # far above where tanh rounds to 1
+    n, q = _reduced_expm1(size, C)
+    scale = _power_of_two(n, C)
+    e = scale * q + (scale - 1.0)
+    magnitude = e / (e + 2.0)
+    return tl.where(v < 0, -magnitude, magnitude)
+
+
+@triton.jit
+def sigmoid(v):
+    return 1.0 / (1.0 + exp(-v))
+
+
+@triton.jit
+def log_abs(x, eps):
+    """L = log(|x| + eps): equation 3."""
+    return tl.log(tl.abs(x) + eps)
+
+
+@triton.jit
+def grad_log_abs(grad, x, eps):
+    """grad dL/dx, with sign(0) = 0 as in PyTorch: the second term of equation 12."""
+    size = tl.abs(x)
+    # x / |x| would overflow where x is infinite; a NaN is its own sign.
+    sign = tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
+    return (grad / (size + eps)) * sign
+
+
+@triton.jit
+def weight(W_hat, M_hat):
+    """W = tanh(W_hat) sigmoid(M_hat): equation 1."""
+    return tanh(W_hat) * sigmoid(M_hat)
+
+
+@triton.jit
+def grad_weight(grad, W_hat, M_hat):
+    """From W to (W_hat, M_hat), and W: equations 10 and 11."""
+    t = tanh(W_hat)
+    s = sigmoid(M_hat)
+    return (grad * s) * (1.0 - t * t), (grad * t) * ((1.0 - s) * s), t * s
+
+
+@triton.jit
+def mix(a, m, g):
+    """y = g a + (1 - g) m: equation 6."""
+    return g * a + (1.0 - g) * m
+
+
+@triton.jit
+def grad_mix(dy, a, m, g):
+    """From y to a, to the product's logarithm, and to g: equations 7 to 9."""
+    return dy * g, (dy * (1.0 - g)) * m, dy * a - dy * m
+
+
+@triton.jit
+def grad_sigmoid(grad, g):
+    return grad * ((1.0 - g) * g)

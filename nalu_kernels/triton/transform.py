@@ -1,0 +1,24 @@
+"""The weight transform on its own, for when many tiles of rows will share it."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from . import maths
+from .loads import indices, load
+
+
+@triton.jit
+def transform_kernel(weights, W, W_mul, size, BLOCK: tl.constexpr):
+    """W and, where the product has weights of its own, W_mul, of ``size`` elements: equation 1."""
+    at = indices(tl.program_id(0), BLOCK)
+    mask = at < size
+    C: tl.constexpr = W.dtype.element_ty
+    w_hat = load(weights.W_hat + at, mask, C)
+    m_hat = load(weights.M_hat + at, mask, C)
+    tl.store(W + at, maths.weight(w_hat, m_hat), mask=mask)
+    if W_mul is not None:
+        w_hat = load(weights.W_hat_mul + at, mask, C)
+        m_hat = load(weights.M_hat_mul + at, mask, C)
+        tl.store(W_mul + at, maths.weight(w_hat, m_hat), mask=mask)
