@@ -65,7 +65,7 @@ def tasks(batch: int = 1024, terms: int = 4096, outputs: int = 8) -> list[Task]:
     ]
 
 
-def _run(task: Task, module: Any, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+def run(task: Task, module: Any, tensors: tuple[Tensor, ...]) -> list[Tensor]:
     """The output and every gradient, for the output's mean as the loss."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
     output = task.layer(module, *leaves)
@@ -73,33 +73,33 @@ def _run(task: Task, module: Any, tensors: tuple[Tensor, ...]) -> list[Tensor]:
     return [output.detach(), *torch.autograd.grad(output, leaves, grad)]
 
 
-def _error(found: Tensor, true: Tensor) -> float:
+def error(found: Tensor, true: Tensor) -> float:
     """The largest error, as a part of the tensor's largest number."""
     return ((found.double() - true).abs().max() / true.abs().max()).item()
 
 
-def _relative_error(found: Tensor, true: Tensor) -> float:
+def relative_error(found: Tensor, true: Tensor) -> float:
     """The largest error of an element, as a part of that element."""
     return ((found.double() - true).abs() / true.abs()).max().item()
+
+
+def scores(task: Task, found: list[Tensor], true: list[Tensor]) -> dict[str, float]:
+    """The errors of what ``run`` returned, measured as the task demands."""
+    relative = relative_error if task.name.startswith("product") else error
+    return {
+        "output": relative(found[0], true[0]),
+        "gradients": max(map(error, found[1:], true[1:])),
+    }
 
 
 def measure(task: Task) -> list[dict[str, Any]]:
     rows = []
     for dtype_name, dtype in DTYPES.items():
         rounded = tuple(tensor.to(dtype) for tensor in task.tensors)
-        true = _run(task, reference, tuple(tensor.double() for tensor in rounded))
+        true = run(task, reference, tuple(tensor.double() for tensor in rounded))
         for contender, module in ((EAGER, reference), (LIBRARY, nalu_kernels)):
-            output, *grads = _run(task, module, rounded)
-            relative = _relative_error if task.name.startswith("product") else _error
-            rows.append(
-                {
-                    "task": task.name,
-                    "dtype": dtype_name,
-                    "contender": contender,
-                    "output": relative(output, true[0]),
-                    "gradients": max(map(_error, grads, true[1:])),
-                }
-            )
+            row = {"task": task.name, "dtype": dtype_name, "contender": contender}
+            rows.append(row | scores(task, run(task, module, rounded), true))
     return rows
 
 

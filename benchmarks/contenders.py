@@ -45,11 +45,11 @@ class _Empty(torch.autograd.Function):
         return None, *(torch.empty_like(tensor) if need else None for tensor, need in saved)
 
 
-def _linears(input: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+def linears(input: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     return tuple(linear(input, weight) for weight in weights)
 
 
-def _layer(case: Case, module: Any) -> Function:
+def layer_of(case: Case, module: Any) -> Function:
     """The layer as a function of its input and parameters, from either of the two libraries."""
     if case.layer == "nalu":
         return lambda x, W, M, G: module.nalu(x, W, M, G)
@@ -114,11 +114,11 @@ def build(case: Case, compile: Function = torch.compile) -> Contenders:
     batch, _, out_features = case.shape
     input = torch.randn(batch, case.shape[1], requires_grad=case.inner)
     parameters = _parameters(case)
-    eager = _layer(case, reference)
+    eager = layer_of(case, reference)
     functions = {
-        LIBRARY: _layer(case, nalu_kernels),
+        LIBRARY: layer_of(case, nalu_kernels),
         EAGER: eager,
-        LINEARS: _linears,
+        LINEARS: linears,
         EMPTY: lambda *tensors: _Empty.apply(out_features, *tensors),
     }
     products = 3 if case.layer.startswith("nalu") else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -44,7 +45,7 @@ def ratios(samples: Samples) -> dict[str, float]:
     return found
 
 
-def _summary(samples: list[float]) -> dict[str, float | int]:
+def summary(samples: Sequence[float]) -> dict[str, float | int]:
     microseconds = sorted(sample * 1e6 for sample in samples)
     fifths = statistics.quantiles(microseconds, n=5, method="inclusive")
     return {
@@ -75,7 +76,7 @@ def record(measured: Measured) -> dict[str, Any]:
         "shape": list(case.shape),
         "what": case.what,
         "inner": case.inner,
-        "contenders": {name: _summary(times) for name, times in measured.samples.items()},
+        "contenders": {name: summary(times) for name, times in measured.samples.items()},
         "skipped": measured.skipped,
         "ratios": {name: round(value, 4) for name, value in found.items()},
         "needed_over_eager": case.needed,

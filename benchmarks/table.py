@@ -3,8 +3,8 @@
     python -m benchmarks.table                      prints what the last runs measured
     python -m benchmarks.table --readme README.md   puts it there, between its markers:
 
-<!-- speed table --> ... <!-- end of speed table -->, and the same for the accuracy table. So no
-number in the README is typed by hand.
+<!-- speed table --> ... <!-- end of speed table -->, and the same for the accuracy table and the
+gpu table. So no number in the README is typed by hand.
 """
 
 from __future__ import annotations
@@ -196,20 +196,26 @@ def replace_section(document: str, name: str, content: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     from . import accuracy
+    from .gpu import table as gpu
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table")
     parser.add_argument("--speed", type=Path, default=RESULTS / "cpu.json")
     parser.add_argument("--accuracy", type=Path, default=RESULTS / "accuracy.json")
+    parser.add_argument("--gpu", type=Path, default=RESULTS / "gpu.json")
     parser.add_argument("--readme", type=Path, help="the file whose sections to replace")
     chosen = parser.parse_args(arguments)
     speed = json.loads(chosen.speed.read_text())
     errors = json.loads(chosen.accuracy.read_text())
+    on_gpu = json.loads(chosen.gpu.read_text()) if chosen.gpu.exists() else None
     if chosen.readme is None:
-        print(text(speed), accuracy.text(errors), sep="\n\n")
+        last = gpu.NOT_YET if on_gpu is None else gpu.text(on_gpu)
+        print(text(speed), accuracy.text(errors), last, sep="\n\n")
         return
     document = chosen.readme.read_text()
     document = replace_section(document, "speed table", speed_section(speed))
     document = replace_section(document, "accuracy table", accuracy.section(errors))
+    if "<!-- gpu table -->" in document:
+        document = replace_section(document, "gpu table", gpu.section(on_gpu))
     chosen.readme.write_text(document)
 
 

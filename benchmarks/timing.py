@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Call = Callable[[], object]
+Clock = Callable[[Call, int], float]  # seconds of each of so many calls in a row
 Samples = Mapping[str, Sequence[float]]  # seconds per call; one of each name in every round
 
 
@@ -19,12 +20,12 @@ def _seconds(call: Call, times: int) -> float:
     return (time.perf_counter() - start) / times
 
 
-def _calls_per_sample(call: Call, sample_s: float) -> int:
+def _calls_per_sample(call: Call, sample_s: float, seconds: Clock) -> int:
     """How many calls in a row take about sample_s, so that the clock's own cost vanishes."""
     for _ in range(3):
         call()
     times = 1
-    while (elapsed := _seconds(call, times) * times) < sample_s / 4:
+    while (elapsed := seconds(call, times) * times) < sample_s / 4:
         times *= 4
     return max(1, round(sample_s / (elapsed / times)))
 
@@ -36,14 +37,15 @@ def interleave(
     sample_s: float = 2e-3,
     min_rounds: int = 7,
     max_rounds: int = 201,
+    seconds: Clock = _seconds,
 ) -> dict[str, list[float]]:
     """Seconds per call of each of ``calls``, sampled in turn until ``budget_s`` is spent.
 
     A round takes one sample of each in a random order. A sample is the mean of so many calls in a
     row that it lasts about ``sample_s``, after one call that is not counted and that brings the
-    caches back to this contender.
+    caches back to this contender. ``seconds`` times a sample.
     """
-    times = {name: _calls_per_sample(call, sample_s) for name, call in calls.items()}
+    times = {name: _calls_per_sample(call, sample_s, seconds) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     shuffle = random.Random(0).shuffle
@@ -59,7 +61,7 @@ def interleave(
             for name in order:
                 if times[name] > 1:
                     calls[name]()
-                samples[name].append(_seconds(calls[name], times[name]))
+                samples[name].append(seconds(calls[name], times[name]))
     finally:
         if collecting:
             gc.enable()

@@ -11,6 +11,11 @@ from typing import NamedTuple
 import pytest
 import torch
 
+# Without a GPU the Triton kernels run in Triton's interpreter, on CPU tensors. Triton reads this
+# when it defines them.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 import nalu_kernels
 from parity import threads
 from poison import poisoned_memory
@@ -51,6 +56,11 @@ class Backend(NamedTuple):
         if self.name == "reference" and dtype in (torch.bfloat16, torch.float16):
             pytest.skip("plain PyTorch computes in the dtype it is given, and saves what it likes")
 
+    def require_threads(self) -> None:
+        """Skips what is about the threads of the CPU."""
+        if self.name in ("triton", "cuda"):
+            pytest.skip("no CPU threads do its work")
+
     def require_own_sums(self) -> None:
         """Skips what is promised only where the library's own code does the summing."""
         if self.name == "reference":
@@ -58,7 +68,7 @@ class Backend(NamedTuple):
 
 
 def _parameter(name: str) -> object:
-    on_gpu = name in ("triton", "cuda")
+    on_gpu = name == "cuda" or (name == "triton" and torch.cuda.is_available())
     marks = [pytest.mark.gpu] if on_gpu else []
     return pytest.param(Backend(name, "cuda" if on_gpu else "cpu"), id=name, marks=marks)
 

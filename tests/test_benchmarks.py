@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("pytest_benchmark")
+
 import nalu_kernels
 from benchmarks import accuracy, table
 from benchmarks.cases import ALL, BACKWARD, FORWARD, NEEDED, QUICK, Case

@@ -37,6 +37,7 @@ def test_every_number_of_threads(
     kind: Kind, dtype: torch.dtype, backend: Backend, rng: Generator
 ) -> None:
     backend.require_own_sums()
+    backend.require_threads()
     for shape in OWN:
         layer = draw(rng, kind, shape, dtype, backend.device)
         expected = outcome(nalu_kernels, layer)

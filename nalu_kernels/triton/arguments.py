@@ -27,6 +27,8 @@ class Layer:
         self, eps: float, linear: bool, log_space: bool, input: Tensor, weights: Weights
     ) -> None:
         W_hat = weights.W_hat
+        needed = (W_hat, weights.M_hat, weights.G)[: 3 if linear and log_space else 2]
+        _require(all(weight is not None for weight in needed), "W_hat, M_hat or G is missing")
         _require(0 < eps < math.inf, "eps must be positive and finite")
         _require(input.dtype in DTYPES, "input must be float32, float64, bfloat16 or float16")
         _require(input.layout == torch.strided, "input must be dense")

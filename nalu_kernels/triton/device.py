@@ -13,11 +13,9 @@ class Chip(NamedTuple):
 
     family: str
     processors: int
-    hip: bool = False
 
 
-# Under Triton's interpreter: a small Hopper.
-INTERPRETED = Chip("sm_90", 4)
+INTERPRETED = Chip("interpreter", 4)
 
 
 @functools.cache
@@ -27,7 +25,7 @@ def chip(device: torch.device) -> Chip:
         return INTERPRETED
     properties = torch.cuda.get_device_properties(device)
     if torch.version.hip is not None:
-        return Chip("gfx942", properties.multi_processor_count, hip=True)
+        return Chip("gfx942", properties.multi_processor_count)
     if properties.major < 8:
         raise RuntimeError(
             f"{device}: the Triton kernels need compute capability 8.0 or newer, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,33 +28,53 @@ def run(
         kernel[grid](*args, **options)
 
 
+class Plan(NamedTuple):
+    """``reads``: whether so many tiles of rows need W that it is transformed before."""
+
+    form: Form
+    tile: Tile
+    row_tiles: int
+    col_tiles: int
+    reads: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "FORM": self.form,
+            "TILE": self.tile,
+            "num_warps": self.tile.warps,
+            "num_stages": self.tile.stages,
+        }
+
+
 def _blocks(size: int, block: int) -> int:
     return -(-size // block)
 
 
-def plan(layer: Layer, kernel: str) -> tuple[Form, Tile]:
+def plan(layer: Layer, kernel: str) -> Plan:
     """How ``kernel`` is to compute ``layer``."""
     B, I, O = layer.sizes  # noqa: E741
-    rows, cols, depth = {
-        "forward": (B, O, I),
-        "grad_input": (B, I, O),
-        "grad_weights": (O, I, B),
-    }[kernel]
-    small = tiles.is_small(rows, cols, depth)
+    sizes = {"forward": (B, O, I), "grad_input": (B, I, O), "grad_weights": (O, I, B)}[kernel]
+    rows, cols, _ = sizes
+    small = tiles.is_small(*sizes)
     linear = log = "ieee"
     if not small:
         setting = float32_setting() if layer.dtype == torch.float32 else ""
-        linear, log = products(
-            layer.dtype, setting, hip=layer.chip.hip, backward=kernel != "forward"
-        )
-    tile = tiles.choose(kernel, rows, cols, small, layer.dtype, log, layer.chip)
-    return Form(layer.linear, layer.log_space, layer.gate_kind, linear, log), tile
+        linear, log = products(layer.dtype, setting, layer.chip, backward=kernel != "forward")
+    name = "float64" if layer.dtype == torch.float64 else linear
 
+    def tile(case: str) -> Tile:
+        return tiles.choose(layer.chip, kernel, "small" if small else case, name, sizes)
 
-def shares_weights(layer: Layer, kernel: str) -> bool:
-    """Whether so many tiles of rows need W that it is transformed once, in a launch of its own."""
-    _, tile = plan(layer, kernel)
-    return _blocks(layer.B, tile.rows) > tiles.ROW_TILES_THAT_TRANSFORM
+    read = False
+    if kernel == "grad_weights":
+        chosen = tile("tied" if layer.weights.W_hat_mul is None else "untied")
+    else:
+        chosen = tile("inside")
+        if _blocks(rows, chosen.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
+            chosen, read = tile("read"), True
+    form = Form(layer.linear, layer.log_space, layer.gate_kind, linear, log)
+    return Plan(form, chosen, _blocks(rows, chosen.rows), _blocks(cols, chosen.cols), read)
 
 
 def transformed(weights: Weights, W: Tensor, W_mul: Tensor | None) -> Weights:
@@ -83,14 +103,12 @@ def _transform(layer: Layer) -> Weights:
 def forward(layer: Layer, y: Tensor, saved: Tensor | None) -> None:
     if y.numel() == 0 and (saved is None or saved.numel() == 0):
         return
-    form, tile = plan(layer, "forward")
-    weights = layer.weights
-    if _blocks(layer.B, tile.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
-        weights = _transform(layer)
+    how = plan(layer, "forward")
+    weights = _transform(layer) if how.reads else layer.weights
     run(
         forward_kernel,
         # At least one column of tiles: a gate per sample is kept even if there is no output.
-        (_blocks(layer.B, tile.rows) * max(1, _blocks(layer.O, tile.cols)),),
+        (how.row_tiles * max(1, how.col_tiles),),
         layer.x.device,
         layer.x,
         weights,
@@ -99,25 +117,20 @@ def forward(layer: Layer, y: Tensor, saved: Tensor | None) -> None:
         layer.sizes,
         layer.x.stride(),
         layer.eps,
-        FORM=form,
-        TILE=tile,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **how.options,
     )
 
 
 def grad_input(
-    layer: Layer, weights: Weights, dy: Tensor, saved: Tensor | None, dx: Tensor
+    layer: Layer, how: Plan, weights: Weights, dy: Tensor, saved: Tensor | None, dx: Tensor
 ) -> None:
     if dx.numel() == 0:
         return
-    form, tile = plan(layer, "grad_input")
-    row_tiles = _blocks(layer.B, tile.rows)
-    if row_tiles > tiles.ROW_TILES_THAT_TRANSFORM and weights.M_hat is not None:
+    if how.reads and weights.M_hat is not None:
         weights = _transform(layer)
     run(
         grad_input_kernel,
-        (row_tiles * _blocks(layer.I, tile.cols),),
+        (how.row_tiles * how.col_tiles,),
         dx.device,
         dy,
         saved,
@@ -128,33 +141,20 @@ def grad_input(
         dy.stride(),
         layer.x.stride(),
         layer.eps,
-        FORM=form,
-        TILE=tile,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **how.options,
     )
 
 
 def grad_weights(layer: Layer, dy: Tensor, saved: Tensor | None, grads: Gradients) -> None:
     """All gradients but the input's, in one launch; in two where the batch is split among
     programs, or a gate per sample sums over tiles of outputs."""
-    form, tile = plan(layer, "grad_weights")
+    how = plan(layer, "grad_weights")
     B, I, O = layer.sizes  # noqa: E741
     # An empty matrix still has programs: the bias, and a gate per sample, have gradients.
-    row_tiles, col_tiles = max(1, _blocks(O, tile.rows)), max(1, _blocks(I, tile.cols))
-    splits, split_rows = tiles.splits(B, row_tiles * col_tiles, tile, layer.chip)
+    row_tiles, col_tiles = max(1, how.row_tiles), max(1, how.col_tiles)
+    splits, split_rows = tiles.splits(B, row_tiles * col_tiles, how.tile, layer.chip)
     parts = splits * row_tiles if layer.gate_kind == "sample" else splits
-    partials = Partials()
-    if splits > 1:
-        if any(grad is not None for grad in (grads.W_hat, grads.M_hat, grads.W)):
-            partials = partials._replace(W=layer.empty_partials(splits, O, I))
-        if any(grad is not None for grad in (grads.W_hat_mul, grads.M_hat_mul, grads.W_mul)):
-            partials = partials._replace(W_mul=layer.empty_partials(splits, O, I))
-    if parts > 1:
-        if grads.G is not None:
-            partials = partials._replace(G=layer.empty_partials(parts, layer.gates, I))
-        if grads.gate_bias is not None:
-            partials = partials._replace(gate_bias=layer.empty_partials(parts, layer.gates))
+    partials = _partials(layer, grads, splits, parts)
     run(
         grad_weights_kernel,
         (row_tiles * col_tiles, splits),
@@ -170,13 +170,10 @@ def grad_weights(layer: Layer, dy: Tensor, saved: Tensor | None, grads: Gradient
         layer.x.stride(),
         split_rows,
         layer.eps,
-        FORM=form,
-        TILE=tile,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **how.options,
     )
     sizes = (O * I, layer.gates * I, layer.gates)
-    if parts > 1 and max(sizes):
+    if any(partial is not None for partial in partials) and max(sizes):
         run(
             finish_kernel,
             (_blocks(max(sizes), tiles.ELEMENTS),),
@@ -188,3 +185,19 @@ def grad_weights(layer: Layer, dy: Tensor, saved: Tensor | None, grads: Gradient
             (splits, parts),
             BLOCK=tiles.ELEMENTS,
         )
+
+
+def _partials(layer: Layer, grads: Gradients, splits: int, parts: int) -> Partials:
+    """Room for what more than one program sums."""
+
+    def room(count: int, wanted: tuple[Tensor | None, ...], *shape: int) -> Tensor | None:
+        if count == 1 or all(grad is None for grad in wanted):
+            return None
+        return layer.empty_partials(count, *shape)
+
+    return Partials(
+        W=room(splits, (grads.W_hat, grads.M_hat, grads.W), layer.O, layer.I),
+        W_mul=room(splits, (grads.W_hat_mul, grads.M_hat_mul, grads.W_mul), layer.O, layer.I),
+        G=room(parts, (grads.G,), layer.gates, layer.I),
+        gate_bias=room(parts, (grads.gate_bias,), layer.gates),
+    )

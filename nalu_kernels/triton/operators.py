@@ -84,14 +84,15 @@ def _backward(
         for i, weight in enumerate(layer.weights, start=1)
     )
     grads = Gradients(*wanted)
-    dx = layer.empty_input_gradient() if needed & 1 else None
-    weights = layer.weights
+    dx, how, weights = None, None, layer.weights
+    if needed & 1:
+        dx, how = layer.empty_input_gradient(), launch.plan(layer, "grad_input")
     if any(grad is not None for grad in grads):
-        if dx is not None and launch.shares_weights(layer, "grad_input"):
+        if how is not None and how.reads:
             grads = grads._replace(**layer.empty_transformed())
         launch.grad_weights(layer, dy, saved, grads)
         if grads.W is not None:
             weights = launch.transformed(weights, grads.W, grads.W_mul)
-    if dx is not None:
-        launch.grad_input(layer, weights, dy, saved, dx)
+    if dx is not None and how is not None:
+        launch.grad_input(layer, how, weights, dy, saved, dx)
     return dx, grads

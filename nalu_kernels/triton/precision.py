@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import torch
 
+from .device import Chip
+
 
 def float32_setting() -> str:
     """torch's precision of float32 products on CUDA: "highest", "high" or "medium"."""
@@ -23,7 +25,7 @@ def float32_setting() -> str:
         return "high" if tf32 else "highest"
 
 
-def products(dtype: torch.dtype, setting: str, *, hip: bool, backward: bool) -> tuple[str, str]:
+def products(dtype: torch.dtype, setting: str, chip: Chip, *, backward: bool) -> tuple[str, str]:
     """(linear and gate, log-space): names of ``products.product``."""
     if dtype == torch.float64:
         return "ieee", "ieee"
@@ -36,4 +38,4 @@ def products(dtype: torch.dtype, setting: str, *, hip: bool, backward: bool) -> 
     if setting == "medium":
         return "bf16", "bf16x3"
     # AMD's matrix cores multiply float32 themselves.
-    return ("ieee", "ieee") if hip else ("bf16x6", "bf16x6")
+    return ("ieee", "ieee") if chip.family == "gfx942" else ("bf16x6", "bf16x6")

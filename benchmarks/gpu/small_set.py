@@ -1,0 +1,87 @@
+"""A forward and backward of every kind of layer: what compute-sanitizer watches.
+
+    python -m benchmarks.gpu.small_set --share I/N [--dry-run]
+
+Odd shapes leave no tile full. The first is a small layer; the products of the others go through
+tensor cores, of the last one with weights that were transformed before.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+
+from nalu_kernels import NAC, NALU, use_backend
+
+from . import tensors
+from .cases import HIGHEST, PRECISIONS
+from .device import Device, choose
+from .providers import library_backends
+
+SMALL, FEW_ROWS, MANY_ROWS = (7, 31, 5), (300, 257, 131), (517, 131, 127)
+# What tensors.precision does not know is a dtype.
+DTYPES = {"float16": torch.float16, "float64": torch.float64}
+
+# A layer's class and options.
+KINDS: dict[str, tuple[type[torch.nn.Module], dict[str, Any]]] = {
+    "nac": (NAC, {}),
+    "log nac": (NAC, {"log_space": True}),
+    **{
+        f"nalu {gate}{' bias' if bias else ''} {'tied' if tied else 'untied'}": (
+            NALU,
+            {"gate": gate, "gate_bias": bias, "tied": tied},
+        )
+        for gate, bias, tied in product(("output", "sample"), (False, True), (True, False))
+    },
+}
+# Those that have between them every path of the kernels.
+TELLING = ("nac", "log nac", "nalu output tied", "nalu sample bias untied")
+
+
+class Call(NamedTuple):
+    kind: str
+    precision: str
+    shape: tuple[int, int, int]
+
+
+def calls(dry_run: bool) -> list[Call]:
+    """All kinds in float32 at its highest, the telling ones in everything else."""
+    shapes = (SMALL,) if dry_run else (SMALL, FEW_ROWS, MANY_ROWS)
+    found = [Call(kind, HIGHEST, shape) for kind, shape in product(KINDS, shapes)]
+    others = [precision for precision in (*PRECISIONS, *DTYPES) if precision != HIGHEST]
+    return found + [Call(*one) for one in product(TELLING, others, shapes[:2])]
+
+
+def run(call: Call, device: Device) -> None:
+    batch, in_features, out_features = call.shape
+    known = call.precision not in DTYPES
+    with tensors.precision(call.precision if known else HIGHEST) as dtype:
+        dtype = DTYPES.get(call.precision, dtype)
+        kind, options = KINDS[call.kind]
+        layer = kind(in_features, out_features, **options).to(device.name, dtype)
+        input = torch.randn(batch, in_features, dtype=dtype, device=device.name)
+        for name in library_backends(input):
+            with use_backend(name):
+                output = layer(input.requires_grad_())
+            output.backward(torch.randn_like(output))
+    device.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.small_set")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--share", required=True)
+    chosen = parser.parse_args()
+    share, shares = map(int, chosen.share.split("/"))
+    device = choose(chosen.dry_run)
+    mine = calls(chosen.dry_run)[share::shares]
+    for call in mine:
+        print(*call, flush=True)
+        run(call, device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""The GPU's results as tables: for the terminal, and for a README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..cases import BACKWARD, FORWARD, shape_name
+from ..contenders import EAGER
+from ..table import align, markdown
+from .cases import HIGHEST, PRECISIONS
+from .providers import PRODUCTS, RIVALS
+
+Results = dict[str, Any]
+Row = dict[str, Any]
+NOT_YET = "No figure of a GPU has been measured yet: none was available."
+
+
+def _microseconds(row: Row, name: str, clock: str) -> str:
+    found = row["providers"].get(name, {}).get(clock)
+    if found is None:
+        return "–"
+    median: float = found["median_us"]
+    return f"{median:,.1f}" if median < 100 else f"{median:,.0f}"
+
+
+def _times(row: Row, backend: str, clock: str, rival: str) -> str:
+    found = row["times_faster"][backend][clock].get(rival)
+    return "–" if found is None else f"{found:.2f}"
+
+
+def _megabytes(row: Row, name: str) -> str:
+    found = row["providers"].get(name, {}).get("peak_bytes")
+    return "–" if found is None else f"{found / 2**20:,.1f}"
+
+
+def _error(row: Row, name: str) -> str:
+    errors = row["providers"].get(name, {}).get("errors")
+    return f"{max(errors.values()):.1e}" if errors else "–"
+
+
+def _number(row: Row, name: str, what: str) -> str:
+    found = row["providers"].get(name, {}).get(what)
+    return "–" if found is None else f"{found:.2f}"
+
+
+def _rows(results: Results, what: str, precision: str) -> Iterator[tuple[Row, str]]:
+    """Each case with each back end."""
+    for row in results["cases"].values():
+        if (row["what"], row["precision"]) == (what, precision):
+            for backend in row["times_faster"]:
+                yield row, backend
+
+
+def progress(unit_id: str, row: Row) -> str:
+    """A line for a unit that has just been measured."""
+    words = [unit_id]
+    for backend in row["times_faster"]:
+        words.append(
+            f"{backend} {_microseconds(row, backend, 'wall')} µs, on the device "
+            f"{_microseconds(row, backend, 'device')} µs;"
+        )
+        for rival in RIVALS:
+            if rival in row["providers"]:
+                wall, device = (_times(row, backend, at, rival) for at in ("wall", "device"))
+                words.append(f"÷ {rival} {wall}, {device};")
+    return " ".join(words)
+
+
+def _missed(results: Results) -> list[str]:
+    return [
+        f"{shape_name(tuple(row['shape']))} on {backend}: {one['what']} {one['found']:.2f}, "
+        f"wanted {one['wanted']:g}"
+        for row in results["cases"].values()
+        for backend, found in row["times_faster"].items()
+        for one in found.get("wanted", [])
+        if one["met"] is False
+    ]
+
+
+def _verdict(results: Results) -> str:
+    missed = _missed(results)
+    judged = [
+        one["met"]
+        for row in results["cases"].values()
+        for found in row["times_faster"].values()
+        for one in found.get("wanted", [])
+    ]
+    met = f"{judged.count(True)} of {len(judged)} wanted figures are met"
+    unknown = judged.count(None)
+    return (
+        met
+        + (f", {unknown} could not be measured" if unknown else "")
+        + (f". Missed: {'; '.join(missed)}." if missed else ".")
+    )
+
+
+def _machine(results: Results) -> str:
+    machine = results["machine"]
+    gpu = machine.get("gpu", machine["processor"])
+    toolkit = f"CUDA {machine['cuda']}, " if machine.get("cuda") else ""
+    return (
+        f"{gpu}, {toolkit}torch {machine['torch']}, Triton {machine['triton']}, "
+        f"nalu_kernels {machine['nalu_kernels']} on {machine['backend']}"
+    )
+
+
+def _gates(results: Results) -> str:
+    """What the tests and the sanitizer said."""
+    parity, sanitizer = (results["steps"].get(step) for step in ("parity", "sanitizer"))
+    words = ["Tests on the device: not run."]
+    if parity is not None:
+        words = [
+            f"Tests on the device: {parity['passed']} passed, {len(parity['failing'])} failed, "
+            f"{parity['skipped']} skipped, {parity['not_run']} not run."
+        ]
+    if sanitizer is None or sanitizer["tool"] is None:
+        return " ".join([*words, "compute-sanitizer: not run."])
+    for tool in ("memcheck", "racecheck"):
+        wrong = len(sanitizer[tool]["wrong"])
+        words.append(f"compute-sanitizer {tool}: {f'{wrong} failed' if wrong else 'clean'}.")
+    return " ".join(words)
+
+
+def _wall_table(results: Results) -> list[list[str]]:
+    head = ["B×I→O", "back end", "µs", "eager", "torch.compile", "max-autotune"]
+    rows = [[*head, "times faster than eager", "than torch.compile", "than max-autotune"]]
+    for row, backend in _rows(results, BACKWARD, HIGHEST):
+        rows.append(
+            [
+                shape_name(tuple(row["shape"])),
+                backend,
+                *(_microseconds(row, name, "wall") for name in (backend, *RIVALS)),
+                *(_times(row, backend, "wall", rival) for rival in RIVALS),
+            ]
+        )
+    return rows
+
+
+def _device_table(results: Results) -> list[list[str]]:
+    head = ["B×I→O", "back end", "µs", "eager", "torch.compile", "max-autotune", PRODUCTS]
+    rows = [[*head, "times the floor", "TFLOP/s", "peak MB (eager)", "error (eager)"]]
+    for row, backend in _rows(results, BACKWARD, HIGHEST):
+        rows.append(
+            [
+                shape_name(tuple(row["shape"])),
+                backend,
+                *(_microseconds(row, name, "device") for name in (backend, *RIVALS, PRODUCTS)),
+                _number(row, backend, "of_floor"),
+                _number(row, backend, "tflops"),
+                f"{_megabytes(row, backend)} ({_megabytes(row, EAGER)})",
+                f"{_error(row, backend)} ({_error(row, EAGER)})",
+            ]
+        )
+    return rows
+
+
+def _other_table(results: Results) -> list[list[str]]:
+    """Times faster than eager, by wall time and on the device, of everything else."""
+    columns = [(BACKWARD, one) for one in PRECISIONS if one != HIGHEST]
+    columns += [(FORWARD, one) for one in PRECISIONS]
+    cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    for column in columns:
+        for row, backend in _rows(results, *column):
+            wall, device = (_times(row, backend, at, EAGER) for at in ("wall", "device"))
+            line = cells.setdefault((shape_name(tuple(row["shape"])), backend), {})
+            line[column] = f"{wall} ({device})"
+    head = ["B×I→O", "back end"]
+    head += [f"{'fwd+bwd' if what == BACKWARD else 'fwd'} {name}" for what, name in columns]
+    return [
+        head,
+        *([*key, *(line.get(one, "–") for one in columns)] for key, line in cells.items()),
+    ]
+
+
+def _accuracy_table(results: Results) -> list[list[str]]:
+    return [
+        ["task", "precision", "", "output", "gradients"],
+        *(
+            [row["task"], row["precision"], row["contender"]]
+            + [f"{row[what]:.1e}" for what in ("output", "gradients")]
+            for row in results["accuracy"]
+        ),
+    ]
+
+
+WALL = (
+    "Forward and backward (the input's gradient included) of a tied NALU in float32 "
+    '"highest": median microseconds of a call, launches included, all interleaved in one run.'
+)
+DEVICE = (
+    "The same without launches, as replays of a CUDA graph over tensors that were not in the "
+    "cache (the tiny ones were). The floor, three products, is what cuBLAS takes for three Linear "
+    "layers; errors are the largest of the output and the gradients against float64, relative to "
+    "the tensor's largest number."
+)
+OTHER = "Everything else, times faster than eager (in brackets: on the device, without launches)."
+ACCURACY = (
+    "Largest errors against float64: of products relative to each product, of sums and gradients "
+    "relative to the largest of the tensor."
+)
+
+
+def text(results: Results) -> str:
+    skipped = results["skipped"]
+    shown = [_machine(results), _gates(results)]
+    for title, rows in (
+        (WALL, _wall_table(results)),
+        (DEVICE, _device_table(results)),
+        (OTHER, _other_table(results)),
+        (ACCURACY, _accuracy_table(results)),
+    ):
+        if len(rows) > 1:
+            shown += ["", title, align(rows, left=2)]
+    shown += ["", _verdict(results)] if results["cases"] else []
+    if skipped:
+        shown.append(f"Not measured, out of time: {', '.join(skipped)}")
+    for failure in results["failures"]:
+        shown.append(f"FAILED {failure['what']}: {failure['why'].partition(chr(10))[0]}")
+    return "\n".join(shown)
+
+
+def section(results: Results | None) -> str:
+    """The README's section; ``None``: nothing has been measured."""
+    if results is None:
+        return NOT_YET
+    if results["dry_run"]:
+        raise ValueError("the results of a dry run are no figures of a GPU")
+    shown = [f"{_machine(results)}. {_gates(results)}"]
+    for title, rows in (
+        (WALL, _wall_table(results)),
+        (DEVICE, _device_table(results)),
+        (OTHER, _other_table(results)),
+    ):
+        if len(rows) > 1:
+            shown += [title, markdown(rows, left=2)]
+    shown.append(_verdict(results))
+    if results["failures"]:
+        shown.append(f"Failed: {', '.join(one['what'] for one in results['failures'])}.")
+    if results["skipped"]:
+        shown.append(f"Not measured, out of time: {', '.join(results['skipped'])}.")
+    return "\n\n".join(shown)

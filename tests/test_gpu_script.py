@@ -1,0 +1,310 @@
+"""The GPU script, ``python -m benchmarks.gpu``, as far as a CPU can prove it.
+
+The dry run is the script itself, with small shapes, CPU tensors and interpreted kernels; what
+becomes of crashes, hangs and wrong numbers is tested with made-up ones.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import table
+from benchmarks.cases import BACKWARD
+from benchmarks.contenders import EAGER
+from benchmarks.gpu import __main__ as script
+from benchmarks.gpu import benchmarks, errors, measure, parity, providers, sanitizer, small_set
+from benchmarks.gpu import table as gpu_table
+from benchmarks.gpu.cases import DRY_GROUPS, GROUPS, HIGHEST, GpuCase, Unit, units
+from benchmarks.gpu.children import Ended, python, run_all
+from benchmarks.gpu.device import DryRun
+from benchmarks.gpu.providers import AUTOTUNED, COMPILED, PRODUCTS, Provider
+from benchmarks.gpu.results import Clock, Results
+from benchmarks.gpu.verdict import record, wanted
+
+ROOT = Path(__file__).parent.parent
+ONLY = "forward+backward-highest*"
+CASE = GpuCase(DRY_GROUPS[0], (3, 4, 2), BACKWARD, HIGHEST)
+
+# What compute-sanitizer prints when it finds nothing.
+FAKE_SANITIZER = f"""\
+#!{sys.executable}
+import subprocess, sys
+tool = sys.argv[sys.argv.index("--tool") + 1]
+status = subprocess.run(sys.argv[sys.argv.index({sys.executable!r}):]).returncode
+if tool == "memcheck":
+    print("========= ERROR SUMMARY: 0 errors")
+else:
+    print("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)")
+sys.exit(status)
+"""
+
+
+def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    path = os.environ["PATH"] if folder is None else f"{folder}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a dry run of all three steps wrote."""
+    folder = tmp_path_factory.mktemp("gpu")
+    tool = folder / sanitizer.NAME
+    tool.write_text(FAKE_SANITIZER)
+    tool.chmod(0o755)
+    output = folder / "gpu.json"
+    ended = run("--dry-run", "--only", ONLY, "--output", str(output), folder=folder)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Written to" in ended.stdout
+    return json.loads(output.read_text())
+
+
+def test_a_dry_run_takes_every_step(dry: dict[str, Any]) -> None:
+    assert dry["dry_run"] is True and dry["failures"] == [] and dry["skipped"] == {}
+    steps = dry["steps"]
+    assert steps["parity"]["passed"] > 0 and steps["parity"]["failing"] == {}
+    assert steps["sanitizer"]["plain"] == "passed"
+    for tool in sanitizer.TOOLS:
+        (summary,) = steps["sanitizer"][tool]["summaries"]
+        assert "SUMMARY: 0" in summary and steps["sanitizer"][tool]["wrong"] == []
+    assert steps["benchmarks"]["chosen"] == 2 * sum(len(group.shapes) for group in DRY_GROUPS)
+
+
+def test_a_dry_run_measures_every_provider(dry: dict[str, Any]) -> None:
+    assert len(dry["cases"]) == sum(len(group.shapes) for group in DRY_GROUPS)
+    for row in dry["cases"].values():
+        backends = set(row["times_faster"])
+        assert backends
+        assert "triton" in backends or importlib.util.find_spec("triton") is None
+        rivals = {EAGER, COMPILED, AUTOTUNED}
+        assert set(row["providers"]) == backends | rivals | {PRODUCTS}
+        for name, found in row["providers"].items():
+            assert found["wall"]["median_us"] > 0 and found["device"]["median_us"] > 0
+            assert set(found["errors"]) == (set() if name == PRODUCTS else set(measure.NAMES))
+            assert all(0 <= error < 1e-5 for error in found["errors"].values())
+        for found in row["times_faster"].values():
+            assert set(found["wall"]) == set(found["device"]) == rivals
+            judged = {one["what"]: one["met"] for one in found["wanted"]}
+            assert len(judged) == 5
+            assert judged["peak memory, as a part of eager's"] is None
+
+
+def test_a_readme_takes_no_dry_run(dry: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="dry run"):
+        gpu_table.section(dry)
+    shown = gpu_table.section({**dry, "dry_run": False})
+    assert all(table.shape_name(tuple(row["shape"])) in shown for row in dry["cases"].values())
+    readme = tmp_path / "README.md"
+    marked = [
+        f"<!-- {name} table -->\n<!-- end of {name} table -->"
+        for name in ("speed", "accuracy", "gpu")
+    ]
+    readme.write_text("\n".join(marked))
+    table.main(["--readme", str(readme), "--gpu", str(tmp_path / "none.json")])
+    assert gpu_table.NOT_YET in readme.read_text()
+
+
+def test_what_was_measured_on_a_gpu_is_no_dry_run() -> None:
+    if not script.RESULTS.exists():
+        pytest.skip("no GPU has been measured yet")
+    found = json.loads(script.RESULTS.read_text())
+    assert found["machine"]["gpu"] and gpu_table.section(found)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_without_a_gpu_nothing_is_measured(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    ended = run("--output", str(output))
+    assert ended.returncode == 2 and "No GPU" in ended.stdout
+    assert not output.exists()
+
+
+def test_without_time_everything_is_skipped(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    assert run("--dry-run", "--minutes", "0.01", "--output", str(output)).returncode == 0
+    found = json.loads(output.read_text())
+    names = {"parity", "sanitizer", *benchmarks.choose(None, dry_run=True)}
+    assert found["skipped"] == dict.fromkeys(names, "out of time")
+
+
+def test_a_part_of_a_run_replaces_no_whole_one() -> None:
+    def path(*arguments: str) -> Path | None:
+        return script._path(script._options(arguments))
+
+    assert path() == path("--minutes", "5") == script.RESULTS
+    assert path("--only", "64x2") is path("--steps", "parity") is path("--dry-run") is None
+    assert path("--dry-run", "--output", "x") == Path("x")
+
+
+def test_the_most_telling_units_come_first() -> None:
+    order = units(GROUPS)
+    shapes = [shape for group in GROUPS for shape in group.shapes]
+    first = [unit.case for unit in order[: len(shapes)]]
+    assert [case.shape for case in first] == shapes and all(case.wanted for case in first)
+    assert len({unit.id for unit in order}) == len(order) == 2 * 2 * 4 * len(shapes)
+    autotuned = [unit.autotune for unit in order]
+    assert autotuned == sorted(autotuned)
+
+
+def test_the_small_set_has_every_kind_and_precision() -> None:
+    calls = small_set.calls(dry_run=False)
+    assert {call.kind for call in calls} == set(small_set.KINDS)
+    assert set(small_set.TELLING) < set(small_set.KINDS)
+    assert {call.precision for call in calls} == {
+        *("highest", "high", "medium", "bfloat16", "float16", "float64")
+    }
+
+
+def test_accuracy_tasks_at_every_precision() -> None:
+    rows = errors.measure(DryRun())
+    assert {row["precision"] for row in rows} == {"highest", "high", "medium", "bfloat16"}
+    backends = providers.library_backends(torch.empty(1))
+    assert {EAGER, *backends} == {row["contender"] for row in rows}
+    assert all(row["output"] < 1e-5 for row in rows if row["precision"] == HIGHEST)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_provider_that_fails_is_recorded_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*tensors: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of order\nand a long story")
+
+    def build(*arguments: Any, **options: Any) -> list[Provider]:
+        return [*providers.build(*arguments, **options), Provider("broken", broken)]
+
+    monkeypatch.setattr(measure, "build", build)
+    row = record(measure.measure(Unit(CASE, autotune=False), DryRun()))
+    assert row["failed"] == {"broken": "call: RuntimeError: out of order"}
+    assert row["providers"][EAGER]["device"]["median_us"] > 0
+
+
+def test_wanted_figures_are_judged_by_what_was_found() -> None:
+    eager = {"errors": {"output": 1e-6}, "peak_bytes": 100}
+    backend = {"errors": {"output": 1e-6, "G": 2e-6}, "peak_bytes": 50}
+    rows = wanted(CASE, backend, eager, {EAGER: 5.0, COMPILED: 2.9})
+    assert [(one["wanted"], one["found"], one["met"]) for one in rows] == [
+        (5, 5.0, True),
+        (3, 2.9, False),
+        (1.0, 2.0, False),
+        (0.5, 0.5, True),
+    ]
+    nothing = {"errors": {}, "peak_bytes": None}
+    assert [one["met"] for one in wanted(CASE, nothing, eager, {})] == [None, None]
+    assert wanted(CASE._replace(precision="high"), backend, eager, {EAGER: 1.0}) == []
+
+
+# A worker whose first unit kills it, whose second hangs, and whose third fails.
+FAKE_WORKER = """
+import json, os, sys, time
+for name in sys.argv[1:]:
+    print(json.dumps({"begin": name}), flush=True)
+    if name == sys.argv[1] and "-40x3-" not in name:
+        if name.startswith("3x4"):
+            print("illegal memory access", file=sys.stderr, flush=True)
+            os.abort()
+        if name.startswith("6x5"):
+            time.sleep(60)
+    print(json.dumps({"failed": name, "why": "ValueError: no"}), flush=True)
+"""
+
+
+def test_lost_and_late_workers_cost_only_their_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks, "UNIT_S", 0.5)
+    results = Results(None)
+    benchmarks.run(
+        results,
+        Clock(1),
+        {},
+        dry_run=True,
+        pattern="*-forward-highest",
+        command=lambda ids: python("-c", FAKE_WORKER, *ids),
+    )
+    lost, late, failed, *_ = results.data["failures"]
+    assert lost["what"] == "3x4-2-forward-highest" and "signal 6" in lost["why"]
+    assert "illegal memory access" in lost["why"]
+    assert late == {"what": "6x5-7-forward-highest", "why": "not done within 0.5 s"}
+    assert failed == {"what": "40x3-5-forward-highest", "why": "ValueError: no"}
+
+
+def test_a_worker_that_cannot_start_is_not_started_again() -> None:
+    results = Results(None)
+    command = python("-c", "import sys; sys.exit('no such module')")
+    benchmarks.run(results, Clock(1), {}, dry_run=True, command=lambda ids: command)
+    (failure,) = results.data["failures"]
+    assert "did not start" in failure["why"] and "no such module" in failure["why"]
+
+
+def test_a_failure_is_seen_in_the_file_and_the_exit_status(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    steps = ("--steps", "benchmarks", "--only", "nothing", "--output", str(output))
+    assert run("--dry-run", *steps).returncode == 1
+    found = json.loads(output.read_text())
+    assert found["failures"] == [{"what": "benchmarks", "why": "no case matches 'nothing'"}]
+
+
+def test_processes_are_ended_with_what_they_started(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    child = f"import subprocess; p = subprocess.Popen(['sleep', '60']); open({str(pid)!r}, 'w')"
+    late = python("-c", f"{child}.write(str(p.pid)); p.wait()")
+    ended = run_all({"late": late, "quick": python("-c", "print(7)")}, {}, 1.5)
+    assert ended == {"late": Ended(None, ""), "quick": Ended(0, "7\n")}
+    state = Path(f"/proc/{pid.read_text()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_parity_names_what_failed_and_what_was_running(tmp_path: Path) -> None:
+    crashed, fine = tmp_path / "0", tmp_path / "1"
+    lines: list[dict[str, Any]] = [
+        {"collected": 3},
+        {"begin": "a"},
+        {"test": "a", "outcome": "failed", "why": "wrong"},
+        {"begin": "b"},
+    ]
+    crashed.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = parity.summarise(
+        {"0/2": Ended(-11, "Segmentation fault"), "1/2": Ended(5, "")},
+        {"0/2": crashed, "1/2": fine},
+    )
+    assert found["failing"] == {"a": "wrong", "b": "ended by signal 11: Segmentation fault"}
+    assert (found["passed"], found["failed"], found["not_run"]) == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("ended", "clean"),
+    [
+        (Ended(0, "x\n========= ERROR SUMMARY: 0 errors\n"), True),
+        (Ended(99, "========= ERROR SUMMARY: 2 errors\n"), False),
+        (Ended(0, "RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)"), False),
+        (Ended(0, "nothing was watched"), False),
+        (Ended(None, "========= ERROR SUMMARY: 0 errors\n"), False),
+    ],
+)
+def test_the_sanitizers_word_decides(ended: Ended, clean: bool) -> None:
+    assert (sanitizer.judge(ended)[1] is None) == clean
+
+
+def test_the_sanitizer_is_found_in_cuda_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "bin" / sanitizer.NAME
+    tool.parent.mkdir()
+    tool.write_text("")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert sanitizer.find() == str(tool)
