@@ -16,13 +16,14 @@ EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint bench clean distclean force
+.PHONY: help demo test lint bench gpu clean distclean force
 
 help:
 	@echo "make demo       NALU beside an MLP, inside and far outside the numbers it was trained on"
 	@echo "make test       the tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
+	@echo "make gpu        tests, sanitizer and benchmarks on this machine's GPU, within 9 minutes"
 	@echo "make clean      removes what was built; make distclean removes .venv too"
 
 demo: $(STAMP)
@@ -38,6 +39,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) -m pytest benchmarks
+
+gpu: $(STAMP)
+	$(RUN) -m benchmarks.gpu
 
 # Installs again when an input has changed or the binary is gone; only what changed is compiled.
 $(STAMP): pyproject.toml setup.py constraints.txt $(SOURCES) $(if $(EXTENSION),,force)

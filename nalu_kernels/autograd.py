@@ -2,7 +2,7 @@
 
 It knows operators, not back ends. Where a gradient of the gradient is asked for
 (``create_graph=True``), the backward is that of the reference formulas, which autograd can
-differentiate again.
+differentiate again; so it is where vmap runs the backward (``is_grads_batched=True``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 
 from . import reference
+
+
+def _reference_needed(grad_output: Tensor) -> bool:
+    """Whether the gradients have to be differentiable, or batched (``is_grads_batched=True``)."""
+    return torch.is_grad_enabled() or is_legacy_batchedtensor(grad_output)
 
 
 def _reference_gradients(
@@ -23,14 +29,17 @@ def _reference_gradients(
     needed: tuple[bool, ...],
     grad_output: Tensor,
 ) -> list[Tensor | None]:
-    """The gradients of function(*tensors), themselves differentiable.
+    """The gradients of function(*tensors), themselves differentiable if autograd is to go on.
 
     Each tensor is taken as a view of its own: one that depends on another, or is the same, must
     not pass its gradient on here, for the engine will do so after us.
     """
-    views = [tensor if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        views = [tensor if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+        output = function(*views)
     wanted = [view for view, need in zip(views, needed, strict=True) if need and view is not None]
-    found = iter(torch.autograd.grad(function(*views), wanted, grad_output, create_graph=True))
+    found = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=create_graph))
     return [next(found) if need else None for need in needed]
 
 
@@ -56,7 +65,7 @@ class NACFunction(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         output, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled():
+        if _reference_needed(grad_output):
 
             def function(*tensors: Tensor) -> Tensor:
                 return reference.nac(*tensors, log_space=output is not None, eps=ctx.eps)
@@ -85,7 +94,7 @@ class NALUFunction(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         saved, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
+        if _reference_needed(grad_output):
 
             def function(
                 input: Tensor,

@@ -16,9 +16,13 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+import interpreter
 import nalu_kernels
 from parity import threads
 from poison import poisoned_memory
+
+if nalu_kernels.backends()["triton"].usable and not torch.cuda.is_available():
+    interpreter.patch_once()
 
 SEED = int(os.environ.get("NALU_KERNELS_TEST_SEED") or secrets.randbits(32))
 
@@ -56,15 +60,26 @@ class Backend(NamedTuple):
         if self.name == "reference" and dtype in (torch.bfloat16, torch.float16):
             pytest.skip("plain PyTorch computes in the dtype it is given, and saves what it likes")
 
-    def require_threads(self) -> None:
-        """Skips what is about the threads of the CPU."""
+    @property
+    def interpreted(self) -> bool:
+        """By Triton's interpreter, which is slow."""
+        return self.name == "triton" and self.device == "cpu"
+
+    def require_cpu_threads(self) -> None:
+        """Skips what is about the threads that torch starts on a CPU."""
         if self.name in ("triton", "cuda"):
             pytest.skip("no CPU threads do its work")
+
+    def require_reentrance(self) -> None:
+        if self.interpreted:
+            pytest.skip("Triton's interpreter serves one thread at a time")
 
     def require_own_sums(self) -> None:
         """Skips what is promised only where the library's own code does the summing."""
         if self.name == "reference":
             pytest.skip("torch does the summing")
+        if self.interpreted:
+            pytest.skip("NumPy does the interpreter's summing")
 
 
 def _parameter(name: str) -> object:

@@ -1,4 +1,4 @@
-"""A layer's arguments, checked cheaply and read into what the kernels take.
+"""A layer's arguments: brought into the form that the kernels take, described, and checked.
 
 A refusal is terse; ``nalu_kernels/checks.py`` then finds the words for the user.
 """
@@ -6,108 +6,141 @@ A refusal is terse; ``nalu_kernels/checks.py`` then finds the words for the user
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..checks import DTYPES
-from .device import chip
+from .device import Chip
 from .forms import Weights
+from .recipe import Prepare, Slot
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
     if not condition:
         raise RuntimeError(message)
 
 
+class Described(NamedTuple):
+    """What a recipe depends on of a tensor. ``aligned``: to 16 bytes, for wide loads; ``negated``:
+    a view of which the sign has yet to be changed."""
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    aligned: bool
+    negated: bool
+
+
+def describe(tensor: Tensor | None) -> tuple[Any, ...] | None:
+    """The fields of a ``Described``: a plain tuple, for this runs with every call."""
+    if tensor is None:
+        return None
+    aligned = not tensor.data_ptr() & 15
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, aligned, tensor.is_neg()
+
+
+class Given(NamedTuple):
+    """How a kernel sees a tensor that it is given: after ``prepare``, if that is not None, and with
+    ``strides``."""
+
+    strides: tuple[int, ...]
+    prepare: Prepare | None
+
+
+def rows(one: Described) -> Given:
+    """(..., features) as (B, features): a view unless no single stride walks the rows."""
+    if len(one.shape) == 2 and not one.negated:
+        return Given(one.strides, None)
+    shape = (math.prod(one.shape[:-1]), one.shape[-1])
+    if one.negated:
+        return Given((shape[1], 1), lambda tensor: contiguous(tensor).reshape(shape))
+    strides = torch.empty_strided(one.shape, one.strides, device="meta").reshape(shape).stride()
+    return Given(strides, lambda tensor: tensor.reshape(shape))
+
+
+def dense(one: Described) -> Given:
+    strides = torch.empty(one.shape, device="meta").stride()
+    return Given(strides, None if one.strides == strides and not one.negated else contiguous)
+
+
+def contiguous(tensor: Tensor) -> Tensor:
+    return tensor.resolve_neg().contiguous()
+
+
 class Layer:
-    """One call: ``x`` is the input as (B, I), of any strides; ``weights`` are contiguous."""
+    """A call, without its tensors: x is slot 0, the weights follow."""
 
     def __init__(
-        self, eps: float, linear: bool, log_space: bool, input: Tensor, weights: Weights
+        self,
+        chip: Chip,
+        eps: float,
+        linear: bool,
+        log_space: bool,
+        described: tuple[tuple[Any, ...] | None, ...],
     ) -> None:
-        W_hat = weights.W_hat
-        needed = (W_hat, weights.M_hat, weights.G)[: 3 if linear and log_space else 2]
-        _require(all(weight is not None for weight in needed), "W_hat, M_hat or G is missing")
-        _require(0 < eps < math.inf, "eps must be positive and finite")
-        _require(input.dtype in DTYPES, "input must be float32, float64, bfloat16 or float16")
-        _require(input.layout == torch.strided, "input must be dense")
-        _require(input.dim() >= 1 and W_hat.dim() == 2, "input or W_hat lacks dimensions")
+        x, *weights = (one if one is None else Described._make(one) for one in described)
+        assert x is not None
+        by_name = Weights(*weights)
+        W_hat = by_name.W_hat
+        needed = weights[: 3 if linear and log_space else 2]
+        require(all(weight is not None for weight in needed), "W_hat, M_hat or G is missing")
+        require(0 < eps < math.inf, "eps must be positive and finite")
+        require(x.dtype in DTYPES, "input must be float32, float64, bfloat16 or float16")
+        require(len(x.shape) >= 1, "input lacks dimensions")
+        require(len(W_hat.shape) == 2, "W_hat has the wrong shape")
         self.O, self.I = W_hat.shape
-        _require(input.shape[-1] == self.I, "input must have in_features as its last dimension")
+        require(x.shape[-1] == self.I, "input must have in_features as its last dimension")
         self.gates, self.gate_kind = 0, "none"
-        if weights.G is not None:
-            _require(weights.G.dim() == 2, "G has the wrong shape")
-            self.gates = weights.G.shape[0]
+        if by_name.G is not None:
+            require(len(by_name.G.shape) == 2, "G has the wrong shape")
+            self.gates = by_name.G.shape[0]
             self.gate_kind = "output" if self.gates == self.O else "sample"
-            _require(self.gates in (self.O, 1), "G has the wrong shape")
+            require(self.gates in (self.O, 1), "G has the wrong shape")
         matrix = (self.O, self.I)
         shapes = Weights(matrix, matrix, (self.gates, self.I), (self.gates,), matrix, matrix)
-        for name, weight, shape in zip(Weights._fields, weights, shapes, strict=True):
-            _require(
+        for name, weight, expected in zip(Weights._fields, by_name, shapes, strict=True):
+            require(
                 weight is None
                 or (
-                    weight.shape == shape
-                    and weight.dtype == input.dtype
-                    and weight.device == input.device
-                    and weight.layout == torch.strided
+                    weight.shape == expected
+                    and weight.dtype == x.dtype
+                    and weight.device == x.device
                 ),
                 f"{name} must have the dtype and device of input, and its shape",
             )
-        _require(
-            (weights.W_hat_mul is None) == (weights.M_hat_mul is None),
+        require(
+            (by_name.W_hat_mul is None) == (by_name.M_hat_mul is None),
             "W_hat_mul and M_hat_mul must be given together",
         )
-        self.eps, self.linear, self.log_space = float(eps), linear, log_space
-        self.input = input
-        self.dtype = input.dtype
-        self.compute = torch.float64 if input.dtype == torch.float64 else torch.float32
-        self.chip = chip(input.device)
-        self.B = math.prod(input.shape[:-1])
-        self.x = self._rows(input, self.I)
+        self.eps, self.linear, self.log_space = eps, linear, log_space
+        self.shape, self.B = x.shape, math.prod(x.shape[:-1])
+        self.dtype, self.device = x.dtype, x.device
+        self.compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+        self.chip = chip
+        self.x, as_rows = Slot(0), rows(x)
+        self.x_strides = as_rows.strides
         self.weights = Weights(
-            *(weight if weight is None else weight.resolve_neg().contiguous() for weight in weights)
+            *(weight and Slot(place) for place, weight in enumerate(weights, start=1))
         )
+        self.untied = by_name.W_hat_mul is not None
+        # How each tensor is prepared, if it has to be.
+        self.prepare = [as_rows.prepare, *(weight and dense(weight).prepare for weight in weights)]
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         return self.B, self.I, self.O
 
-    def _rows(self, tensor: Tensor, features: int) -> Tensor:
-        """(..., features) as (B, features): a view unless no single stride walks the rows."""
-        tensor = tensor.resolve_neg()
-        return tensor if tensor.dim() == 2 else tensor.reshape(self.B, features)
+    def shape_of_weight(self, name: str) -> tuple[int, ...]:
+        return {"G": (self.gates, self.I), "gate_bias": (self.gates,)}.get(name, (self.O, self.I))
 
-    def rows_of_gradient(self, grad_output: Tensor) -> Tensor:
-        _require(
-            grad_output.shape == (*self.input.shape[:-1], self.O)
-            and grad_output.dtype == self.dtype
-            and grad_output.device == self.input.device
-            and grad_output.layout == torch.strided,
-            "grad_output must have the shape and dtype of the output",
-        )
-        return self._rows(grad_output, self.O)
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return (*self.shape[:-1], self.O)
 
-    def empty_output(self) -> Tensor:
-        return self.input.new_empty((*self.input.shape[:-1], self.O))
-
-    def empty_input_gradient(self) -> Tensor:
-        return self.input.new_empty(self.input.shape)
-
+    @property
     def saved_size(self) -> int:
+        """Elements of a, m and g, which a NALU keeps for its backward, flat."""
         return self.B * (2 * self.O + self.gates)
-
-    def empty_saved(self) -> Tensor:
-        """Flat: a, m and g, in the compute type."""
-        return self.input.new_empty(self.saved_size(), dtype=self.compute)
-
-    def empty_partials(self, *shape: int) -> Tensor:
-        return self.input.new_empty(shape, dtype=self.compute)
-
-    def empty_transformed(self) -> dict[str, Tensor | None]:
-        """Room for W and, where the product has weights of its own, W_mul."""
-        untied = self.weights.W_hat_mul is not None
-        return {
-            "W": self.empty_partials(self.O, self.I),
-            "W_mul": self.empty_partials(self.O, self.I) if untied else None,
-        }

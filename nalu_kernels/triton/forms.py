@@ -21,7 +21,7 @@ class Form(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """What one program computes, ``rows`` x ``cols`` of a result, ``depth`` of its sum at a time."""
+    """What a program computes: ``rows`` x ``cols`` of a result, ``depth`` of its sum at a time."""
 
     rows: int
     cols: int

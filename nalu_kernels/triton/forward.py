@@ -1,4 +1,4 @@
-"""The forward of every layer in one kernel: both products with W and the gate's share one read of x."""
+"""The forward of every layer, in one kernel: the products with W and the gate's read x once."""
 
 from __future__ import annotations
 

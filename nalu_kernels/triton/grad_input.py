@@ -12,7 +12,8 @@ from .products import product
 
 
 @triton.jit
-def grad_input_kernel(
+def grad_input_tile(
+    program,
     dy,
     saved,
     x,
@@ -36,7 +37,7 @@ def grad_input_kernel(
     LOG_PRODUCT: tl.constexpr = FORM.log_product
     C: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     B, I, O = sizes  # noqa: E741
-    row, col = tile_of(tl.program_id(0), tl.cdiv(B, ROWS), tl.cdiv(I, COLS))
+    row, col = tile_of(program, tl.cdiv(B, ROWS), tl.cdiv(I, COLS))
     rows = indices(row, ROWS)
     cols = indices(col, COLS)
     plane = tl.full([1, 1], B, tl.int64) * O
@@ -82,4 +83,25 @@ def grad_input_kernel(
         result += maths.grad_log_abs(log, x_tile, tl.full([1, 1], eps, C))
     tl.store(
         dx + rows[:, None] * I + cols[None, :], rounded(result, dx.dtype.element_ty), mask=mask
+    )
+
+
+@triton.jit
+def grad_input_kernel(
+    dy,
+    saved,
+    x,
+    weights,
+    dx,
+    sizes,
+    dy_strides,
+    x_strides,
+    eps: tl.float64,
+    FORM: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """A program for each tile of dx."""
+    program = tl.program_id(0)
+    grad_input_tile(
+        program, dy, saved, x, weights, dx, sizes, dy_strides, x_strides, eps, FORM, TILE
     )

@@ -26,7 +26,9 @@ def _finish_weight(dW, W_hat, M_hat, dW_hat, dM_hat, W_out, at, mask, C: tl.cons
 
 
 @triton.jit
-def grad_weights_kernel(
+def grad_weights_tile(
+    program,
+    split,
     dy,
     saved,
     x,
@@ -41,9 +43,9 @@ def grad_weights_kernel(
     FORM: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """A tile of the parameters' gradients, summed over one part of the batch: equations 10, 11, 13, 14.
+    """A tile of the parameters' gradients, of one part of the batch: equations 10, 11, 13, 14.
 
-    Program (tile, split) sums ``split_rows`` rows. ``grads`` (see ``operators.Gradients``) are
+    ``split`` is the number of the part, of ``split_rows`` rows. ``grads`` (``Gradients``) are
     finished here if there is one split and, for a gate per sample, one row of tiles; otherwise
     ``partials`` (a ``Partials``) receive the sums, for ``finish_kernel``.
     """
@@ -56,8 +58,7 @@ def grad_weights_kernel(
     C: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     B, I, O = sizes  # noqa: E741
     row_tiles = tl.maximum(tl.cdiv(O, ROWS), 1)
-    row, col = tile_of(tl.program_id(0), row_tiles, tl.maximum(tl.cdiv(I, COLS), 1))
-    split = tl.program_id(1)
+    row, col = tile_of(program, row_tiles, tl.maximum(tl.cdiv(I, COLS), 1))
     rows = indices(row, ROWS)  # of the outputs
     cols = indices(col, COLS)  # of the inputs
     shift = tl.full([1, 1], eps, C)
@@ -157,6 +158,42 @@ def grad_weights_kernel(
                 rounded(dbias_sample, bias_out.dtype.element_ty),
                 mask=(col == 0) & (at >= 0),
             )
+
+
+@triton.jit
+def grad_weights_kernel(
+    dy,
+    saved,
+    x,
+    weights,
+    grads,
+    partials,
+    sizes,
+    dy_strides,
+    x_strides,
+    split_rows,
+    eps: tl.float64,
+    FORM: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """A program for each tile of W and part of the batch."""
+    grad_weights_tile(
+        tl.program_id(0),
+        tl.program_id(1),
+        dy,
+        saved,
+        x,
+        weights,
+        grads,
+        partials,
+        sizes,
+        dy_strides,
+        x_strides,
+        split_rows,
+        eps,
+        FORM,
+        TILE,
+    )
 
 
 @triton.jit

@@ -1,41 +1,42 @@
-"""Launches: for each kernel, its grid, its tile and what it is compiled for."""
+"""What each operator launches: for each kernel its grid, its tile and what it is compiled for."""
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from . import tiles
-from .arguments import Layer
+from .arguments import Described, Layer, require, rows
+from .backward import backward_kernel
 from .forms import Form, Gradients, Partials, Tile, Weights
 from .forward import forward_kernel
 from .grad_input import grad_input_kernel
 from .grad_weights import finish_kernel, grad_weights_kernel
-from .precision import float32_setting, products
+from .precision import products
+from .recipe import Recipe, Slot
 from .transform import transform_kernel
 
-
-def run(
-    kernel: Any, grid: tuple[int, ...], device: torch.device, *args: Any, **options: Any
-) -> None:
-    """Launches on the current stream of ``device``, which need not be the current one."""
-    if device.type == "cuda" and device.index != torch.cuda.current_device():
-        with torch.cuda.device(device):
-            kernel[grid](*args, **options)
-    else:
-        kernel[grid](*args, **options)
+# Kinds of calls kept; a model has a few for each of its layers, unless its batches keep changing.
+_RECIPES = 4096
 
 
 class Plan(NamedTuple):
-    """``reads``: whether so many tiles of rows need W that it is transformed before."""
+    """How a kernel computes a layer. ``reads``: W, which so many rows of tiles need that it is
+    transformed before."""
 
     form: Form
     tile: Tile
     row_tiles: int
     col_tiles: int
+    small: bool
     reads: bool
+
+    @property
+    def programs(self) -> int:
+        return self.row_tiles * self.col_tiles
 
     @property
     def options(self) -> dict[str, Any]:
@@ -51,149 +52,267 @@ def _blocks(size: int, block: int) -> int:
     return -(-size // block)
 
 
-def plan(layer: Layer, kernel: str) -> Plan:
-    """How ``kernel`` is to compute ``layer``."""
+def plan(layer: Layer, kernel: str, setting: str) -> Plan:
     B, I, O = layer.sizes  # noqa: E741
     sizes = {"forward": (B, O, I), "grad_input": (B, I, O), "grad_weights": (O, I, B)}[kernel]
     rows, cols, _ = sizes
     small = tiles.is_small(*sizes)
     linear = log = "ieee"
     if not small:
-        setting = float32_setting() if layer.dtype == torch.float32 else ""
         linear, log = products(layer.dtype, setting, layer.chip, backward=kernel != "forward")
     name = "float64" if layer.dtype == torch.float64 else linear
 
     def tile(case: str) -> Tile:
         return tiles.choose(layer.chip, kernel, "small" if small else case, name, sizes)
 
-    read = False
+    reads = False
     if kernel == "grad_weights":
-        chosen = tile("tied" if layer.weights.W_hat_mul is None else "untied")
+        chosen = tile("untied" if layer.untied else "tied")
     else:
         chosen = tile("inside")
         if _blocks(rows, chosen.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
-            chosen, read = tile("read"), True
+            chosen, reads = tile("read"), True
     form = Form(layer.linear, layer.log_space, layer.gate_kind, linear, log)
-    return Plan(form, chosen, _blocks(rows, chosen.rows), _blocks(cols, chosen.cols), read)
+    row_tiles, col_tiles = _blocks(rows, chosen.rows), _blocks(cols, chosen.cols)
+    return Plan(form, chosen, row_tiles, col_tiles, small, reads)
 
 
-def transformed(weights: Weights, W: Tensor, W_mul: Tensor | None) -> Weights:
+def _transformed(weights: Weights, W: Slot, W_mul: Slot | None) -> Weights:
     """``weights`` with W in place of W_hat and M_hat."""
     return weights._replace(W_hat=W, M_hat=None, W_hat_mul=W_mul, M_hat_mul=None)
 
 
-def _transform(layer: Layer) -> Weights:
-    room = layer.empty_transformed()
+def _room_for_W(recipe: Recipe, layer: Layer) -> tuple[Slot, Slot | None]:
+    W = recipe.room((layer.O, layer.I), layer.compute)
+    return W, recipe.room((layer.O, layer.I), layer.compute) if layer.untied else None
+
+
+def _transform(recipe: Recipe, layer: Layer) -> Weights:
+    W, W_mul = _room_for_W(recipe, layer)
     size = layer.O * layer.I
-    grid = (_blocks(size, tiles.ELEMENTS),)
     if size:
-        run(
+        recipe.step(
             transform_kernel,
-            grid,
-            layer.x.device,
+            (_blocks(size, tiles.TRANSFORM_ELEMENTS),),
             layer.weights,
-            room["W"],
-            room["W_mul"],
+            W,
+            W_mul,
             size,
-            BLOCK=tiles.ELEMENTS,
+            BLOCK=tiles.TRANSFORM_ELEMENTS,
+            num_warps=tiles.warps_of_128_threads(layer.chip),
         )
-    return transformed(layer.weights, room["W"], room["W_mul"])
+    return _transformed(layer.weights, W, W_mul)
 
 
-def forward(layer: Layer, y: Tensor, saved: Tensor | None) -> None:
-    if y.numel() == 0 and (saved is None or saved.numel() == 0):
-        return
-    how = plan(layer, "forward")
-    weights = _transform(layer) if how.reads else layer.weights
-    run(
+@functools.lru_cache(_RECIPES)
+def forward(setting: str, save: bool, *call: Any) -> Recipe:
+    """From x and the weights to (y, saved); ``call``: the arguments of ``Layer``."""
+    layer = Layer(*call)
+    recipe = Recipe(layer.device, layer.prepare)
+    y = recipe.room(layer.output_shape, layer.dtype)
+    saved = recipe.room((layer.saved_size,), layer.compute) if save else None
+    recipe.results = (y, saved)
+    if layer.B == 0 or (layer.O == 0 and not (save and layer.gates)):
+        return recipe
+    how = plan(layer, "forward", setting)
+    weights = _transform(recipe, layer) if how.reads else layer.weights
+    recipe.step(
         forward_kernel,
         # At least one column of tiles: a gate per sample is kept even if there is no output.
         (how.row_tiles * max(1, how.col_tiles),),
-        layer.x.device,
         layer.x,
         weights,
         y,
         saved,
         layer.sizes,
-        layer.x.stride(),
+        layer.x_strides,
         layer.eps,
         **how.options,
     )
+    return recipe
 
 
-def grad_input(
-    layer: Layer, how: Plan, weights: Weights, dy: Tensor, saved: Tensor | None, dx: Tensor
+class _Saved(NamedTuple):
+    """What a backward is given beside x and the weights."""
+
+    dy: Slot
+    dy_strides: tuple[int, ...]
+    saved: Slot | None
+
+
+@functools.lru_cache(_RECIPES)
+def backward(
+    setting: str,
+    needed: int,
+    described_dy: tuple[Any, ...],
+    described_saved: tuple[Any, ...] | None,
+    *call: Any,
+) -> Recipe:
+    """From x, the weights, dy and what the forward saved to (dx, grads): those of which bit i of
+    ``needed`` is set for tensor i.
+
+    The parameters' kernel first: it has to transform the weights anyway, and leaves them for dx.
+    """
+    layer = Layer(*call)
+    dy = Described._make(described_dy)
+    require(
+        dy.shape == layer.output_shape and dy[2:4] == (layer.dtype, layer.device),
+        "grad_output must have the shape, dtype and device of the output",
+    )
+    if described_saved is not None:
+        saved = Described._make(described_saved)
+        size, dtype = layer.B * layer.O, layer.dtype
+        if layer.gates:
+            size, dtype = layer.saved_size, layer.compute
+        require(
+            math.prod(saved.shape) == size and saved[2:4] == (dtype, layer.device),
+            "saved is not what the forward left",
+        )
+    place, as_rows = len(layer.prepare), rows(dy)
+    recipe = Recipe(layer.device, [*layer.prepare, as_rows.prepare, None])
+    tensors = _Saved(
+        Slot(place), as_rows.strides, None if described_saved is None else Slot(place + 1)
+    )
+    grads = Gradients(
+        *(
+            recipe.room(layer.shape_of_weight(name), layer.dtype)
+            if weight is not None and needed >> place & 1
+            else None
+            for place, (name, weight) in enumerate(layer.weights._asdict().items(), start=1)
+        )
+    )
+    dx = recipe.room(layer.shape, layer.dtype) if needed & 1 else None
+    recipe.results = (dx, *grads[: len(layer.weights)])
+    has_dx = dx is not None and layer.B * layer.I > 0
+    for_dx = plan(layer, "grad_input", setting) if has_dx else None
+    for_weights = None
+    if any(grad is not None for grad in grads):
+        for_weights = _Sums(layer, plan(layer, "grad_weights", setting))
+    if for_dx and for_weights and _go_together(for_dx, for_weights):
+        _grad_all(recipe, layer, for_dx, for_weights, tensors, grads, dx)
+        return recipe
+    weights = layer.weights
+    if for_weights:
+        if for_dx and for_dx.reads:
+            W, W_mul = _room_for_W(recipe, layer)
+            grads = grads._replace(W=W, W_mul=W_mul)
+            weights = _transformed(weights, W, W_mul)
+        _grad_weights(recipe, layer, for_weights, tensors, grads)
+    elif for_dx and for_dx.reads:
+        weights = _transform(recipe, layer)
+    if for_dx:
+        recipe.step(
+            grad_input_kernel,
+            (for_dx.programs,),
+            tensors.dy,
+            tensors.saved,
+            layer.x,
+            weights,
+            dx,
+            layer.sizes,
+            tensors.dy_strides,
+            layer.x_strides,
+            layer.eps,
+            **for_dx.options,
+        )
+    return recipe
+
+
+class _Sums:
+    """How the parameters' gradients are summed: ``splits`` parts of the batch, of ``split_rows``
+    rows, and ``parts`` of the gate's sums."""
+
+    def __init__(self, layer: Layer, how: Plan) -> None:
+        self.how = how
+        # An empty matrix still has programs: the bias, and a gate per sample, have gradients.
+        row_tiles = max(1, how.row_tiles)
+        self.programs = row_tiles * max(1, how.col_tiles)
+        self.splits, self.split_rows = tiles.splits(layer.B, self.programs, how.tile, layer.chip)
+        self.parts = self.splits * (row_tiles if layer.gate_kind == "sample" else 1)
+
+
+def _go_together(for_dx: Plan, for_weights: _Sums) -> bool:
+    """Whether all gradients take one launch: those of a small layer that need no other before or
+    after."""
+    small = for_dx.small and for_weights.how.small
+    alone = not for_dx.reads and for_weights.parts == 1
+    return small and alone and for_dx.tile.warps == for_weights.how.tile.warps
+
+
+def _grad_all(
+    recipe: Recipe,
+    layer: Layer,
+    for_dx: Plan,
+    for_weights: _Sums,
+    given: _Saved,
+    grads: Gradients,
+    dx: Slot | None,
 ) -> None:
-    if dx.numel() == 0:
-        return
-    if how.reads and weights.M_hat is not None:
-        weights = _transform(layer)
-    run(
-        grad_input_kernel,
-        (how.row_tiles * how.col_tiles,),
-        dx.device,
-        dy,
-        saved,
+    recipe.step(
+        backward_kernel,
+        (for_weights.programs + for_dx.programs,),
+        given.dy,
+        given.saved,
         layer.x,
-        weights,
+        layer.weights,
+        grads,
+        Partials(),
         dx,
         layer.sizes,
-        dy.stride(),
-        layer.x.stride(),
+        given.dy_strides,
+        layer.x_strides,
+        for_weights.programs,
         layer.eps,
-        **how.options,
+        WEIGHTS_TILE=for_weights.how.tile,
+        **for_dx.options,
     )
 
 
-def grad_weights(layer: Layer, dy: Tensor, saved: Tensor | None, grads: Gradients) -> None:
+def _grad_weights(
+    recipe: Recipe, layer: Layer, sums: _Sums, given: _Saved, grads: Gradients
+) -> None:
     """All gradients but the input's, in one launch; in two where the batch is split among
     programs, or a gate per sample sums over tiles of outputs."""
-    how = plan(layer, "grad_weights")
-    B, I, O = layer.sizes  # noqa: E741
-    # An empty matrix still has programs: the bias, and a gate per sample, have gradients.
-    row_tiles, col_tiles = max(1, how.row_tiles), max(1, how.col_tiles)
-    splits, split_rows = tiles.splits(B, row_tiles * col_tiles, how.tile, layer.chip)
-    parts = splits * row_tiles if layer.gate_kind == "sample" else splits
-    partials = _partials(layer, grads, splits, parts)
-    run(
+    O, I = layer.O, layer.I  # noqa: E741
+    partials = _partials(recipe, layer, grads, sums.splits, sums.parts)
+    recipe.step(
         grad_weights_kernel,
-        (row_tiles * col_tiles, splits),
-        dy.device,
-        dy,
-        saved,
+        (sums.programs, sums.splits),
+        given.dy,
+        given.saved,
         layer.x,
         layer.weights,
         grads,
         partials,
         layer.sizes,
-        dy.stride(),
-        layer.x.stride(),
-        split_rows,
+        given.dy_strides,
+        layer.x_strides,
+        sums.split_rows,
         layer.eps,
-        **how.options,
+        **sums.how.options,
     )
     sizes = (O * I, layer.gates * I, layer.gates)
     if any(partial is not None for partial in partials) and max(sizes):
-        run(
+        recipe.step(
             finish_kernel,
-            (_blocks(max(sizes), tiles.ELEMENTS),),
-            dy.device,
+            (_blocks(max(sizes), tiles.FINISH_ELEMENTS),),
             layer.weights,
             grads,
             partials,
             sizes,
-            (splits, parts),
-            BLOCK=tiles.ELEMENTS,
+            (sums.splits, sums.parts),
+            BLOCK=tiles.FINISH_ELEMENTS,
+            num_warps=tiles.warps_of_128_threads(layer.chip),
         )
 
 
-def _partials(layer: Layer, grads: Gradients, splits: int, parts: int) -> Partials:
+def _partials(recipe: Recipe, layer: Layer, grads: Gradients, splits: int, parts: int) -> Partials:
     """Room for what more than one program sums."""
 
-    def room(count: int, wanted: tuple[Tensor | None, ...], *shape: int) -> Tensor | None:
+    def room(count: int, wanted: tuple[Slot | None, ...], *shape: int) -> Slot | None:
         if count == 1 or all(grad is None for grad in wanted):
             return None
-        return layer.empty_partials(count, *shape)
+        return recipe.room((count, *shape), layer.compute)
 
     return Partials(
         W=room(splits, (grads.W_hat, grads.M_hat, grads.W), layer.O, layer.I),

@@ -1,4 +1,4 @@
-"""The scalar mathematics of a NALU, once for every Triton kernel; the numbers are of docs/triton.md.
+"""The scalar mathematics of a NALU, once for every kernel; numbers refer to docs/triton.md.
 
 Plain arithmetic wherever a hardware function would be inexact (its ``exp`` drifts with the size of
 its argument), so that the interpreter on a CPU and a GPU compute alike. NaN, infinities and

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from . import launch
-from .arguments import Layer
-from .forms import Gradients, Weights
+from .arguments import describe, require
+from .device import chip
+from .forms import Weights
+from .precision import float32_setting
 
 
 def nac_forward(eps: float, log_space: bool, input: Tensor, W_hat: Tensor, M_hat: Tensor) -> Tensor:
-    layer = Layer(eps, not log_space, log_space, input, Weights(W_hat, M_hat))
-    y = layer.empty_output()
-    launch.forward(layer, y, None)
+    y, _ = _forward(eps, not log_space, log_space, False, input, Weights(W_hat, M_hat))
     return y
 
 
@@ -25,10 +27,9 @@ def nac_backward(
     W_hat: Tensor,
     M_hat: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    log_space = output is not None
-    layer = Layer(eps, not log_space, log_space, input, Weights(W_hat, M_hat))
-    dx, grads = _backward(layer, needed, grad_output, output)
-    return dx, grads.W_hat, grads.M_hat
+    log_space, weights = output is not None, Weights(W_hat, M_hat)
+    grads = _backward(eps, not log_space, log_space, needed, grad_output, output, input, weights)
+    return tuple(grads[:3])
 
 
 def nalu_forward(
@@ -43,10 +44,7 @@ def nalu_forward(
     M_hat_mul: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     weights = Weights(W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
-    layer = Layer(eps, True, True, input, weights)
-    y = layer.empty_output()
-    saved = layer.empty_saved() if save else None
-    launch.forward(layer, y, saved)
+    y, saved = _forward(eps, True, True, save, input, weights)
     return y, saved
 
 
@@ -64,35 +62,31 @@ def nalu_backward(
     M_hat_mul: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     weights = Weights(W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
-    layer = Layer(eps, True, True, input, weights)
-    if saved.numel() != layer.saved_size() or not saved.is_contiguous():
-        raise RuntimeError("saved is not what nalu_forward returned")
-    dx, grads = _backward(layer, needed, grad_output, saved)
-    return dx, *grads[:6]
+    return tuple(_backward(eps, True, True, needed, grad_output, saved, input, weights))
+
+
+def _forward(
+    eps: float, linear: bool, log_space: bool, save: bool, input: Tensor, weights: Weights
+) -> list[Any]:
+    tensors = [input, *weights]
+    call = (chip(input.device), float(eps), linear, log_space, tuple(map(describe, tensors)))
+    return launch.forward(float32_setting(), save, *call).run(tensors)
 
 
 def _backward(
-    layer: Layer, needed: int, grad_output: Tensor, saved: Tensor | None
-) -> tuple[Tensor | None, Gradients]:
-    """dx and the parameters' gradients; bit i of ``needed``: whether tensor i wants one.
-
-    The parameters' kernel first: it has to transform the weights anyway, and leaves them for dx.
-    """
-    dy = layer.rows_of_gradient(grad_output)
-    wanted = (
-        weight.new_empty(weight.shape) if weight is not None and needed >> i & 1 else None
-        for i, weight in enumerate(layer.weights, start=1)
-    )
-    grads = Gradients(*wanted)
-    dx, how, weights = None, None, layer.weights
-    if needed & 1:
-        dx, how = layer.empty_input_gradient(), launch.plan(layer, "grad_input")
-    if any(grad is not None for grad in grads):
-        if how is not None and how.reads:
-            grads = grads._replace(**layer.empty_transformed())
-        launch.grad_weights(layer, dy, saved, grads)
-        if grads.W is not None:
-            weights = launch.transformed(weights, grads.W, grads.W_mul)
-    if dx is not None and how is not None:
-        launch.grad_input(layer, how, weights, dy, saved, dx)
-    return dx, grads
+    eps: float,
+    linear: bool,
+    log_space: bool,
+    needed: int,
+    grad_output: Tensor,
+    saved: Tensor | None,
+    input: Tensor,
+    weights: Weights,
+) -> list[Any]:
+    """The gradients of input and weights: those of which bit i of ``needed`` is set."""
+    require(saved is None or saved.is_contiguous(), "saved is not what the forward left")
+    tensors = [input, *weights]
+    call = (chip(input.device), float(eps), linear, log_space, tuple(map(describe, tensors)))
+    given = (describe(grad_output), describe(saved))
+    recipe = launch.backward(float32_setting(), needed, *given, *call)
+    return recipe.run([*tensors, grad_output, saved])

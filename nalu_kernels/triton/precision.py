@@ -21,7 +21,7 @@ def float32_setting() -> str:
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:  # it was set by fp32_precision, which the older call refuses to read
-        tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"  # type: ignore[attr-defined]
+        tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
         return "high" if tf32 else "highest"
 
 

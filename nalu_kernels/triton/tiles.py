@@ -26,23 +26,27 @@ from .forms import Tile
 
 FAMILIES = ("sm_80", "sm_90", "sm_100", "gfx942")
 KERNELS = ("forward", "grad_input", "grad_weights")
-PIECES = ("bf16x6", "bf16x3", "bf16", "fp16")
 
 # A layer is small if its products take less time than launching them, or if its result is so narrow
 # that a tensor core's tile would be mostly padding: reading x then takes longer than multiplying.
 SMALL_WORK = 1 << 23
 NARROW = 16
 
-# Each program that transforms its own weights does O I work again; a launch of its own to do it once
-# costs a few microseconds. Beyond this many tiles of rows the launch is the cheaper.
+# Each row of tiles that transforms its own weights does O I work again; a launch of its own to do
+# it once costs a few microseconds. Beyond this many rows of tiles the launch is the cheaper.
 ROW_TILES_THAT_TRANSFORM = 8
 
 # A part of the batch shorter than this is not worth the second stage's reading it again.
 MIN_SPLIT_ROWS = 256
 
-# Elements that a program of the elementwise kernels takes: 8 for each of 128 threads, two 128-bit
-# loads of float32.
-ELEMENTS = 1024
+# Elements for a program of the elementwise kernels, of 128 threads: 128 bits of bfloat16 for each
+# thread of transform; finish has more tensors at hand, and 128 bits of float32 sums for each.
+TRANSFORM_ELEMENTS = 1024
+FINISH_ELEMENTS = 512
+
+
+def warps_of_128_threads(chip: Chip) -> int:
+    return 2 if chip.family == "gfx942" else 4
 
 
 class Row(NamedTuple):
@@ -55,7 +59,7 @@ class Row(NamedTuple):
 
 
 def _rows() -> list[Row]:
-    rows = []
+    rows: list[Row] = []
 
     def add(
         families: tuple[str, ...],
@@ -69,42 +73,65 @@ def _rows() -> list[Row]:
             Row(family, kernel, case, products, tile, why) for family in families for case in cases
         )
 
-    both = ("inside", "read")
-    # Small layers: 64 rows are the batch this field trains with, 16 outputs the least that a tile
-    # can have; float32 by multiply-add, which is exact and needs no splitting.
-    plain = ("ieee",)
-    add(FAMILIES, "forward", ("small",), plain, Tile(64, 16, 32, 4, 2), "64x2->1 in one program")
-    add(FAMILIES, "grad_input", ("small",), plain, Tile(64, 16, 16, 4, 2), "64x2->1 in one program")
-    add(
-        FAMILIES,
-        "grad_weights",
-        ("small",),
-        plain,
-        Tile(16, 32, 32, 4, 2),
-        "64x2->1 in one program",
-    )
-    double = ("float64",)
+    nvidia = FAMILIES[:3]
+    shared = ("inside", "read")
+    summed = ("tied", "untied")
+    any_case = {"forward": shared, "grad_input": shared, "grad_weights": summed}
+
+    # A tile's rows are the batch that this field trains with, its columns the fewest that a tile
+    # can have. float32 by multiply-add, exact, and quick for so few. AMD's warps have 64 threads:
+    # half as many keep the loads 128 bits wide.
+    why = "64x2->1 in one program of each kernel"
+    for families, warps in ((nvidia, 4), (("gfx942",), 2)):
+        for kernel in ("forward", "grad_input"):
+            add(families, kernel, ("small",), ("ieee",), Tile(64, 16, 16, warps, 2), why)
+        add(families, "grad_weights", ("small",), ("ieee",), Tile(16, 32, 32, warps, 2), why)
+        why = "as above"
     for kernel in KERNELS:
-        cases = ("small", "tied", "untied") if kernel == "grad_weights" else ("small", *both)
-        add(FAMILIES, kernel, cases, double, Tile(32, 16, 16, 4, 2), "doubles take two registers")
+        cases = ("small", *any_case[kernel])
+        why = "doubles and their exp take two registers each: a larger tile spills"
+        add(nvidia, kernel, cases, ("float64",), Tile(16, 16, 16, 4, 2), why)
+        why = "as above; two warps for 128-bit loads"
+        add(("gfx942",), kernel, cases, ("float64",), Tile(16, 16, 16, 2, 2), why)
 
     for kernel in ("forward", "grad_input"):
-        add(("sm_80",), kernel, both, PIECES, Tile(64, 32, 16, 4, 3), "")
-        add(("sm_90",), kernel, both, PIECES, Tile(64, 64, 16, 4, 3), "")
-        add(("sm_100",), kernel, both, PIECES, Tile(64, 32, 32, 4, 2), "")
-        add(("gfx942",), kernel, both, (*plain, *PIECES), Tile(64, 32, 16, 4, 2), "")
-    for case in ("tied", "untied"):
-        add(("sm_80",), "grad_weights", (case,), PIECES, Tile(64, 32, 32, 4, 2), "")
-        add(
-            ("sm_90",),
-            "grad_weights",
-            (case,),
-            PIECES,
-            Tile(64, 64 if case == "tied" else 32, 16, 4, 3),
-            "",
+        half = ("bf16x3", "bf16", "fp16") if kernel == "forward" else ("bf16x3", "bf16")
+        every = ("bf16x6", *half)
+        why = "three sums of 64x32 and W_hat, M_hat leave no registers for more"
+        add(("sm_80",), kernel, ("inside",), every, Tile(64, 32, 16, 4, 2), why)
+        why = "W is read: room for 64x64, half the reads of x; twice the depth spills"
+        add(("sm_80",), kernel, ("read",), every, Tile(64, 64, 16, 4, 2), why)
+        why = (
+            "a warpgroup's 64 rows, two programs a processor; 128 columns or twice the depth spill"
         )
-        add(("sm_100",), "grad_weights", (case,), PIECES, Tile(64, 32, 32, 4, 2), "")
-        add(("gfx942",), "grad_weights", (case,), (*plain, *PIECES), Tile(64, 32, 16, 4, 2), "")
+        add(("sm_90",), kernel, shared, ("bf16x6",), Tile(64, 64, 16, 4, 3), why)
+        why = "fewer pieces: twice the depth, half the barriers"
+        add(("sm_90",), kernel, shared, half, Tile(64, 64, 32, 4, 3), why)
+        why = "18 sums of 32 columns: more do not fit in tensor memory, 4 warps spill"
+        add(("sm_100",), kernel, shared, ("bf16x6",), Tile(64, 32, 16, 8, 2), why)
+        why = "tensor memory as above; fewer pieces leave registers for twice the depth"
+        add(("sm_100",), kernel, shared, half, Tile(64, 32, 32, 4, 2), why)
+        why = "matrix cores multiply float32; 64x32 spills"
+        add(("gfx942",), kernel, shared, ("ieee",), Tile(32, 32, 16, 4, 2), why)
+        why = "the depth that makes loads of 16-bit numbers 128 bits wide"
+        add(("gfx942",), kernel, shared, half, Tile(64, 32, 32, 4, 2), why)
+
+    kernel = "grad_weights"
+    why = "three sums, and W_hat's gradient at the end: 64x32; twice the depth spills"
+    add(("sm_80",), kernel, summed, ("bf16x6",), Tile(64, 32, 16, 4, 2), why)
+    add(("sm_80",), kernel, summed, ("bf16x3", "bf16"), Tile(64, 32, 32, 4, 2), "as for forward")
+    why = "two sums: as for forward; twice the depth spills"
+    add(("sm_90",), kernel, ("tied",), ("bf16x6", "bf16x3", "bf16"), Tile(64, 64, 16, 4, 3), why)
+    why = "a third sum: half the columns"
+    add(("sm_90",), kernel, ("untied",), ("bf16x6", "bf16x3"), Tile(64, 32, 16, 4, 3), why)
+    why = "as above, with registers for twice the depth"
+    add(("sm_90",), kernel, ("untied",), ("bf16",), Tile(64, 32, 32, 4, 3), why)
+    add(("sm_100",), kernel, summed, ("bf16x6",), Tile(64, 32, 16, 8, 2), "as for forward")
+    why = "as for forward; twice the depth spills with float16 tensors"
+    add(("sm_100",), kernel, summed, ("bf16x3",), Tile(64, 32, 16, 4, 2), why)
+    add(("sm_100",), kernel, summed, ("bf16",), Tile(64, 32, 32, 4, 2), "as for forward")
+    add(("gfx942",), kernel, summed, ("ieee",), Tile(32, 32, 16, 4, 2), "as for forward")
+    add(("gfx942",), kernel, summed, ("bf16x3", "bf16"), Tile(64, 32, 32, 4, 2), "as for forward")
     return rows
 
 
@@ -134,6 +161,12 @@ def read(path: Path) -> list[Row]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RuntimeError(f"NALU_KERNELS_TILES: {path} is no table of tiles: {error}") from error
     return rows
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """A table for ``read``."""
+    table = [{**row._asdict(), "tile": row.tile._asdict()} for row in rows]
+    path.write_text(json.dumps({"rows": table}, indent=1) + "\n")
 
 
 def is_small(rows: int, cols: int, depth: int) -> bool:

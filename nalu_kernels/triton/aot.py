@@ -1,0 +1,299 @@
+"""Compiles all that the tile table can choose, for chips that need not be here, and reads it.
+
+    python -m nalu_kernels.triton.aot [--family sm_90 ...] [--only PATTERN] [--json report.json]
+
+A kernel passes if it has no stack frame and spills no register, multiplies on tensor cores where
+its products are meant for them, reads global memory 128 bits at a time, and fits the chip's
+memories. The exit status is 1 if one does not, or if nothing can choose a row: such a row has no
+place in the table. NALU_KERNELS_TILES names a table of yours to be checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import functools
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from . import tiles, trace
+from .device import Chip
+from .forms import Tile
+
+
+class Limits(NamedTuple):
+    """A chip's memories, and what the names of its tensor cores' instructions begin with."""
+
+    target: GPUTarget
+    processors: int
+    shared_bytes: int
+    tensor_cores: str
+
+
+LIMITS = {
+    # The table's sm_80 rows also serve 8.6, 8.9 and 12.x, which have 99 KiB where 8.0 has 163.
+    "sm_80": Limits(GPUTarget("cuda", 80, 32), 108, 99 << 10, "HMMA"),
+    "sm_90": Limits(GPUTarget("cuda", 90, 32), 132, 227 << 10, "HGMMA"),
+    "sm_100": Limits(GPUTarget("cuda", 100, 32), 148, 227 << 10, "UTCHMMA"),
+    "gfx942": Limits(GPUTarget("hip", "gfx942", 64), 304, 64 << 10, "v_mfma"),
+}
+TENSOR_MEMORY_COLUMNS = 512  # of sm_100
+
+# (B, I, O) that lead to each case of the table, all with aligned rows.
+_SHAPES = {"small": (128, 96, 96), "inside": (256, 512, 512), "read": (4096, 512, 512)}
+_SETTINGS = {torch.float32: ("highest", "high", "medium")}
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+class Variant(NamedTuple):
+    """One kernel as compiled for one row of the table, dtype and product of the log-space path."""
+
+    family: str
+    kernel: str
+    case: str
+    products: str
+    log_products: str
+    dtype: str
+    tile: Tile | None
+
+    def __str__(self) -> str:
+        words = (*self[:6], "x".join(map(str, self.tile)) if self.tile else "")
+        return " ".join(word for word in words if word)
+
+
+class Report(NamedTuple):
+    """What the compiler made of a variant. ``loads``: of global memory, by their width in bits."""
+
+    registers: int
+    stack_bytes: int
+    spills: int
+    shared_bytes: int
+    tensor_memory_columns: int
+    tensor_core_instructions: int
+    loads: dict[int, int]
+
+
+class _Driver:
+    """As much of a Triton driver as compiling asks for."""
+
+    def __init__(self, family: str) -> None:
+        self._family = family
+
+    def get_current_target(self) -> GPUTarget:
+        return LIMITS[self._family].target
+
+    def get_current_device(self) -> str:  # what Triton keeps compiled kernels by
+        return self._family
+
+    def get_current_stream(self, device: object) -> int:
+        return 0
+
+
+@functools.cache
+def launches(family: str) -> dict[Variant, trace.Launch]:
+    """Everything that a NALU with a gate per output and a bias, the fullest layer, launches."""
+    found: dict[Variant, trace.Launch] = {}
+    chip = Chip(family, LIMITS[family].processors)
+    for dtype in _DTYPES:
+        for setting in _SETTINGS.get(dtype, ("",)):
+            for shape, (B, I, O) in _SHAPES.items():  # noqa: E741
+                for untied in (False, True):
+                    sample = trace.Sample(B, I, O, dtype, gates=O, bias=True, untied=untied)
+                    made = trace.forward(sample, chip, save=True, setting=setting)
+                    # All gradients, the input's alone and the parameters' alone.
+                    for needed in (-1, 1, -2):
+                        made += trace.backward(sample, chip, needed=needed, setting=setting)
+                    for one in made:
+                        _add(found, family, shape, dtype, untied, one)
+    return found
+
+
+def _add(
+    found: dict[Variant, trace.Launch],
+    family: str,
+    shape: str,
+    dtype: torch.dtype,
+    untied: bool,
+    one: trace.Launch,
+) -> None:
+    kernel = one.kernel.__name__.removesuffix("_kernel")
+    if kernel in ("forward", "grad_input", "backward") and not untied:
+        return  # the untied one is this and more
+    if kernel == "grad_weights" and shape == "read":
+        return  # sums alone, where the others also pass them on to W_hat and M_hat
+    form = one.options.get("FORM")
+    products, log_products = (form.linear_product, form.log_product) if form else ("", "")
+    case = ""
+    if form:
+        case = shape
+        if kernel == "grad_weights" and shape != "small":
+            case = "untied" if untied else "tied"
+    if dtype == torch.float64 and case:
+        products = "float64"
+    name = str(dtype).removeprefix("torch.")
+    tile = one.options.get("TILE")
+    found[Variant(family, kernel, case, products, log_products, name, tile)] = one
+
+
+def compile_for(family: str, one: trace.Launch) -> Any:
+    """The compiled kernel of a launch."""
+    driver.set_active(_Driver(family))
+    return one.kernel.warmup(*one.args, grid=one.grid, **one.options)
+
+
+def _nvidia(compiled: Any, tensor_cores: str) -> Report:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+
+        def dump(what: str) -> str:
+            command = [knobs.nvidia.cuobjdump.path, what, file.name]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+        usage, sass = dump("--dump-resource-usage"), dump("--dump-sass")
+    loads = {width: 0 for width in (8, 16, 32, 64, 128)}
+    for found in re.findall(r"\b(?:LDG|LDGSTS)\.E\S*", sass):
+        width = re.search(r"\.(?:U|S)?(8|16|64|128)\b", found)
+        loads[int(width[1]) if width else 32] += 1
+    return Report(
+        registers=_number(r"REG:(\d+)", usage),
+        stack_bytes=_number(r"STACK:(\d+)", usage),
+        spills=len(re.findall(r"\bSTL\b", sass)),
+        shared_bytes=compiled.metadata.shared,
+        tensor_memory_columns=getattr(compiled.metadata, "tmem_size", 0) or 0,
+        tensor_core_instructions=len(re.findall(rf"\b{tensor_cores}\b", sass)),
+        loads=loads,
+    )
+
+
+def _amd(compiled: Any, tensor_cores: str) -> Report:
+    assembly = compiled.asm["amdgcn"]
+    loads = {width: 0 for width in (8, 16, 32, 64, 128)}
+    pattern = r"\b(?:global|buffer|flat)_load_(ubyte|sbyte|ushort|sshort|short|dword)(?:x(\d))?"
+    for name, count in re.findall(pattern, assembly):
+        loads[{"dword": 32 * int(count or 1)}.get(name, 8 if "byte" in name else 16)] += 1
+    return Report(
+        registers=_number(r"\.vgpr_count:\s+(\d+)", assembly),
+        stack_bytes=_number(r"\.private_segment_fixed_size:\s+(\d+)", assembly),
+        # A scalar register spills into a vector register's lane, not into memory.
+        spills=_number(r"\.vgpr_spill_count:\s+(\d+)", assembly),
+        shared_bytes=compiled.metadata.shared,
+        tensor_memory_columns=0,
+        tensor_core_instructions=len(re.findall(rf"\b{tensor_cores}", assembly)),
+        loads=loads,
+    )
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    if found is None:
+        raise RuntimeError(f"the compiler's output has no {pattern}")
+    return int(found[1])
+
+
+def read(family: str, compiled: Any) -> Report:
+    tensor_cores = LIMITS[family].tensor_cores
+    return (_amd if family.startswith("gfx") else _nvidia)(compiled, tensor_cores)
+
+
+def problems(variant: Variant, report: Report) -> list[str]:
+    """Why this variant may not be in the table."""
+    limits = LIMITS[variant.family]
+    found = []
+    if report.stack_bytes:
+        found.append(f"a stack frame of {report.stack_bytes} bytes")
+    if report.spills:
+        found.append(f"{report.spills} spills")
+    if report.shared_bytes > limits.shared_bytes:
+        found.append(f"{report.shared_bytes} bytes of shared memory of {limits.shared_bytes}")
+    if report.tensor_memory_columns > TENSOR_MEMORY_COLUMNS:
+        found.append(f"{report.tensor_memory_columns} columns of tensor memory")
+    for_tensor_cores = variant.products not in ("", "ieee", "float64")
+    if for_tensor_cores and not report.tensor_core_instructions:
+        found.append(f"no {limits.tensor_cores}")
+    if not report.loads[128]:
+        found.append("no 128-bit loads")
+    return found
+
+
+def check(variant: Variant) -> tuple[Variant, Report | None, list[str]]:
+    family = variant.family
+    try:
+        report = read(family, compile_for(family, launches(family)[variant]))
+    except Exception as error:  # Triton's own, its compiler's or the disassembler's
+        return variant, None, [f"{type(error).__name__}: {error}"]
+    return variant, report, problems(variant, report)
+
+
+def unreachable(family: str) -> list[str]:
+    """Rows of the table that no layer can choose."""
+    chosen = {variant[:4] for variant in launches(family)}
+    return [
+        f"{family} {row.kernel} {row.case} {products}: nothing chooses this row"
+        for row in tiles.TABLE
+        if row.family == family
+        for products in row.products
+        if (family, row.kernel, row.case, products) not in chosen
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m nalu_kernels.triton.aot", description=__doc__)
+    parser.add_argument(
+        "--family", nargs="+", choices=tiles.FAMILIES, default=tiles.FAMILIES, metavar="FAMILY"
+    )
+    parser.add_argument("--only", default="*", help="a shell's pattern, such as '*forward*bf16x6*'")
+    parser.add_argument("--json", type=Path, help="writes the reports there")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    chosen = parser.parse_args(arguments)
+    if knobs.runtime.interpret:
+        parser.error("TRITON_INTERPRET is set: nothing would be compiled")
+    variants = [
+        variant
+        for family in chosen.family
+        for variant in launches(family)
+        if fnmatch.fnmatch(str(variant), chosen.only)
+    ]
+    failures = [
+        problem
+        for family in chosen.family
+        for problem in unreachable(family)
+        if fnmatch.fnmatch(problem, chosen.only)
+    ]
+    results = []
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(chosen.processes, mp_context=spawn) as pool:
+        for variant, report, found in pool.map(check, variants):
+            failures += [f"{variant}: {problem}" for problem in found]
+            results.append(
+                {
+                    **variant._asdict(),
+                    "tile": variant.tile and variant.tile._asdict(),
+                    "report": report and report._asdict(),
+                    "problems": found,
+                }
+            )
+            figures = " ".join(f"{k}={v}" for k, v in report._asdict().items()) if report else ""
+            print(f"{variant}: {'; '.join(found) or 'ok'}\n    {figures}", flush=True)
+    if chosen.json:
+        chosen.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"{len(variants)} kernels compiled, {len(failures)} problems", *failures, sep="\n")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""An operator's launches, worked out once for each kind of call and repeated from then on.
+
+A tiny layer's time is the host's. So what depends only on the arguments' shapes, strides, dtypes
+and alignment (tiles, grids, specialised kernels) is kept as a recipe, which names tensors by their
+place, and a repeated call does no more than allocate, and launch.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Prepare = Callable[[Tensor], Tensor]
+
+
+class Slot:
+    """Stands for the tensor at ``index`` of those that a recipe runs on."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+class Room(NamedTuple):
+    """A tensor that a recipe allocates."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def _has_slots(template: Any) -> bool:
+    if isinstance(template, tuple):
+        return any(map(_has_slots, template))
+    return isinstance(template, Slot)
+
+
+def bind(template: Any) -> Callable[[Sequence[Tensor | None]], Any]:
+    """From tensors to ``template`` (tuples, named or not, of constants and slots) with the tensors
+    in the places of their slots."""
+    if isinstance(template, Slot):
+        return operator.itemgetter(template.index)
+    assert isinstance(template, tuple)
+    filled = [(place, bind(part)) for place, part in enumerate(template) if _has_slots(part)]
+    make = getattr(type(template), "_make", tuple)
+
+    def fill(tensors: Sequence[Tensor | None]) -> Any:
+        parts = list(template)
+        for place, part in filled:
+            parts[place] = part(tensors)
+        return make(parts)
+
+    return fill
+
+
+class Step:
+    """A launch: ``kernel[grid](*args, **options)``."""
+
+    def __init__(
+        self, kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
+        self.kernel, self.grid, self.args, self.options = kernel, grid, args, options
+        self._bind = bind(args)
+        self._again: Callable[..., None] | None = None
+
+    def bound(self, tensors: Sequence[Tensor | None]) -> tuple[Any, ...]:
+        args: tuple[Any, ...] = self._bind(tensors)
+        return args
+
+    def launch(self, tensors: Sequence[Tensor | None]) -> None:
+        """On the current device and stream."""
+        args = self._bind(tensors)
+        if self._again is not None:
+            self._again(*args)
+            return
+        compiled = self.kernel[self.grid](*args, **self.options)
+        if compiled is not None:  # by the interpreter it is None
+            # Triton would look at every argument again to find this kernel. The constants go last.
+            constants = [
+                self.options[name] for name in self.kernel.arg_names if name in self.options
+            ]
+            launch = compiled[(*self.grid, 1, 1)[:3]]
+            self._again = lambda *args: launch(*args, *constants)
+
+
+class Recipe:
+    """Some of the tensors given have to be prepared; ``rooms`` are allocated behind them, ``steps``
+    launched, and the ``results`` are some of them all."""
+
+    def __init__(self, device: torch.device, prepare: list[Prepare | None]) -> None:
+        self.device, self.given = device, len(prepare)
+        self.prepare = [(place, one) for place, one in enumerate(prepare) if one is not None]
+        self.rooms: list[Room] = []
+        self.steps: list[Step] = []
+        self.results: tuple[Slot | None, ...] = ()
+
+    def room(self, shape: Sequence[int], dtype: torch.dtype) -> Slot:
+        self.rooms.append(Room(tuple(shape), dtype))
+        return Slot(self.given + len(self.rooms) - 1)
+
+    def step(self, kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+        self.steps.append(Step(kernel, grid, args, options))
+
+    def run(self, tensors: list[Any]) -> list[Any]:
+        """Launches the steps on their device's current stream; returns the results."""
+        device = self.device
+        for place, prepare in self.prepare:
+            tensors[place] = prepare(tensors[place])
+        tensors += [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in self.rooms]
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                self._launch(tensors)
+        else:
+            self._launch(tensors)
+        return [slot and tensors[slot.index] for slot in self.results]
+
+    def _launch(self, tensors: list[Any]) -> None:
+        for step in self.steps:
+            step.launch(tensors)

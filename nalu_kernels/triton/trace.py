@@ -1,0 +1,92 @@
+"""What a layer launches, on a chip that need not be here: for the tools that compile and count."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import launch
+from .arguments import describe
+from .device import Chip
+from .forms import Weights
+from .recipe import Recipe
+
+_META = torch.device("meta")
+_EPS = 1e-7
+
+
+class Launch(NamedTuple):
+    """``kernel[grid](*args, **options)``, where tensors have a shape and no memory."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+class Sample(NamedTuple):
+    """A layer and its batch; ``gates`` is 0, 1 or O."""
+
+    B: int
+    I: int  # noqa: E741
+    O: int  # noqa: E741
+    dtype: torch.dtype = torch.float32
+    linear: bool = True
+    log_space: bool = True
+    gates: int = 0
+    bias: bool = False
+    untied: bool = False
+
+    def empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=self.dtype, device=_META)
+
+    def tensors(self) -> list[Tensor | None]:
+        """x and the weights."""
+        matrices = [self.empty(self.O, self.I) for _ in range(4)]
+        weights = Weights(*matrices[:2])
+        if self.gates:
+            weights = weights._replace(G=self.empty(self.gates, self.I))
+        if self.bias:
+            weights = weights._replace(gate_bias=self.empty(self.gates))
+        if self.untied:
+            weights = weights._replace(W_hat_mul=matrices[2], M_hat_mul=matrices[3])
+        return [self.empty(self.B, self.I), *weights]
+
+    def call(self, chip: Chip, tensors: list[Tensor | None]) -> tuple[Any, ...]:
+        return chip, _EPS, self.linear, self.log_space, tuple(map(describe, tensors))
+
+
+def _launches(recipe: Recipe, tensors: list[Tensor | None]) -> list[Launch]:
+    tensors += [torch.empty(shape, dtype=dtype, device=_META) for shape, dtype in recipe.rooms]
+    return [
+        Launch(step.kernel, step.grid, step.bound(tensors), step.options) for step in recipe.steps
+    ]
+
+
+def forward(sample: Sample, chip: Chip, *, save: bool, setting: str = "highest") -> list[Launch]:
+    """The launches of a forward; with ``save`` it keeps what the backward needs.
+
+    ``setting``: as of torch.get_float32_matmul_precision.
+    """
+    tensors = sample.tensors()
+    recipe = launch.forward(setting, save and sample.gates > 0, *sample.call(chip, tensors))
+    return _launches(recipe, tensors)
+
+
+def backward(
+    sample: Sample, chip: Chip, *, needed: int = -1, setting: str = "highest"
+) -> list[Launch]:
+    """The launches of a backward; bit i of ``needed``: whether tensor i wants a gradient."""
+    tensors = sample.tensors()
+    call = sample.call(chip, tensors)
+    dy, saved = sample.empty(sample.B, sample.O), None
+    if sample.gates:
+        compute = torch.float64 if sample.dtype == torch.float64 else torch.float32
+        size = sample.B * (2 * sample.O + sample.gates)
+        saved = torch.empty(size, dtype=compute, device=_META)
+    elif sample.log_space:
+        saved = sample.empty(sample.B, sample.O)
+    recipe = launch.backward(setting, needed, describe(dy), describe(saved), *call)
+    return _launches(recipe, [*tensors, dy, saved])
