@@ -22,7 +22,7 @@ from parity import threads
 from poison import poisoned_memory
 
 if nalu_kernels.backends()["triton"].usable and not torch.cuda.is_available():
-    interpreter.patch_once()
+    interpreter.hasten()
 
 SEED = int(os.environ.get("NALU_KERNELS_TEST_SEED") or secrets.randbits(32))
 

@@ -1,4 +1,4 @@
-"""The gate without a GPU: every kernel that the tile table can choose, compiled for every family."""
+"""The gate without a GPU: all that the tile table can choose, compiled for every family."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ LIMITS = {
 TENSOR_MEMORY_COLUMNS = 512  # of sm_100
 
 # (B, I, O) that lead to each case of the table, all with aligned rows.
-_SHAPES = {"small": (128, 96, 96), "inside": (256, 512, 512), "read": (4096, 512, 512)}
+_SHAPES = {"small": (128, 96, 96), "inside": (128, 512, 512), "read": (4096, 512, 512)}
 _SETTINGS = {torch.float32: ("highest", "high", "medium")}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -140,8 +140,11 @@ def _add(
     case = ""
     if form:
         case = shape
-        if kernel == "grad_weights" and shape != "small":
-            case = "untied" if untied else "tied"
+        if shape != "small":
+            weights = dict(zip(one.kernel.arg_names, one.args, strict=False))["weights"]
+            case = "inside" if weights.M_hat is not None else "read"
+            if kernel == "grad_weights":
+                case = "untied" if untied else "tied"
     if dtype == torch.float64 and case:
         products = "float64"
     name = str(dtype).removeprefix("torch.")

@@ -78,7 +78,7 @@ def grad_weights_tile(
     dbias = tl.zeros([ROWS], C)
     dbias_sample = tl.zeros([1], C)
     for start in range(first, last, DEPTH):
-        b = start + tl.arange(0, DEPTH)
+        b = start + tl.arange(0, DEPTH).to(tl.int64)
         mask = (rows[:, None] < O) & (
             b[None, :] < last
         )  # [ROWS, DEPTH]: y and its like, transposed

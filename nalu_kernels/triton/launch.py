@@ -70,7 +70,7 @@ def plan(layer: Layer, kernel: str, setting: str) -> Plan:
         chosen = tile("untied" if layer.untied else "tied")
     else:
         chosen = tile("inside")
-        if _blocks(rows, chosen.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
+        if not small and _blocks(rows, chosen.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
             chosen, reads = tile("read"), True
     form = Form(layer.linear, layer.log_space, layer.gate_kind, linear, log)
     row_tiles, col_tiles = _blocks(rows, chosen.rows), _blocks(cols, chosen.cols)
@@ -232,11 +232,9 @@ class _Sums:
 
 
 def _go_together(for_dx: Plan, for_weights: _Sums) -> bool:
-    """Whether all gradients take one launch: those of a small layer that need no other before or
-    after."""
-    small = for_dx.small and for_weights.how.small
-    alone = not for_dx.reads and for_weights.parts == 1
-    return small and alone and for_dx.tile.warps == for_weights.how.tile.warps
+    """Whether all gradients take one launch: those of a small layer that need none after it."""
+    small = for_dx.small and for_weights.how.small and for_weights.parts == 1
+    return small and for_dx.tile.warps == for_weights.how.tile.warps
 
 
 def _grad_all(

@@ -103,12 +103,16 @@ class Recipe:
     def step(self, kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
         self.steps.append(Step(kernel, grid, args, options))
 
+    def allocate(self) -> list[Tensor]:
+        device = self.device
+        return [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in self.rooms]
+
     def run(self, tensors: list[Any]) -> list[Any]:
         """Launches the steps on their device's current stream; returns the results."""
         device = self.device
         for place, prepare in self.prepare:
             tensors[place] = prepare(tensors[place])
-        tensors += [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in self.rooms]
+        tensors += self.allocate()
         if device.type == "cuda" and device.index != torch.cuda.current_device():
             with torch.cuda.device(device):
                 self._launch(tensors)

@@ -18,6 +18,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +35,8 @@ SMALL_WORK = 1 << 23
 NARROW = 16
 
 # Each row of tiles that transforms its own weights does O I work again; a launch of its own to do
-# it once costs a few microseconds. Beyond this many rows of tiles the launch is the cheaper.
+# it once costs a few microseconds. Beyond this many rows of tiles it is the cheaper, but not
+# for small layers: there the transform is a sixth of the work, and launches are most of the time.
 ROW_TILES_THAT_TRANSFORM = 8
 
 # A part of the batch shorter than this is not worth the second stage's reading it again.
@@ -149,6 +152,19 @@ def _index() -> dict[tuple[str, str, str, str], Tile]:
         for row in rows
         for product in row.products
     }
+
+
+@contextmanager
+def replaced(row: Row) -> Iterator[None]:
+    """With ``row`` in the table, for recipes that are made meanwhile."""
+    index = _index()
+    changed = {(row.family, row.kernel, row.case, product): row.tile for product in row.products}
+    before = {key: index[key] for key in changed}
+    index.update(changed)
+    try:
+        yield
+    finally:
+        index.update(before)
 
 
 def read(path: Path) -> list[Row]:

@@ -13,12 +13,11 @@ from .device import Chip
 from .forms import Weights
 from .recipe import Recipe
 
-_META = torch.device("meta")
 _EPS = 1e-7
 
 
 class Launch(NamedTuple):
-    """``kernel[grid](*args, **options)``, where tensors have a shape and no memory."""
+    """``kernel[grid](*args, **options)``."""
 
     kernel: Any
     grid: tuple[int, ...]
@@ -38,9 +37,10 @@ class Sample(NamedTuple):
     gates: int = 0
     bias: bool = False
     untied: bool = False
+    device: torch.device = torch.device("meta")  # tensors with a shape and no memory
 
     def empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=self.dtype, device=_META)
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
 
     def tensors(self) -> list[Tensor | None]:
         """x and the weights."""
@@ -58,11 +58,29 @@ class Sample(NamedTuple):
         return chip, _EPS, self.linear, self.log_space, tuple(map(describe, tensors))
 
 
-def _launches(recipe: Recipe, tensors: list[Tensor | None]) -> list[Launch]:
-    tensors += [torch.empty(shape, dtype=dtype, device=_META) for shape, dtype in recipe.rooms]
-    return [
-        Launch(step.kernel, step.grid, step.bound(tensors), step.options) for step in recipe.steps
-    ]
+def forward_recipe(
+    sample: Sample, chip: Chip, *, save: bool, setting: str = "highest"
+) -> tuple[Recipe, list[Tensor | None]]:
+    """The recipe of a forward, and the tensors that it is given."""
+    tensors = sample.tensors()
+    save = save and sample.gates > 0
+    return launch.forward(setting, save, *sample.call(chip, tensors)), tensors
+
+
+def backward_recipe(
+    sample: Sample, chip: Chip, *, needed: int = -1, setting: str = "highest"
+) -> tuple[Recipe, list[Tensor | None]]:
+    tensors = sample.tensors()
+    call = sample.call(chip, tensors)
+    dy, saved = sample.empty(sample.B, sample.O), None
+    if sample.gates:
+        compute = torch.float64 if sample.dtype == torch.float64 else torch.float32
+        size = sample.B * (2 * sample.O + sample.gates)
+        saved = torch.empty(size, dtype=compute, device=sample.device)
+    elif sample.log_space:
+        saved = sample.empty(sample.B, sample.O)
+    recipe = launch.backward(setting, needed, describe(dy), describe(saved), *call)
+    return recipe, [*tensors, dy, saved]
 
 
 def forward(sample: Sample, chip: Chip, *, save: bool, setting: str = "highest") -> list[Launch]:
@@ -70,23 +88,18 @@ def forward(sample: Sample, chip: Chip, *, save: bool, setting: str = "highest")
 
     ``setting``: as of torch.get_float32_matmul_precision.
     """
-    tensors = sample.tensors()
-    recipe = launch.forward(setting, save and sample.gates > 0, *sample.call(chip, tensors))
-    return _launches(recipe, tensors)
+    return _launches(*forward_recipe(sample, chip, save=save, setting=setting))
 
 
 def backward(
     sample: Sample, chip: Chip, *, needed: int = -1, setting: str = "highest"
 ) -> list[Launch]:
     """The launches of a backward; bit i of ``needed``: whether tensor i wants a gradient."""
-    tensors = sample.tensors()
-    call = sample.call(chip, tensors)
-    dy, saved = sample.empty(sample.B, sample.O), None
-    if sample.gates:
-        compute = torch.float64 if sample.dtype == torch.float64 else torch.float32
-        size = sample.B * (2 * sample.O + sample.gates)
-        saved = torch.empty(size, dtype=compute, device=_META)
-    elif sample.log_space:
-        saved = sample.empty(sample.B, sample.O)
-    recipe = launch.backward(setting, needed, describe(dy), describe(saved), *call)
-    return _launches(recipe, [*tensors, dy, saved])
+    return _launches(*backward_recipe(sample, chip, needed=needed, setting=setting))
+
+
+def _launches(recipe: Recipe, tensors: list[Tensor | None]) -> list[Launch]:
+    tensors = [*tensors, *recipe.allocate()]
+    return [
+        Launch(step.kernel, step.grid, step.bound(tensors), step.options) for step in recipe.steps
+    ]

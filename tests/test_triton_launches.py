@@ -1,0 +1,101 @@
+"""How many launches each layer takes, and how far they reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+from conftest import Backend
+from layers import KINDS, Kind, draw
+from nalu_kernels.triton import tiles, trace
+from nalu_kernels.triton.device import Chip
+from parity import check
+
+by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+by_family = pytest.mark.parametrize("family", tiles.FAMILIES)
+SMALL = [(64, 2, 1), (128, 100, 2), (128, 100, 100), (1, 1, 1), (7, 3, 300)]
+MIDDLE = [(64, 1024, 1024), (300, 512, 512)]
+LARGE = [(1024, 512, 512), (8192, 4096, 4096), (65536, 1024, 1024), (100_000, 512, 64)]
+
+
+def sample(kind: Kind, shape: tuple[int, int, int], dtype: torch.dtype) -> trace.Sample:
+    gates = {None: 0, "output": shape[2], "sample": 1}[kind.gates]
+    nalu = kind.function == "nalu"
+    linear, log_space = nalu or not kind.log_space, nalu or kind.log_space
+    return trace.Sample(*shape, dtype, linear, log_space, gates, kind.bias, kind.untied)
+
+
+def names(launches: list[trace.Launch]) -> list[str]:
+    return [launch.kernel.__name__.removesuffix("_kernel") for launch in launches]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@by_family
+@by_kind
+def test_launches_are_as_few_as_promised(kind: Kind, family: str, dtype: torch.dtype) -> None:
+    chip = Chip(family, 132)
+    for shape in SMALL + MIDDLE + LARGE:
+        layer = sample(kind, shape, dtype)
+        forward = names(trace.forward(layer, chip, save=True))
+        backward = names(trace.backward(layer, chip))
+        assert forward in (["forward"], ["transform", "forward"])
+        assert backward in (
+            ["backward"],
+            ["grad_weights", "grad_input"],
+            ["grad_weights", "finish", "grad_input"],
+        )
+        if shape in SMALL:
+            assert forward == ["forward"]
+            # A gate per sample is summed over more than one tile of 300 outputs.
+            assert backward == ["backward"] or (kind.gates == "sample" and shape[2] > 16)
+        if shape in LARGE and dtype != torch.float64:
+            assert forward == ["transform", "forward"]
+
+
+@by_family
+def test_the_smallest_layers_take_one_program_of_each_kind(family: str) -> None:
+    layer, chip = trace.Sample(64, 2, 1, gates=1), Chip(family, 132)
+    (forward,) = trace.forward(layer, chip, save=True)
+    (backward,) = trace.backward(layer, chip)
+    assert forward.grid == (1,) and backward.grid == (2,)  # the weights' and the input's
+
+
+@by_family
+def test_frozen_tensors_cost_nothing(family: str) -> None:
+    chip = Chip(family, 132)
+    for shape in SMALL + LARGE:
+        layer = trace.Sample(*shape, gates=shape[2])
+        assert "grad_weights" not in names(trace.backward(layer, chip, needed=1))
+        assert set(names(trace.backward(layer, chip, needed=-2))) <= {"grad_weights", "finish"}
+        assert not trace.backward(layer, chip, needed=0)
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Tensor:
+    """2^31 + 64 numbers, in a file that takes no room."""
+    path, size = tmp_path / "sparse", (1 << 31) + 64
+    try:
+        with path.open("wb") as file:
+            file.truncate(2 * size)
+        return torch.from_file(str(path), shared=True, size=size, dtype=torch.bfloat16)
+    except (OSError, RuntimeError) as error:
+        pytest.skip(f"no room for a sparse file: {error}")
+
+
+@by_kind
+def test_offsets_beyond_2_31(kind: Kind, backend: Backend, rng: Generator, far: Tensor) -> None:
+    """Of the input and of the gradient of the output."""
+    backend.require_kernels()
+    if backend.device != "cpu":
+        pytest.skip("tests/test_gpu.py does this with whole tensors")
+    layer = draw(rng, kind, (3, 5, 4), torch.bfloat16)
+    tensors = {}
+    for name, offset in (("input", 0), ("grad_output", 16)):
+        tensor = layer.tensors.get(name, layer.grad_output)
+        tensors[name] = far[offset:].as_strided(tensor.shape, (1 << 30, 1)).copy_(tensor)
+    check(layer.with_(**tensors))

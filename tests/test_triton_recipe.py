@@ -1,0 +1,146 @@
+"""What an operator launches is worked out once, and the same each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+from layers import BY_NAME, FULLEST, Layer, draw
+from nalu_kernels.triton import launch, operators
+from nalu_kernels.triton.forms import Weights
+from nalu_kernels.triton.recipe import Recipe, Slot, Step, bind
+
+TESTS = Path(__file__).parent
+
+
+class Kernel:
+    """As much of a compiled kernel as a step asks for."""
+
+    arg_names = ("x", "weights", "size", "FORM", "BLOCK")
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launch(*args: Any, **options: Any) -> Any:
+            self.calls.append((grid, args, options))
+            return self
+
+        return launch
+
+
+def test_tensors_take_the_places_of_their_slots() -> None:
+    tensors = [torch.tensor(float(number)) for number in range(3)]
+    template = (Slot(1), Weights(Slot(2), None, G=Slot(0)), (4, (5, Slot(0))), 1e-7, None)
+    x, weights, (four, (five, y)), eps, nothing = bind(template)(tensors)
+    assert x is tensors[1] and y is tensors[0]
+    assert isinstance(weights, Weights)
+    assert weights.W_hat is tensors[2] and weights.M_hat is None and weights.G is tensors[0]
+    assert (four, five, eps, nothing) == (4, 5, 1e-7, None)
+
+
+def test_later_launches_pass_the_constants_too() -> None:
+    kernel = Kernel()
+    x, weights = torch.ones(2), Weights(Slot(1), None)
+    options = {"BLOCK": 8, "num_warps": 4, "FORM": "form"}
+    step = Step(kernel, (3, 2), (Slot(0), weights, 7), options)
+    for _ in range(2):
+        step.launch([x, x])
+    (grid, args, found), (grid_again, args_again, options_again) = kernel.calls
+    assert (grid, found) == ((3, 2), options) and args == (x, Weights(x, None), 7)
+    # A compiled kernel takes three sizes of a grid, and its constants by place, in their order.
+    assert (grid_again, options_again) == ((3, 2, 1), {})
+    assert args_again == (x, Weights(x, None), 7, "form", 8)
+
+
+def test_first_and_later_launches_are_the_same() -> None:
+    """By Triton's own way to a compiled kernel and by ours, on a GPU that is not there."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS), *sys.path]),
+    }
+    environment.pop("TRITON_INTERPRET", None)
+    ended = subprocess.run(
+        [sys.executable, str(TESTS / "stubbed_gpu.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    for first, second, third in json.loads(ended.stdout).values():
+        assert len(first) >= 3
+        assert first == second == third
+
+
+def forward_recipe(layer: Layer, **changed: Tensor) -> Recipe:
+    """The recipe that the library takes for a layer."""
+    found: list[Recipe] = []
+    original = Recipe.run
+
+    def run(self: Recipe, tensors: list[Any]) -> list[Any]:
+        found.append(self)
+        return original(self, tensors)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recipe, "run", run)
+        operators.nalu_forward(1e-7, False, **{**layer.tensors, **changed})
+    (recipe,) = found
+    return recipe
+
+
+def test_a_repeated_call_takes_the_same_recipe_and_another_one_its_own(rng: Generator) -> None:
+    layer = draw(rng, FULLEST, (5, 8, 3))
+    recipe = forward_recipe(layer)
+    assert forward_recipe(layer.map(torch.clone)) is recipe
+    x = layer.tensors["input"]
+    others = [
+        torch.cat([x, x]),
+        x.expand(2, 5, 8),
+        torch.cat([x, x], 1)[:, :8],
+        torch.nn.functional.pad(x.flatten(), (1, 0))[1:].view(5, 8),  # not aligned to 16 bytes
+    ]
+    assert others[-1].data_ptr() % 16
+    recipes = [recipe, *(forward_recipe(layer, input=other) for other in others)]
+    recipes.append(forward_recipe(draw(rng, FULLEST, (5, 8, 3), torch.float64)))
+    assert len(set(map(id, recipes))) == len(recipes)
+
+
+def test_recipes_are_forgotten_in_the_end() -> None:
+    for cached in (launch.forward, launch.backward):
+        assert 100 < cached.cache_info().maxsize < 1_000_000
+
+
+@pytest.mark.parametrize("name", ["nac", "nac_log_space", "nalu_output_tied"])
+def test_a_recipe_holds_no_tensors(name: str, rng: Generator) -> None:
+    """Else a cache of recipes would keep a model's memory."""
+    layer = draw(rng, BY_NAME[name], (5, 8, 3))
+    if name == "nalu_output_tied":
+        recipe = forward_recipe(layer)
+    else:
+        described = tuple(
+            operators.describe(tensor) for tensor in (*layer.tensors.values(), *[None] * 4)
+        )
+        chip = operators.chip(torch.device("cpu"))
+        log_space = name == "nac_log_space"
+        recipe = launch.forward("", False, chip, 1e-7, not log_space, log_space, described)
+
+    def tensors(value: Any) -> list[Tensor]:
+        if isinstance(value, Tensor):
+            return [value]
+        if isinstance(value, (tuple, list)):
+            return [found for part in value for found in tensors(part)]
+        return []
+
+    for step in recipe.steps:
+        assert not tensors(list(vars(step).values()))
+    assert not tensors(list(vars(recipe).values()))
