@@ -70,9 +70,22 @@ def _not_in_this_version(name: str) -> Callable[[], Operators]:
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "y", "yes", "on", "true")
 
 
-def _load_triton() -> Operators:
-    if not (torch.cuda.is_available() or _INTERPRETED):
+def _require_gpu() -> None:
+    """One that the Triton kernels are for, at least."""
+    if not torch.cuda.is_available():
         raise BackendUnavailable("no CUDA or ROCm device is visible to torch")
+    if torch.version.hip is None:
+        newest = max(map(torch.cuda.get_device_capability, range(torch.cuda.device_count())))
+        if newest < (8, 0):
+            raise BackendUnavailable(
+                "the Triton kernels need compute capability 8.0 or newer, "
+                f"the GPU here has {newest[0]}.{newest[1]}"
+            )
+
+
+def _load_triton() -> Operators:
+    if not _INTERPRETED:
+        _require_gpu()
     if importlib.util.find_spec("triton") is None:
         raise BackendUnavailable("triton is not installed (pip install triton)")
     try:

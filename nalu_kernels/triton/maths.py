@@ -109,9 +109,18 @@ def mix(a, m, g):
 
 
 @triton.jit
+def _product(a, b):
+    """a b, and never a part of a fused multiply-add: the compiler makes none of one plus 0."""
+    return tl.fma(a, b, tl.zeros_like(a))
+
+
+@triton.jit
 def grad_mix(dy, a, m, g):
-    """From y to a, to the product's logarithm, and to g: equations 7 to 9."""
-    return dy * g, (dy * (1.0 - g)) * m, dy * a - dy * m
+    """From y to a, to the product's logarithm, and to g: equations 7 to 9.
+
+    Where both products of (9) overflow, their difference is NaN; fused it would be infinite.
+    """
+    return dy * g, (dy * (1.0 - g)) * m, _product(dy, a) - _product(dy, m)
 
 
 @triton.jit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import launch
@@ -65,12 +66,16 @@ def nalu_backward(
     return tuple(_backward(eps, True, True, needed, grad_output, saved, input, weights))
 
 
+def _setting(input: Tensor) -> str:
+    return float32_setting() if input.dtype == torch.float32 else ""
+
+
 def _forward(
     eps: float, linear: bool, log_space: bool, save: bool, input: Tensor, weights: Weights
 ) -> list[Any]:
     tensors = [input, *weights]
     call = (chip(input.device), float(eps), linear, log_space, tuple(map(describe, tensors)))
-    return launch.forward(float32_setting(), save, *call).run(tensors)
+    return launch.forward(_setting(input), save, *call).run(tensors)
 
 
 def _backward(
@@ -88,5 +93,5 @@ def _backward(
     tensors = [input, *weights]
     call = (chip(input.device), float(eps), linear, log_space, tuple(map(describe, tensors)))
     given = (describe(grad_output), describe(saved))
-    recipe = launch.backward(float32_setting(), needed, *given, *call)
+    recipe = launch.backward(_setting(input), needed, *given, *call)
     return recipe.run([*tensors, grad_output, saved])

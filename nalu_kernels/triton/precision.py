@@ -18,11 +18,12 @@ from .device import Chip
 
 def float32_setting() -> str:
     """torch's precision of float32 products on CUDA: "highest", "high" or "medium"."""
-    try:
+    if torch.backends.cuda.matmul.fp32_precision != "tf32":
+        return "highest"
+    try:  # only the older setting tells apart "high" and "medium"
         return torch.get_float32_matmul_precision()
-    except RuntimeError:  # it was set by fp32_precision, which the older call refuses to read
-        tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
-        return "high" if tf32 else "highest"
+    except RuntimeError:  # it was not used, and then refuses to answer
+        return "high"
 
 
 def products(dtype: torch.dtype, setting: str, chip: Chip, *, backward: bool) -> tuple[str, str]:

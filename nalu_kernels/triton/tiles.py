@@ -39,6 +39,9 @@ NARROW = 16
 # for small layers: there the transform is a sixth of the work, and launches are most of the time.
 ROW_TILES_THAT_TRANSFORM = 8
 
+# As many as a processor has registers for; a batch is split until there are so many.
+PROGRAMS_A_PROCESSOR = 2
+
 # A part of the batch shorter than this is not worth the second stage's reading it again.
 MIN_SPLIT_ROWS = 256
 
@@ -201,7 +204,7 @@ def choose(chip: Chip, kernel: str, case: str, products: str, sizes: tuple[int, 
 
 def splits(B: int, programs: int, tile: Tile, chip: Chip) -> tuple[int, int]:
     """(parts, rows of each) to split a batch into, so that all processors have work."""
-    wanted = max(1, min(chip.processors // programs, B // MIN_SPLIT_ROWS))
+    wanted = max(1, min(PROGRAMS_A_PROCESSOR * chip.processors // programs, B // MIN_SPLIT_ROWS))
     rows = -(-max(1, B) // wanted)
     rows = -(-rows // tile.depth) * tile.depth
     return max(1, -(-B // rows)), rows
