@@ -33,7 +33,7 @@ class Contenders(NamedTuple):
     saved_bytes: dict[str, int]  # name: kept between forward and backward, beside the inputs
 
 
-class _Empty(torch.autograd.Function):
+class Empty(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, out_features: int, *tensors: Tensor) -> Tensor:
         ctx.save_for_backward(*tensors)
@@ -119,7 +119,7 @@ def build(case: Case, compile: Function = torch.compile) -> Contenders:
         LIBRARY: layer_of(case, nalu_kernels),
         EAGER: eager,
         LINEARS: linears,
-        EMPTY: lambda *tensors: _Empty.apply(out_features, *tensors),
+        EMPTY: lambda *tensors: Empty.apply(out_features, *tensors),
     }
     products = 3 if case.layer.startswith("nalu") else 1
     weights = {LINEARS: parameters[:products]}

@@ -10,12 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
 
+from benchmarks.stubbed_gpu import pretend
 from layers import FULLEST, KINDS, draw
-from nalu_kernels.triton import operators
-from nalu_kernels.triton.device import Chip
+from nalu_kernels.dispatch import Operators
 
 launched: list[Any] = []
 
@@ -28,39 +26,11 @@ def described(argument: Any) -> Any:
     return argument
 
 
-class Launcher:
-    def __init__(self, *_: object) -> None: ...
-
-    def __call__(self, *arguments: Any) -> None:
-        launched.append([described(argument) for argument in arguments if not callable(argument)])
+def record(*arguments: Any) -> None:
+    launched.append([described(argument) for argument in arguments if not callable(argument)])
 
 
-class Utils:
-    def __init__(self) -> None:
-        self.loaded = 0
-
-    def load_binary(self, *_: object) -> tuple[int, ...]:
-        self.loaded += 1
-        return 0, self.loaded, 255, 0, 1024
-
-    def get_device_properties(self, _: int) -> dict[str, int]:
-        return {"max_shared_mem": 232448, "warpSize": 32}
-
-
-class Driver:
-    utils, launcher_cls = Utils(), Launcher
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", 90, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 7
-
-
-def calls(kind_name: str) -> list[list[Any]]:
+def calls(operators: Operators, kind_name: str) -> list[list[Any]]:
     """What the first, the second and the third of the same calls launched."""
     kind = next(kind for kind in KINDS if kind.name == kind_name)
     layer = draw(torch.Generator().manual_seed(0), kind, (600, 5, 3))
@@ -80,7 +50,6 @@ def calls(kind_name: str) -> list[list[Any]]:
 
 
 if __name__ == "__main__":
-    driver.set_active(Driver())
-    operators.chip = lambda device: Chip("sm_90", 132)
-    found = {name: calls(name) for name in ("nac", FULLEST.name)}
+    operators = pretend(record)
+    found = {name: calls(operators, name) for name in ("nac", FULLEST.name)}
     print(json.dumps(found, default=lambda other: type(other).__name__))

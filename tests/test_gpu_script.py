@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from benchmarks.gpu.children import Ended, python, run_all
 from benchmarks.gpu.device import DryRun
 from benchmarks.gpu.providers import AUTOTUNED, COMPILED, PRODUCTS, Provider
 from benchmarks.gpu.results import Clock, Results
+from benchmarks.gpu.roofline import Roofline
 from benchmarks.gpu.verdict import record, wanted
 
 ROOT = Path(__file__).parent.parent
@@ -93,6 +95,11 @@ def test_a_dry_run_measures_every_provider(dry: dict[str, Any]) -> None:
         rivals = {EAGER, COMPILED, AUTOTUNED}
         assert set(row["providers"]) == backends | rivals | {PRODUCTS}
         for name, found in row["providers"].items():
+            assert ("roofline" in found) == (name == "triton")
+            if name == "triton":  # what it launches is known anywhere, the peaks of a CPU are not
+                assert found["roofline"]["flops"] == 18 * math.prod(row["shape"])
+                assert found["roofline"]["bytes"] > 0 and found["roofline"]["seconds"] is None
+            assert "of_roofline" not in found
             assert found["wall"]["median_us"] > 0 and found["device"]["median_us"] > 0
             assert set(found["errors"]) == (set() if name == PRODUCTS else set(measure.NAMES))
             assert all(0 <= error < 1e-5 for error in found["errors"].values())
@@ -191,6 +198,21 @@ def test_a_provider_that_fails_is_recorded_and_the_others_go_on(
     row = record(measure.measure(Unit(CASE, autotune=False), DryRun()))
     assert row["failed"] == {"broken": "call: RuntimeError: out of order"}
     assert row["providers"][EAGER]["device"]["median_us"] > 0
+
+
+def test_the_distance_to_the_roofline_is_recorded_and_shown() -> None:
+    samples = {"triton": [4e-3, 5e-3, 6e-3], "cpu": [1e-3] * 3}
+    errors: dict[str, dict[str, float]] = {name: {} for name in samples}
+    least = Roofline(launches=2, flops=6, bytes=7, seconds=2e-3)
+    measured = measure.Measured(Unit(CASE, False), 1, 1, errors, {}, {}, samples, least, {})
+    row = record(measured)
+    assert row["providers"]["triton"]["roofline"] == least._asdict()
+    assert row["providers"]["triton"]["of_roofline"] == 2.5
+    assert not {"roofline", "of_roofline"} & set(row["providers"]["cpu"])
+    head, *lines = gpu_table._device_table({"cases": {CASE.id: row}})
+    assert [line[head.index("times the roofline")] for line in lines] == ["2.50", "–"]
+    unknown = record(measured._replace(roofline=least._replace(seconds=None)))
+    assert "of_roofline" not in unknown["providers"]["triton"]
 
 
 def test_wanted_figures_are_judged_by_what_was_found() -> None:

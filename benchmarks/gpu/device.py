@@ -12,12 +12,14 @@ import torch
 
 from ..timing import Call
 from .cases import DRY_GROUPS, GROUPS, Group
+from .roofline import PEAKS, Peaks
 
 
 class Device(ABC):
     name: str  # torch's
     groups: tuple[Group, ...]
     l2_bytes: int
+    peaks: Peaks | None  # None: not known
     budget_s: float  # of each series of rounds
     min_rounds: int
     accuracy_sizes: tuple[int, int, int]  # of accuracy.tasks
@@ -59,7 +61,8 @@ class Cuda(Device):
     accuracy_sizes = (4096, 4096, 512)
 
     def __init__(self) -> None:
-        self.l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
+        properties = torch.cuda.get_device_properties(0)
+        self.l2_bytes, self.peaks = properties.L2_cache_size, PEAKS.get(properties.name)
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
@@ -98,6 +101,7 @@ class DryRun(Device):
     name = "cpu"
     groups = DRY_GROUPS
     l2_bytes = 400
+    peaks = None
     budget_s = 0.0
     min_rounds = 2
     accuracy_sizes = (8, 16, 2)

@@ -12,10 +12,11 @@ from nalu_kernels import reference
 from .. import accuracy
 from ..contenders import layer_of
 from ..timing import Call, Samples, interleave
-from . import tensors
+from . import roofline, tensors
 from .cases import GpuCase, Unit
 from .device import Device
 from .providers import PRODUCTS, Provider, build
+from .roofline import Roofline
 from .tensors import Set
 
 NAMES = ("output", "input", "W_hat", "M_hat", "G")
@@ -23,7 +24,8 @@ Result = TypeVar("Result")
 
 
 class Measured(NamedTuple):
-    """Everything by provider's name; a provider that fails has no more entries from there on."""
+    """Everything by provider's name; a provider that fails has no more entries from there on.
+    ``roofline`` is of ``roofline.BACKEND``, where that is one of them."""
 
     unit: Unit
     sets: int
@@ -32,6 +34,7 @@ class Measured(NamedTuple):
     peak_bytes: dict[str, int | None]
     wall: Samples
     replay: Samples
+    roofline: Roofline | None
     failed: dict[str, str]
 
 
@@ -117,4 +120,9 @@ def measure(unit: Unit, device: Device) -> Measured:
         graphs = trials.each("capture", capture)
         replays = _rounds(graphs, trials.providers, device)
         replay = {name: [one / len(found) for one in times] for name, times in replays.items()}
-    return Measured(unit, len(found), first.bytes, errors, peak_bytes, wall, replay, trials.failed)
+        least = None
+        if roofline.BACKEND in trials.providers:
+            least = roofline.of(case, dtype, first.grad_output.device, device.peaks)
+    return Measured(
+        unit, len(found), first.bytes, errors, peak_bytes, wall, replay, least, trials.failed
+    )

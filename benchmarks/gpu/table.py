@@ -139,7 +139,8 @@ def _wall_table(results: Results) -> list[list[str]]:
 
 def _device_table(results: Results) -> list[list[str]]:
     head = ["B×I→O", "back end", "µs", "eager", "torch.compile", "max-autotune", PRODUCTS]
-    rows = [[*head, "times the floor", "TFLOP/s", "peak MB (eager)", "error (eager)"]]
+    head += ["times the floor", "times the roofline", "TFLOP/s"]
+    rows = [[*head, "peak MB (eager)", "error (eager)"]]
     for row, backend in _rows(results, BACKWARD, HIGHEST):
         rows.append(
             [
@@ -147,6 +148,7 @@ def _device_table(results: Results) -> list[list[str]]:
                 backend,
                 *(_microseconds(row, name, "device") for name in (backend, *RIVALS, PRODUCTS)),
                 _number(row, backend, "of_floor"),
+                _number(row, backend, "of_roofline"),
                 _number(row, backend, "tflops"),
                 f"{_megabytes(row, backend)} ({_megabytes(row, EAGER)})",
                 f"{_error(row, backend)} ({_error(row, EAGER)})",
@@ -191,8 +193,9 @@ WALL = (
 DEVICE = (
     "The same without launches, as replays of a CUDA graph over tensors that were not in the "
     "cache (the tiny ones were). The floor, three products, is what cuBLAS takes for three Linear "
-    "layers; errors are the largest of the output and the gradients against float64, relative to "
-    "the tensor's largest number."
+    "layers; the roofline what the launches would take at the GPU's peaks of memory and arithmetic "
+    "(– where these are not known); errors are the largest of the output and the gradients against "
+    "float64, relative to the tensor's largest number."
 )
 OTHER = "Everything else, times faster than eager (in brackets: on the device, without launches)."
 ACCURACY = (

@@ -10,6 +10,7 @@ from ..timing import Samples, ratio
 from .cases import GpuCase
 from .measure import Measured
 from .providers import AUTOTUNED, COMPILED, PRODUCTS, RIVALS
+from .roofline import BACKEND
 
 Row = dict[str, Any]
 
@@ -26,6 +27,11 @@ def _provider(measured: Measured, name: str) -> Row:
         found["tflops"] = float(f"{measured.unit.case.flops / median_us / 1e6:.4g}")
         if PRODUCTS in measured.replay:
             found["of_floor"] = round(ratio(measured.replay, name, PRODUCTS), 4)
+    if name == BACKEND and measured.roofline is not None:
+        found["roofline"] = measured.roofline._asdict()
+        least = measured.roofline.seconds
+        if found["device"] is not None and least:
+            found["of_roofline"] = float(f"{found['device']['median_us'] / 1e6 / least:.4g}")
     return found
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from . import metadata
 from .grad_input import grad_input_tile
 from .grad_weights import grad_weights_tile
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.backward)
 def backward_kernel(
     dy,
     saved,

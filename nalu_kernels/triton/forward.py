@@ -5,13 +5,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from . import maths
+from . import maths, metadata
 from .conversions import rounded, widened
 from .loads import indices, load, tile_of, weight_tile
 from .products import product
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.forward)
 def forward_kernel(
     x, weights, y, saved, sizes, x_strides, eps: tl.float64, FORM: tl.constexpr, TILE: tl.constexpr
 ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from . import maths
+from . import maths, metadata
 from .conversions import rounded
 from .loads import gradients_tile, indices, load, tile_of, weight_tile
 from .products import product
@@ -86,7 +86,7 @@ def grad_input_tile(
     )
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.grad_input)
 def grad_input_kernel(
     dy,
     saved,

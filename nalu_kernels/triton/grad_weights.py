@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from . import maths
+from . import maths, metadata
 from .conversions import rounded
 from .loads import gradients_tile, indices, load, tile_of
 from .products import product
@@ -160,7 +160,7 @@ def grad_weights_tile(
             )
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.grad_weights)
 def grad_weights_kernel(
     dy,
     saved,
@@ -205,7 +205,7 @@ def _sum_parts(partials, at, mask, count, size, C: tl.constexpr):
     return total
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.finish)
 def finish_kernel(weights, grads, partials, sizes, counts, BLOCK: tl.constexpr):
     """The second stage: sums the parts of each gradient and passes dW on to W_hat and M_hat.
 

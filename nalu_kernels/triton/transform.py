@@ -5,11 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from . import maths
+from . import maths, metadata
 from .loads import indices, load
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.transform)
 def transform_kernel(weights, W, W_mul, size, BLOCK: tl.constexpr):
     """W and, where the product has weights of its own, W_mul, of ``size`` elements: equation 1."""
     at = indices(tl.program_id(0), BLOCK)
