@@ -30,7 +30,7 @@ demo: $(STAMP)
 	$(RUN) -m nalu_kernels extrapolate
 
 test: $(STAMP)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist worksteal
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -24,7 +24,9 @@ from poison import poisoned_memory
 if nalu_kernels.backends()["triton"].usable and not torch.cuda.is_available():
     interpreter.hasten()
 
+# In the environment, for the workers that share the tests and import this again.
 SEED = int(os.environ.get("NALU_KERNELS_TEST_SEED") or secrets.randbits(32))
+os.environ["NALU_KERNELS_TEST_SEED"] = str(SEED)
 
 
 def pytest_report_header() -> list[str]:

@@ -9,17 +9,41 @@ addition, product and quotient; 2u for exp, log, tanh and 3u for sigmoid, which 
 rounded anywhere; and sqrt(K) u of the sum of the terms' magnitudes for a sum of K terms, because
 roundings are as often up as down (Higham and Mary 2019, "A new approach to probabilistic rounding
 error analysis").
+
+Where operands of products are shortened before they are multiplied, each of them carries all of
+that error as well, not by its square root: those of one operand are made once, for many products.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from layers import Layer
+
+# How far an operand of a product is shortened, by the name of the product: relative to itself, and
+# at least, for no piece holds less than the smallest subnormal number of its format.
+_BF16, _FP16 = 2.0**-134, 2.0**-25
+SHORTENED = {
+    "bf16x6": (0.0, _BF16),  # otherwise by less than one rounding of the sum
+    "bf16x3": (1.5 * 2.0**-16, _BF16),  # with half of the product left out, 2^-16
+    "bf16": (2.0**-8, _BF16),
+    "fp16": (2.0**-11, _FP16),
+}
+
+
+class Products(NamedTuple):
+    """Which product each path takes, (linear and gate, log-space), forward and backward."""
+
+    forward: tuple[str, str] = ("ieee", "ieee")
+    backward: tuple[str, str] = ("ieee", "ieee")
+
+
+FULL = Products()
 
 
 @dataclass
@@ -86,13 +110,22 @@ class Bounded:
     def __mul__(self, other: Bounded) -> Bounded:
         return self.arithmetic.rounded(self.value * other.value, self._product_error(other, "mul"))
 
-    def __matmul__(self, other: Bounded) -> Bounded:
+    def matmul(self, other: Bounded, product: str) -> Bounded:
+        a, b = self._shortened(product), other._shortened(product)
         return self.arithmetic.rounded(
-            self.value @ other.value,
-            self._product_error(other, "matmul"),
-            size=self.value.abs() @ other.value.abs(),
-            roundings=max(1, self.value.shape[1]) ** 0.5,
+            a.value @ b.value,
+            a._product_error(b, "matmul"),
+            size=a.value.abs() @ b.value.abs(),
+            roundings=max(1, a.value.shape[1]) ** 0.5,
         )
+
+    def _shortened(self, product: str) -> Bounded:
+        if product not in SHORTENED:
+            return self
+        relative, least = SHORTENED[product]
+        size = self.value.abs()
+        shortening = torch.where(size > 0, (relative * size).clamp(min=least), size)
+        return Bounded(self.arithmetic, self.value, self.error * (1 + relative) + shortening)
 
     def __truediv__(self, other: Bounded) -> Bounded:
         value = self.value / other.value
@@ -133,9 +166,10 @@ class Bounded:
         return self.arithmetic.rounded(value, inherited, roundings=3)
 
 
-def error_bounds(layer: Layer) -> tuple[dict[str, Bounded], bool]:
-    """The output and each tensor's gradient, with the error that straightforward code may make
-    before it rounds to a half-precision dtype; and whether a computation came near a cliff.
+def error_bounds(layer: Layer, products: Products = FULL) -> tuple[dict[str, Bounded], bool]:
+    """The output and each tensor's gradient, with the error that straightforward code, taking those
+    products, may make before it rounds to a half-precision dtype; and whether a computation came
+    near a cliff.
     """
     dtype = layer.grad_output.dtype
     arithmetic = Arithmetic(dtype if dtype == torch.float64 else torch.float32)
@@ -155,6 +189,7 @@ def error_bounds(layer: Layer) -> tuple[dict[str, Bounded], bool]:
     found: dict[str, Bounded] = {}
     t, s = given["W_hat"].tanh(), given["M_hat"].sigmoid()
     W = t * s
+    (linear, log), (back_linear, back_log) = products
 
     def give_weight(dW: Bounded, t: Bounded, s: Bounded, suffix: str = "") -> None:
         found["W_hat" + suffix] = (dW * s) * (1 - t * t)
@@ -162,19 +197,19 @@ def error_bounds(layer: Layer) -> tuple[dict[str, Bounded], bool]:
 
     if layer.function == "nac":
         if layer.options["log_space"]:
-            m = (L @ W.T).exp()
+            m = L.matmul(W.T, log).exp()
             found["output"] = m
             if dtype != arithmetic.dtype:
                 # Saved for the backward as it was returned, in half precision.
                 stored = Arithmetic(dtype)
                 m = Bounded(arithmetic, m.value, stored.rounded(m.value, m.error).error)
             dl = dy * m
-            found["input"] = ((dl @ W) / shifted) * sign
-            give_weight(dl.T @ L, t, s)
+            found["input"] = (dl.matmul(W, back_log) / shifted) * sign
+            give_weight(dl.T.matmul(L, back_log), t, s)
         else:
-            found["output"] = x @ W.T
-            found["input"] = dy @ W
-            give_weight(dy.T @ x, t, s)
+            found["output"] = x.matmul(W.T, linear)
+            found["input"] = dy.matmul(W, back_linear)
+            give_weight(dy.T.matmul(x, back_linear), t, s)
         return _shaped(found, layer), arithmetic.near_cliff
 
     untied = "W_hat_mul" in given
@@ -183,23 +218,28 @@ def error_bounds(layer: Layer) -> tuple[dict[str, Bounded], bool]:
         t_mul, s_mul = given["W_hat_mul"].tanh(), given["M_hat_mul"].sigmoid()
         W_mul = t_mul * s_mul
     G = given["G"]
-    a, m, z = x @ W.T, (L @ W_mul.T).exp(), x @ G.T
+    one_gate = G.value.shape[0] == 1
+    # A gate per sample has too narrow a product to take any other.
+    gate, back_gate = ("ieee", "ieee") if one_gate else (linear, back_linear)
+    a, m = x.matmul(W.T, linear), L.matmul(W_mul.T, log).exp()
+    z = x.matmul(G.T, gate)
     if "gate_bias" in given:
         z = z + given["gate_bias"]
     g = z.sigmoid()
     found["output"] = g * a + (1 - g) * m
 
     da, dl, dg = dy * g, (dy * (1 - g)) * m, dy * (a - m)
-    if G.value.shape[0] == 1:
+    if one_gate:
         dg = dg.sum(1)
     dz = dg * ((1 - g) * g)
-    found["input"] = (da @ W + dz @ G) + ((dl @ W_mul) / shifted) * sign
+    through_sum = da.matmul(W, back_linear) + dz.matmul(G, back_gate)
+    found["input"] = through_sum + (dl.matmul(W_mul, back_log) / shifted) * sign
     if untied:
-        give_weight(da.T @ x, t, s)
-        give_weight(dl.T @ L, t_mul, s_mul, "_mul")
+        give_weight(da.T.matmul(x, back_linear), t, s)
+        give_weight(dl.T.matmul(L, back_log), t_mul, s_mul, "_mul")
     else:
-        give_weight(da.T @ x + dl.T @ L, t, s)
-    found["G"] = dz.T @ x
+        give_weight(da.T.matmul(x, back_linear) + dl.T.matmul(L, back_log), t, s)
+    found["G"] = dz.T.matmul(x, back_gate)
     if "gate_bias" in given:
         found["gate_bias"] = dz.sum(0)
     return _shaped(found, layer), arithmetic.near_cliff

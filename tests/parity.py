@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 import nalu_kernels
-from error_bound import error_bounds
+from error_bound import FULL, Products, error_bounds
 from layers import Layer, outcome
 from nalu_kernels import reference
 
@@ -49,14 +49,14 @@ def threads(count: int) -> Iterator[None]:
 
 
 class Judge:
-    """Knows what is right for one layer."""
+    """Knows what is right for one layer, and what ``products`` less than full may cost it."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, products: Products = FULL) -> None:
         self.dtype = layer.grad_output.dtype
         compute = self.dtype if self.dtype == torch.float64 else torch.float32
         here = layer.map(lambda tensor: tensor.detach().cpu())
         self.truth = outcome(reference, here.map(Tensor.double))
-        self.bounds, self.near_cliff = error_bounds(here)
+        self.bounds, self.near_cliff = error_bounds(here, products)
         eager = outcome(reference, here.map(lambda tensor: tensor.to(compute)))
         self.eager = {name: tensor.to(self.dtype) for name, tensor in eager.items()}
 

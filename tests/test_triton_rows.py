@@ -6,7 +6,8 @@ that differ in nothing else are run once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
@@ -16,16 +17,13 @@ from torch import Generator
 pytest.importorskip("triton", reason="triton is not installed")
 
 import nalu_kernels
+from error_bound import Products
 from layers import BY_NAME, Kind, draw, outcome
 from nalu_kernels.triton import launch, operators, recipe, tiles
 from nalu_kernels.triton.device import Chip
 from nalu_kernels.triton.precision import products
 from parity import Judge
 from test_gpu import matmul_precision
-
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="a GPU takes the rows of its own family alone"
-)
 
 PROCESSORS = 132
 
@@ -37,7 +35,7 @@ class Launched(NamedTuple):
 
 
 class Interpreted:
-    """The interpreter in the place of a chip of some family; ``launched`` since it was cleared."""
+    """The interpreter in the place of a chip of some family, and what is launched meanwhile."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch
@@ -75,10 +73,6 @@ class Interpreted:
     def no_small_layers(self) -> None:
         self.set(SMALL_WORK=-1, NARROW=-1)
 
-    def clear(self) -> None:
-        self.kernels.clear()
-        self.launched.clear()
-
 
 def forget_recipes() -> None:
     """They go by the thresholds of the time when they were made."""
@@ -86,8 +80,10 @@ def forget_recipes() -> None:
     launch.backward.cache_clear()
 
 
-@pytest.fixture
-def interpreted() -> Callable[[], None]:
+@contextmanager
+def interpreting() -> Iterator[Interpreted]:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU takes the rows of its own family alone")
     with pytest.MonkeyPatch.context() as patch, nalu_kernels.use_backend("triton"):
         patch.delenv("NALU_KERNELS_TILES", raising=False)
         tiles._index.cache_clear()
@@ -97,16 +93,18 @@ def interpreted() -> Callable[[], None]:
     forget_recipes()
 
 
+@pytest.fixture
+def interpreted() -> Iterator[Interpreted]:
+    with interpreting() as interpreter:
+        yield interpreter
+
+
 class Way(NamedTuple):
     """How a layer gets to its rows. ``case``: of forward and grad_input."""
 
     case: str
     kind: Kind
     parts: bool
-
-    @property
-    def reads(self) -> bool:
-        return self.case == "read"
 
 
 WAYS = [
@@ -126,6 +124,19 @@ PRECISIONS = [
 ]
 
 
+class Run(NamedTuple):
+    """What the interpreter can tell of a row."""
+
+    kernel: str
+    case: str
+    product: str
+    tile: tuple[int, ...]
+
+    @classmethod
+    def of(cls, row: tiles.Row, product: str) -> Run:
+        return cls(row.kernel, row.case, product, row.tile[:3])
+
+
 class Case(NamedTuple):
     family: str
     dtype: torch.dtype
@@ -140,27 +151,29 @@ class Case(NamedTuple):
         )
 
     def products(self, kernel: str) -> tuple[str, str]:
+        """(linear, log-space)."""
         if self.way.case == "small":
             return "ieee", "ieee"
         chip = Chip(self.family, PROCESSORS)
         return products(self.dtype, self.setting, chip, backward=kernel != "forward")
 
+    def product(self, kernel: str) -> str:
+        """As rows are named."""
+        return "float64" if self.dtype == torch.float64 else self.products(kernel)[0]
+
     def row(self, kernel: str) -> tiles.Row:
         case = self.way.case
         if kernel == "grad_weights" and case != "small":
             case = "untied" if self.way.kind.untied else "tied"
-        name = "float64" if self.dtype == torch.float64 else self.products(kernel)[0]
         (row,) = (
             row
             for row in tiles.TABLE
-            if row[:3] == (self.family, kernel, case) and name in row.products
+            if row[:3] == (self.family, kernel, case) and self.product(kernel) in row.products
         )
         return row
 
-
-def identity(row: tiles.Row, product: str) -> tuple[object, ...]:
-    """What the interpreter can tell of a row."""
-    return row.kernel, row.case, product, row.tile[:3]
+    def run(self) -> set[Run]:
+        return {Run.of(self.row(kernel), self.product(kernel)) for kernel in tiles.KERNELS}
 
 
 def cases() -> list[Case]:
@@ -170,12 +183,54 @@ def cases() -> list[Case]:
         for dtype, setting in PRECISIONS:
             for way in WAYS:
                 case = Case(family, dtype, setting, way)
-                rows = {
-                    identity(case.row(kernel), case.products(kernel)[0]) for kernel in tiles.KERNELS
-                }
-                if way.case == "small" and setting == "high":
-                    continue
-                if not rows <= seen:
+                if not case.run() <= seen:
                     found.append(case)
-                    seen |= rows
+                    seen |= case.run()
     return found
+
+
+# What the rows leave out of layers and ways, with the products of "highest".
+OTHER_WAYS = [
+    *WAYS[2:4],
+    WAYS[5],
+    Way("read", BY_NAME["nac"], parts=True),
+    Way("inside", BY_NAME["nac_log_space"], parts=True),
+]
+ROWS = cases()
+CASES = [*ROWS, *(Case("sm_90", torch.float32, "highest", way) for way in OTHER_WAYS)]
+
+
+def test_the_cases_run_every_row() -> None:
+    there = {Run.of(row, product) for row in tiles.TABLE for product in row.products}
+    assert set().union(*(case.run() for case in ROWS)) == there
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_parity_of_a_row(case: Case, interpreted: Interpreted, rng: Generator) -> None:
+    tile = {kernel: case.row(kernel).tile for kernel in tiles.KERNELS}
+    # In every direction a little more than one tile.
+    B = max(tile["forward"].rows, tile["grad_input"].rows) + 3
+    I = max(tile["grad_input"].cols, tile["grad_weights"].cols) + 5  # noqa: E741
+    O = max(tile["forward"].cols, tile["grad_weights"].rows) + 2  # noqa: E741
+    layer = draw(rng, case.way.kind, (B, I, O), case.dtype)
+
+    interpreted.as_chip(case.family, PROCESSORS if case.way.parts else 1)
+    reads = case.way.case == "read"
+    interpreted.set(MIN_SPLIT_ROWS=16, ROW_TILES_THAT_TRANSFORM=1 if reads else 8)
+    if case.way.case != "small":
+        interpreted.no_small_layers()
+    with matmul_precision(case.setting):
+        found = outcome(nalu_kernels, layer)
+
+    used = Products(case.products("forward"), case.products("grad_input"))
+    expected = {
+        Launched(kernel, tile[kernel], used.forward if kernel == "forward" else used.backward)
+        for kernel in tiles.KERNELS
+    }
+    assert set(interpreted.launched) == expected
+    assert ("transform" in interpreted.kernels) == reads
+    # Each row of tiles of outputs has its own share of a gate per sample.
+    summed = case.way.parts or (case.way.kind.gates == "sample" and tile["grad_weights"].rows < O)
+    assert ("finish" in interpreted.kernels) == summed
+    faults = Judge(layer, used).faults(found)
+    assert not faults, "\n".join(faults)

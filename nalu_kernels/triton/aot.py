@@ -3,9 +3,10 @@
     python -m nalu_kernels.triton.aot [--family sm_90 ...] [--only PATTERN] [--json report.json]
 
 A kernel passes if it has no stack frame and spills no register, multiplies on tensor cores where
-its products are meant for them, reads global memory 128 bits at a time, and fits the chip's
-memories. The exit status is 1 if one does not, or if nothing can choose a row: such a row has no
-place in the table. NALU_KERNELS_TILES names a table of yours to be checked.
+its products are meant for them, reads global memory 128 bits at a time, approximates no function
+or quotient, and fits the chip's memories. The exit status is 1 if one does not, or if nothing can
+choose a row: such a row has no place in the table. NALU_KERNELS_TILES names a table of yours to be
+checked.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class Variant(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What the compiler made of a variant. ``loads``: of global memory, by their width in bits."""
+    """What the compiler made of a variant. ``loads``: of global memory, by their width in bits.
+    ``approximations``: instructions for functions and quotients that are not those of float32."""
 
     registers: int
     stack_bytes: int
@@ -85,6 +87,7 @@ class Report(NamedTuple):
     tensor_memory_columns: int
     tensor_core_instructions: int
     loads: dict[int, int]
+    approximations: int
 
 
 class _Driver:
@@ -180,6 +183,7 @@ def _nvidia(compiled: Any, tensor_cores: str) -> Report:
         tensor_memory_columns=getattr(compiled.metadata, "tmem_size", 0) or 0,
         tensor_core_instructions=len(re.findall(rf"\b{tensor_cores}\b", sass)),
         loads=loads,
+        approximations=len(re.findall(r"\b\w+\.approx\S*\.f32\b", compiled.asm["ptx"])),
     )
 
 
@@ -198,6 +202,7 @@ def _amd(compiled: Any, tensor_cores: str) -> Report:
         tensor_memory_columns=0,
         tensor_core_instructions=len(re.findall(rf"\b{tensor_cores}", assembly)),
         loads=loads,
+        approximations=0,  # its log is built on its v_log, which is exact to an ulp
     )
 
 
@@ -228,6 +233,8 @@ def problems(variant: Variant, report: Report) -> list[str]:
     for_tensor_cores = variant.products not in ("", "ieee", "float64")
     if for_tensor_cores and not report.tensor_core_instructions:
         found.append(f"no {limits.tensor_cores}")
+    if report.approximations:
+        found.append(f"{report.approximations} inexact functions")
     if not report.loads[128]:
         found.append("no 128-bit loads")
     return found

@@ -112,7 +112,7 @@ def forward(setting: str, save: bool, *call: Any) -> Recipe:
     y = recipe.room(layer.output_shape, layer.dtype)
     saved = recipe.room((layer.saved_size,), layer.compute) if save else None
     recipe.results = (y, saved)
-    if layer.B == 0 or (layer.O == 0 and not (save and layer.gates)):
+    if layer.B == 0 or (layer.O == 0 and not (save and layer.gate_kind == "sample")):
         return recipe
     how = plan(layer, "forward", setting)
     weights = _transform(recipe, layer) if how.reads else layer.weights
@@ -162,7 +162,7 @@ def backward(
     if described_saved is not None:
         saved = Described._make(described_saved)
         size, dtype = layer.B * layer.O, layer.dtype
-        if layer.gates:
+        if layer.gate_kind != "none":
             size, dtype = layer.saved_size, layer.compute
         require(
             math.prod(saved.shape) == size and saved[2:4] == (dtype, layer.device),

@@ -20,6 +20,26 @@ _LN2_HIGH = tl.constexpr(0.693145751953125)
 _LN2_LOW = tl.constexpr(1.4286068203094172321e-6)
 
 
+# `/` of float32 is off by up to two ulps, and 0 where the divisor is beyond 2^126.
+
+
+@triton.jit
+def _exact_quotient(a, b):
+    """a / b, rounded once; it takes a call, and registers for it."""
+    return a / b if a.dtype == tl.float64 else tl.div_rn(a, b)
+
+
+@triton.jit
+def _quotient(a, b):
+    """a / b to an ulp, for a finite a and b from 2^-100 to 2^100."""
+    if a.dtype == tl.float64:
+        return a / b
+    else:
+        inverse = 1.0 / b
+        q = a * inverse
+        return tl.fma(tl.fma(-q, b, a), inverse, q)
+
+
 @triton.jit
 def _power_of_two(n, C: tl.constexpr):
     """2^n for a whole number n whose power is a normal number."""
@@ -64,13 +84,15 @@ def tanh(v):
     n, q = _reduced_expm1(size, C)
     scale = _power_of_two(n, C)
     e = scale * q + (scale - 1.0)
-    magnitude = e / (e + 2.0)
+    magnitude = _quotient(e, e + 2.0)
     return tl.where(v < 0, -magnitude, magnitude)
 
 
 @triton.jit
 def sigmoid(v):
-    return 1.0 / (1.0 + exp(-v))
+    """1 / (1 + exp(-v)), of which both sides stay in range: exp(v) / (exp(v) + 1) below 0."""
+    e = exp(-tl.abs(v))
+    return _quotient(tl.where(v < 0, e, 1.0), 1.0 + e)
 
 
 @triton.jit
@@ -85,7 +107,7 @@ def grad_log_abs(grad, x, eps):
     size = tl.abs(x)
     # x / |x| would overflow where x is infinite; a NaN is its own sign.
     sign = tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
-    return (grad / (size + eps)) * sign
+    return _exact_quotient(grad, size + eps) * sign
 
 
 @triton.jit
