@@ -18,26 +18,32 @@ _LOG2E = tl.constexpr(1 / math.log(2))
 # log 2 in two parts, the first so short that its product with any exponent is exact.
 _LN2_HIGH = tl.constexpr(0.693145751953125)
 _LN2_LOW = tl.constexpr(1.4286068203094172321e-6)
-
-
-# `/` of float32 is off by up to two ulps, and 0 where the divisor is beyond 2^126.
-
-
-@triton.jit
-def _exact_quotient(a, b):
-    """a / b, rounded once; it takes a call, and registers for it."""
-    return a / b if a.dtype == tl.float64 else tl.div_rn(a, b)
+_LARGE, _SMALL = tl.constexpr(2.0**100), tl.constexpr(2.0**-100)
+_SCALE_DOWN, _SCALE_UP = tl.constexpr(2.0**-64), tl.constexpr(2.0**64)
 
 
 @triton.jit
 def _quotient(a, b):
-    """a / b to an ulp, for a finite a and b from 2^-100 to 2^100."""
+    """a / b to an ulp, for b from 2^-100 to 2^100. (`/` of float32 is off by up to two ulps and 0
+    where b is beyond 2^126; tl.div_rn is neither, but takes a call and makes kernels spill.)"""
     if a.dtype == tl.float64:
         return a / b
     else:
         inverse = 1.0 / b
         q = a * inverse
-        return tl.fma(tl.fma(-q, b, a), inverse, q)
+        rest = tl.fma(-q, b, a)
+        return tl.where(tl.abs(rest) < float("inf"), tl.fma(rest, inverse, q), q)
+
+
+@triton.jit
+def _quotient_of_any(a, b):
+    """a / b to an ulp for any b > 0."""
+    if a.dtype == tl.float64:
+        return a / b
+    else:
+        # Where a becomes 0 or infinite by this, so does the quotient.
+        scale = tl.where(b > _LARGE, _SCALE_DOWN, tl.where(b < _SMALL, _SCALE_UP, 1.0))
+        return _quotient(a * scale, b * scale)
 
 
 @triton.jit
@@ -107,7 +113,7 @@ def grad_log_abs(grad, x, eps):
     size = tl.abs(x)
     # x / |x| would overflow where x is infinite; a NaN is its own sign.
     sign = tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
-    return _exact_quotient(grad, size + eps) * sign
+    return _quotient_of_any(grad, size + eps) * sign
 
 
 @triton.jit
