@@ -96,7 +96,9 @@ def _rows() -> list[Row]:
     for kernel in KERNELS:
         cases = ("small", *any_case[kernel])
         why = "doubles and their exp take two registers each: a larger tile spills"
-        add(nvidia, kernel, cases, ("float64",), Tile(16, 16, 16, 4, 2), why)
+        add(("sm_80", "sm_100"), kernel, cases, ("float64",), Tile(16, 16, 16, 4, 2), why)
+        why = "as above; with two stages the compiler spills"
+        add(("sm_90",), kernel, cases, ("float64",), Tile(16, 16, 16, 4, 3), why)
         why = "as above; two warps for 128-bit loads"
         add(("gfx942",), kernel, cases, ("float64",), Tile(16, 16, 16, 2, 2), why)
 
@@ -124,14 +126,13 @@ def _rows() -> list[Row]:
 
     kernel = "grad_weights"
     why = "three sums, and W_hat's gradient at the end: 64x32; twice the depth spills"
-    add(("sm_80",), kernel, summed, ("bf16x6",), Tile(64, 32, 16, 4, 2), why)
-    add(("sm_80",), kernel, summed, ("bf16x3", "bf16"), Tile(64, 32, 32, 4, 2), "as for forward")
+    add(("sm_80",), kernel, summed, ("bf16x6", "bf16x3"), Tile(64, 32, 16, 4, 2), why)
+    why = "fewer pieces leave registers for twice the depth"
+    add(("sm_80",), kernel, summed, ("bf16",), Tile(64, 32, 32, 4, 2), why)
     why = "two sums: as for forward; twice the depth spills"
     add(("sm_90",), kernel, ("tied",), ("bf16x6", "bf16x3", "bf16"), Tile(64, 64, 16, 4, 3), why)
     why = "a third sum: half the columns"
-    add(("sm_90",), kernel, ("untied",), ("bf16x6", "bf16x3"), Tile(64, 32, 16, 4, 3), why)
-    why = "as above, with registers for twice the depth"
-    add(("sm_90",), kernel, ("untied",), ("bf16",), Tile(64, 32, 32, 4, 3), why)
+    add(("sm_90",), kernel, ("untied",), ("bf16x6", "bf16x3", "bf16"), Tile(64, 32, 16, 4, 3), why)
     add(("sm_100",), kernel, summed, ("bf16x6",), Tile(64, 32, 16, 8, 2), "as for forward")
     why = "as for forward; twice the depth spills with float16 tensors"
     add(("sm_100",), kernel, summed, ("bf16x3",), Tile(64, 32, 16, 4, 2), why)
