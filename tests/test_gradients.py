@@ -25,6 +25,8 @@ OWN_PRODUCTS, BLAS = (5, 3, 2), (3, 257, 256)
 def test_every_combination_of_wanted_gradients(
     kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
 ) -> None:
+    if backend.interpreted and shape == BLAS:
+        pytest.skip("minutes; tests/test_triton_rows.py has larger layers")
     layer = draw(rng, kind, shape, device=backend.device)
     judge = Judge(layer)
     for count in range(len(layer.tensors) + 1):
@@ -60,8 +62,9 @@ def test_gradcheck(kind: Kind, backend: Backend, rng: Generator) -> None:
     def function(*tensors: Tensor) -> Tensor:
         return layer.call(nalu_kernels, **dict(zip(layer.tensors, tensors, strict=True)))
 
-    assert torch.autograd.gradcheck(function, leaves)
-    assert torch.autograd.gradgradcheck(function, leaves)
+    fast = backend.interpreted  # in one random direction
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=fast)
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=fast)
 
 
 @by_kind

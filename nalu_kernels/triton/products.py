@@ -21,10 +21,14 @@ _LARGEST_BF16 = tl.constexpr(3.3895313892515355e38)
 
 @triton.jit
 def _dot(a, b, acc):
-    if INTERPRETED and a.dtype != tl.float64:  # it multiplies in NumPy, which has no bfloat16
-        a = widened(a, tl.float32)
-        b = widened(b, tl.float32)
-    return tl.dot(a, b, acc, input_precision="ieee", out_dtype=acc.dtype)
+    if INTERPRETED:  # by NumPy, which has no bfloat16, and sums float32 in an order of its own
+        part = tl.dot(widened(a, tl.float64), widened(b, tl.float64), out_dtype=tl.float64)
+        return acc + part.to(acc.dtype)
+    else:
+        # "Imprecise" (which only float8 is) keeps Triton from making one long sum of acc + dot.
+        return tl.dot(
+            a, b, acc, input_precision="ieee", max_num_imprecise_acc=1, out_dtype=acc.dtype
+        )
 
 
 @triton.jit
@@ -46,7 +50,8 @@ def product(a, b, acc, HOW: tl.constexpr):
     product alone decides.
     """
     if HOW == "ieee":
-        return _dot(a, b, acc)
+        # A sum of short sums: in a long one the roundings of like terms all go one way.
+        return acc + _dot(a, b, tl.zeros(acc.shape, acc.dtype))
     elif HOW == "bf16":
         return _dot(rounded(a, tl.bfloat16), rounded(b, tl.bfloat16), acc)
     elif HOW == "fp16":
