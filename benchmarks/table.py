@@ -214,8 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     document = chosen.readme.read_text()
     document = replace_section(document, "speed table", speed_section(speed))
     document = replace_section(document, "accuracy table", accuracy.section(errors))
-    if "<!-- gpu table -->" in document:
-        document = replace_section(document, "gpu table", gpu.section(on_gpu))
+    document = replace_section(document, "gpu table", gpu.section(on_gpu))
     chosen.readme.write_text(document)
 
 

@@ -32,9 +32,10 @@ def nac(
         eps: keeps log(0) finite; positive and finite. Used only with ``log_space``.
 
     Returns:
-        y, of shape (..., out_features) and the dtype of ``input``. The compiled kernels compute
-        bfloat16 and float16 in float32 and round results once; the reference computes in the
-        given dtype.
+        y, of shape (..., out_features) and the dtype of ``input``. The kernels compute bfloat16
+        and float16 in float32 and round results once, except that large layers on a GPU take the
+        linear products in the dtype itself (docs/triton.md, "Precision"); the reference computes
+        in the given dtype.
 
     Raises:
         TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.
@@ -90,9 +91,10 @@ def nalu(
         eps: keeps log(0) finite; positive and finite.
 
     Returns:
-        y, of shape (..., out_features) and the dtype of ``input``. The compiled kernels compute
-        bfloat16 and float16 in float32 and round results once; the reference computes in the
-        given dtype.
+        y, of shape (..., out_features) and the dtype of ``input``. The kernels compute bfloat16
+        and float16 in float32 and round results once, except that large layers on a GPU take the
+        linear products in the dtype itself (docs/triton.md, "Precision"); the reference computes
+        in the given dtype.
 
     Raises:
         TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.

@@ -33,7 +33,7 @@ def record(*arguments: Any) -> None:
 def calls(operators: Operators, kind_name: str) -> list[list[Any]]:
     """What the first, the second and the third of the same calls launched."""
     kind = next(kind for kind in KINDS if kind.name == kind_name)
-    layer = draw(torch.Generator().manual_seed(0), kind, (600, 5, 3))
+    layer = draw(torch.Generator().manual_seed(0), kind, (1200, 5, 3))
     found = []
     for _ in range(3):
         launched.clear()

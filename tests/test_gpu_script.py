@@ -122,8 +122,12 @@ def test_a_readme_takes_no_dry_run(dry: dict[str, Any], tmp_path: Path) -> None:
         for name in ("speed", "accuracy", "gpu")
     ]
     readme.write_text("\n".join(marked))
-    table.main(["--readme", str(readme), "--gpu", str(tmp_path / "none.json")])
+    arguments = ["--readme", str(readme), "--gpu", str(tmp_path / "none.json")]
+    table.main(arguments)
     assert gpu_table.NOT_YET in readme.read_text()
+    readme.write_text("\n".join(marked[:2]))
+    with pytest.raises(ValueError, match="gpu table"):
+        table.main(arguments)
 
 
 def test_what_was_measured_on_a_gpu_is_no_dry_run() -> None:
@@ -164,8 +168,12 @@ def test_the_most_telling_units_come_first() -> None:
     first = [unit.case for unit in order[: len(shapes)]]
     assert [case.shape for case in first] == shapes and all(case.wanted for case in first)
     assert len({unit.id for unit in order}) == len(order) == 2 * 2 * 4 * len(shapes)
-    autotuned = [unit.autotune for unit in order]
-    assert autotuned == sorted(autotuned)
+    # Then the autotuned compiler, which a figure is wanted against as well.
+    judged = order[: 2 * len(shapes)]
+    assert [unit.case for unit in judged] == 2 * first
+    for part in (judged, order[len(judged) :]):
+        autotuned = [unit.autotune for unit in part]
+        assert autotuned == sorted(autotuned)
 
 
 def test_the_small_set_has_every_kind_and_precision() -> None:
@@ -308,6 +316,11 @@ def test_parity_names_what_failed_and_what_was_running(tmp_path: Path) -> None:
     )
     assert found["failing"] == {"a": "wrong", "b": "ended by signal 11: Segmentation fault"}
     assert (found["passed"], found["failed"], found["not_run"]) == (0, 1, 2)
+    assert not found["cut"]
+
+    late = parity.summarise({"0/1": Ended(None, "")}, {"0/1": crashed})
+    assert late["failing"] == {"a": "wrong"} and late["cut"] == ["b"]
+    assert late["not_run"] == 2
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ LARGE = ["transform", "forward", "grad_weights", "finish", "grad_input"]
 
 
 @pytest.mark.parametrize(
-    "shape, kernels", [((600, 300, 200), LARGE), ((60, 3, 2), ["forward", "backward"])], ids=str
+    "shape, kernels", [((1200, 300, 200), LARGE), ((60, 3, 2), ["forward", "backward"])], ids=str
 )
 def test_a_profiler_is_told_what_is_counted_here(
     shape: tuple[int, int, int], kernels: list[str]

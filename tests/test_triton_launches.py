@@ -12,7 +12,8 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from conftest import Backend
 from layers import KINDS, Kind, draw
-from nalu_kernels.triton import tiles, trace
+from nalu_kernels.triton import launch, tiles, trace
+from nalu_kernels.triton.arguments import describe
 from nalu_kernels.triton.device import Chip
 from parity import check
 
@@ -73,6 +74,58 @@ def test_frozen_tensors_cost_nothing(family: str) -> None:
         assert "grad_weights" not in names(trace.backward(layer, chip, needed=1))
         assert set(names(trace.backward(layer, chip, needed=-2))) <= {"grad_weights", "finish"}
         assert not trace.backward(layer, chip, needed=0)
+
+
+def tiles_of(family: str, x: Tensor, dy: Tensor, O: int) -> dict[str, tiles.Tile]:  # noqa: E741
+    """The tile of each kernel in the forward and backward of a NALU."""
+    chip, I = Chip(family, 132), x.shape[1]  # noqa: E741
+    weights = [torch.empty(O, I, dtype=x.dtype) for _ in range(3)]
+    call = chip, 1e-7, True, True, tuple(map(describe, [x, *weights, None, None, None]))
+    saved = torch.empty(x.shape[0] * 3 * O)
+    recipes = (
+        launch.forward("highest", True, *call),
+        launch.backward("highest", -1, describe(dy), describe(saved), *call),
+    )
+    return {
+        step.kernel.__name__.removesuffix("_kernel"): step.options["TILE"]
+        for recipe in recipes
+        for step in recipe.steps
+        if "TILE" in step.options
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@by_family
+def test_rows_that_wide_loads_cannot_read_take_tiles_of_their_own(
+    family: str, dtype: torch.dtype
+) -> None:
+    B, I, O = 1024, 512, 512  # noqa: E741
+
+    def whole(rows: int, cols: int) -> Tensor:
+        return torch.empty(rows, cols, dtype=dtype)
+
+    x, dy = whole(B, I), whole(B, O)
+    aligned = tiles_of(family, x, dy, O)
+    assert tiles_of(family, whole(I, B).T, dy, O) == aligned
+    assert tiles_of(family, x, whole(1, 1).expand(B, O), O) == aligned
+    assert tiles_of(family, whole(B, I + 16)[:, 16:], dy, O) == aligned
+
+    def shifted(rows: int, cols: int) -> Tensor:
+        return torch.empty(rows * cols + 1, dtype=dtype)[1:].view(rows, cols)
+
+    products = {"bf16"} if dtype == torch.bfloat16 else {"ieee", "bf16x6"}
+    odd = {
+        row.kernel: row.tile
+        for row in tiles.TABLE
+        if (row.family, row.case) == (family, "odd") and products & set(row.products)
+    }
+    assert set(odd) == set(aligned) and odd != aligned
+    for misaligned in (whole(B, I + 1)[:, :I], shifted(B, I)):
+        assert tiles_of(family, misaligned, dy, O) == odd
+    assert tiles_of(family, whole(B, I + 2)[:, :-1].contiguous(), dy, O) == odd  # 513 inputs
+    assert tiles_of(family, x, whole(B, O + 1), O + 1) == odd
+    only_backward = tiles_of(family, x, shifted(B, O), O)
+    assert only_backward == {**odd, "forward": aligned["forward"]}
 
 
 @pytest.fixture

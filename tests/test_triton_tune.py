@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +83,36 @@ def test_what_is_no_table_is_named(text: str, tmp_path: Path) -> None:
         tiles.read(path)
     with pytest.raises(RuntimeError, match=r"absent\.json is no table"):
         tiles.read(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"family": "sm_70"}, "no row for family 'sm_70'"),
+        ({"kernel": "forwards"}, "kernel 'forwards'"),
+        ({"case": "tied"}, "case 'tied'"),
+        ({"products": ("bf16x9",)}, "products 'bf16x9'"),
+        (
+            {"tile": Tile(48, 32, 16, 4, 2)},
+            "tile.rows must be a power of two of at least 16, got 48",
+        ),
+        ({"tile": Tile(64, 8, 16, 4, 2)}, "tile.cols must be .* got 8"),
+        ({"tile": Tile(64, 32, "16", 4, 2)}, "tile.depth must be .* got '16'"),
+        (
+            {"tile": Tile(64, 32, 16, 3, 2)},
+            "tile.warps must be a power of two of at least 1, got 3",
+        ),
+        ({"tile": Tile(64, 32, 16, 4, 0)}, "tile.stages must be an integer of at least 1, got 0"),
+    ],
+)
+def test_a_row_that_no_kernel_could_take_is_named(
+    changed: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    row = next(row for row in tiles.TABLE if row[:3] == ("sm_90", "forward", "read"))
+    path = tmp_path / "tiles.json"
+    tiles.write(path, [row, row._replace(**changed)])
+    with pytest.raises(RuntimeError, match=f"tiles.json is no table of tiles: .*{words}"):
+        tiles.read(path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would measure for minutes")

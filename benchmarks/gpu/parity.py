@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .children import TAIL, Ended, processes, python, run_all
-from .results import Clock, Results
+from .results import OUT_OF_TIME, Clock, Results
 
 STEP = "parity"
-SHARE_OF_TIME = 0.25
+SHARE_OF_TIME = 1 / 3
 # A dry run collects everything, and runs a few tests that need no GPU.
 DRY_TESTS = ("tests/test_parity_rule.py", "-k", "one_wrong_element or cliffs")
 
@@ -46,17 +46,20 @@ def read(record: Path) -> tuple[dict[str, dict[str, str]], str | None, int]:
 
 
 def summarise(ended: dict[str, Ended], records: dict[str, Path]) -> dict[str, Any]:
-    """Counts, and the reasons of whatever did not pass."""
+    """Counts, and the reasons of whatever did not pass. Tests that the time did not suffice for
+    are not run; they did not fail."""
     outcomes: dict[str, dict[str, str]] = {}
     failing: dict[str, str] = {}
+    cut: list[str] = []
     collected = 0
     for share, end in ended.items():
         found, running, count = read(records[share])
         outcomes |= found
         collected += count
-        if end.status not in (0, 1, 5):  # passed, failed, none collected
-            last_words = "" if end.status is None else f": {end.output[-TAIL:].strip()}"
-            failing[running or f"share {share}"] = f"{end}{last_words}"
+        if end.status is None:
+            cut.append(running or f"share {share}")
+        elif end.status not in (0, 1, 5):  # passed, failed, none collected
+            failing[running or f"share {share}"] = f"{end}: {end.output[-TAIL:].strip()}"
     by_outcome: dict[str, list[str]] = {"passed": [], "failed": [], "skipped": []}
     for test, outcome in outcomes.items():
         by_outcome[outcome["outcome"]].append(test)
@@ -67,6 +70,7 @@ def summarise(ended: dict[str, Ended], records: dict[str, Path]) -> dict[str, An
         **{name: len(tests) for name, tests in by_outcome.items()},
         "not_run": max(0, collected - len(outcomes)),
         "failing": failing,
+        "cut": cut,
         "why_skipped": skipped,
     }
 
@@ -81,6 +85,8 @@ def run(results: Results, clock: Clock, environment: dict[str, str], dry_run: bo
         found = summarise(ended, records)
     for test, why in found["failing"].items():
         results.fail(test, why)
+    for test in found["cut"]:
+        results.skip(test, OUT_OF_TIME)
     if not found["passed"] and not found["failing"]:
         results.fail(STEP, "no test passed")
     print(

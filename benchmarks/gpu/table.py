@@ -13,7 +13,7 @@ from .providers import PRODUCTS, RIVALS
 
 Results = dict[str, Any]
 Row = dict[str, Any]
-NOT_YET = "No figure of a GPU has been measured yet: none was available."
+NOT_YET = "**On a GPU nothing has been measured yet**: none was available."
 
 
 def _microseconds(row: Row, name: str, clock: str) -> str:

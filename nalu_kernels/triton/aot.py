@@ -3,10 +3,11 @@
     python -m nalu_kernels.triton.aot [--family sm_90 ...] [--only PATTERN] [--json report.json]
 
 A kernel passes if it has no stack frame and spills no register, multiplies on tensor cores where
-its products are meant for them, reads global memory 128 bits at a time, approximates no function
-or quotient, and fits the chip's memories. The exit status is 1 if one does not, or if nothing can
-choose a row: such a row has no place in the table. NALU_KERNELS_TILES names a table of yours to be
-checked.
+its products are meant for them, reads global memory 128 bits at a time (less where rows are not
+aligned to that, or threads have not so much of a tile to read), approximates no function or
+quotient, and fits the chip's memories. The exit status is 1 if one does not, or if nothing can
+choose a row: such a row has no place in the table. NALU_KERNELS_TILES names a table of
+yours to be checked.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -54,14 +56,23 @@ LIMITS = {
 }
 TENSOR_MEMORY_COLUMNS = 512  # of sm_100
 
-# (B, I, O) that lead to each case of the table, all with aligned rows.
-_SHAPES = {"small": (128, 96, 96), "inside": (128, 512, 512), "read": (4096, 512, 512)}
+# (B, I, O) that lead to each case of the table. The first small ones can be read by loads of 128
+# bits; the others, that this field trains, begin their rows at every alignment.
+_SHAPES = {
+    "small": ((128, 96, 96), (64, 2, 1), (128, 100, 2), (128, 100, 100), (128, 99, 101)),
+    "inside": ((128, 512, 512),),
+    "read": ((4096, 512, 512),),
+    "odd": ((128, 511, 513),),
+}
 _SETTINGS = {torch.float32: ("highest", "high", "medium")}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# Instructions at least, one of them a product of tiles, for each of a kernel's products.
+_PIECES = {"bf16x6": 6, "bf16x3": 3, "bf16": 1, "fp16": 1}
 
 
 class Variant(NamedTuple):
-    """One kernel as compiled for one row of the table, dtype and product of the log-space path."""
+    """One kernel as compiled for one row of the table, dtype, product of the log-space path and
+    alignment of rows. ``load_bits``: of ``widest_load``."""
 
     family: str
     kernel: str
@@ -70,10 +81,35 @@ class Variant(NamedTuple):
     log_products: str
     dtype: str
     tile: Tile | None
+    shape: str
+    load_bits: int
 
     def __str__(self) -> str:
-        words = (*self[:6], "x".join(map(str, self.tile)) if self.tile else "")
+        words = (*self[:6], "x".join(map(str, self.tile)) if self.tile else "", self.shape)
         return " ".join(word for word in words if word)
+
+    @property
+    def on_tensor_cores(self) -> int:
+        """Instructions of tensor cores that its products take at least."""
+        if self.products == "ieee" and self.family == "gfx942" and self.case != "small":
+            return 3
+        # The linear path's or a factor of it, the gate's, and the log-space path's.
+        linear, log = _PIECES.get(self.products, 0), _PIECES.get(self.log_products, 0)
+        return 2 * linear + log
+
+
+def widest_load(family: str, options: dict[str, Any], dtype: torch.dtype) -> int:
+    """The bits that one load of a kernel can read: as many as its rows are aligned to, and as its
+    largest tile has for each thread."""
+    threads = options["num_warps"] * LIMITS[family].target.warp_size
+    most = max(
+        one * other
+        for name in ("TILE", "WEIGHTS_TILE")
+        if name in options
+        for one, other in itertools.combinations(options[name][:3], 2)
+    )
+    numbers = min(options["FORM"].I_multiple, max(1, most // threads))
+    return min(128, numbers * dtype.itemsize * 8)
 
 
 class Report(NamedTuple):
@@ -113,46 +149,51 @@ def launches(family: str) -> dict[Variant, trace.Launch]:
     chip = Chip(family, LIMITS[family].processors)
     for dtype in _DTYPES:
         for setting in _SETTINGS.get(dtype, ("",)):
-            for shape, (B, I, O) in _SHAPES.items():  # noqa: E741
-                for untied in (False, True):
-                    sample = trace.Sample(B, I, O, dtype, gates=O, bias=True, untied=untied)
-                    made = trace.forward(sample, chip, save=True, setting=setting)
-                    # All gradients, the input's alone and the parameters' alone.
-                    for needed in (-1, 1, -2):
-                        made += trace.backward(sample, chip, needed=needed, setting=setting)
-                    for one in made:
-                        _add(found, family, shape, dtype, untied, one)
+            for case, shapes in _SHAPES.items():
+                for shape in shapes if dtype in _DTYPES[:2] else shapes[:1]:
+                    for untied in (False, True):
+                        sample = trace.Sample(
+                            *shape, dtype, gates=shape[2], bias=True, untied=untied
+                        )
+                        made = trace.forward(sample, chip, save=True, setting=setting)
+                        # All gradients, the input's alone and the parameters' alone.
+                        for needed in (-1, 1, -2) if shape is shapes[0] else (-1,):
+                            made += trace.backward(sample, chip, needed=needed, setting=setting)
+                        for one in made:
+                            _add(found, family, case, sample, one)
     return found
 
 
 def _add(
     found: dict[Variant, trace.Launch],
     family: str,
-    shape: str,
-    dtype: torch.dtype,
-    untied: bool,
+    case: str,
+    sample: trace.Sample,
     one: trace.Launch,
 ) -> None:
     kernel = one.kernel.__name__.removesuffix("_kernel")
-    if kernel in ("forward", "grad_input", "backward") and not untied:
+    if kernel in ("forward", "grad_input", "backward") and not sample.untied:
         return  # the untied one is this and more
-    if kernel == "grad_weights" and shape == "read":
+    if kernel == "grad_weights" and case == "read":
         return  # sums alone, where the others also pass them on to W_hat and M_hat
     form = one.options.get("FORM")
     products, log_products = (form.linear_product, form.log_product) if form else ("", "")
-    case = ""
+    load_bits, shape = 128, ""
     if form:
-        case = shape
-        if shape != "small":
-            weights = dict(zip(one.kernel.arg_names, one.args, strict=False))["weights"]
-            case = "inside" if weights.M_hat is not None else "read"
-            if kernel == "grad_weights":
-                case = "untied" if untied else "tied"
-    if dtype == torch.float64 and case:
+        load_bits = widest_load(family, one.options, sample.dtype)
+        shape = f"{sample.B}x{sample.I}->{sample.O}"
+        if kernel == "grad_weights" and case == "inside":
+            case = "untied" if sample.untied else "tied"
+    elif case in ("small", "odd"):
+        return  # elementwise kernels see no rows
+    else:
+        case = ""
+    if sample.dtype == torch.float64 and case:
         products = "float64"
-    name = str(dtype).removeprefix("torch.")
+    name = str(sample.dtype).removeprefix("torch.")
     tile = one.options.get("TILE")
-    found[Variant(family, kernel, case, products, log_products, name, tile)] = one
+    variant = Variant(family, kernel, case, products, log_products, name, tile, shape, load_bits)
+    found[variant] = one
 
 
 def compile_for(family: str, one: trace.Launch) -> Any:
@@ -230,13 +271,15 @@ def problems(variant: Variant, report: Report) -> list[str]:
         found.append(f"{report.shared_bytes} bytes of shared memory of {limits.shared_bytes}")
     if report.tensor_memory_columns > TENSOR_MEMORY_COLUMNS:
         found.append(f"{report.tensor_memory_columns} columns of tensor memory")
-    for_tensor_cores = variant.products not in ("", "ieee", "float64")
-    if for_tensor_cores and not report.tensor_core_instructions:
-        found.append(f"no {limits.tensor_cores}")
+    if report.tensor_core_instructions < variant.on_tensor_cores:
+        found.append(
+            f"{report.tensor_core_instructions} {limits.tensor_cores}, "
+            f"and {variant.on_tensor_cores} products"
+        )
     if report.approximations:
         found.append(f"{report.approximations} inexact functions")
-    if not report.loads[128]:
-        found.append("no 128-bit loads")
+    if not any(report.loads[bits] for bits in report.loads if bits >= variant.load_bits):
+        found.append(f"no {variant.load_bits}-bit loads")
     return found
 
 

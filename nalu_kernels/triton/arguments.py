@@ -48,17 +48,18 @@ class Given(NamedTuple):
 
     strides: tuple[int, ...]
     prepare: Prepare | None
+    aligned: bool = True
 
 
 def rows(one: Described) -> Given:
     """(..., features) as (B, features): a view unless no single stride walks the rows."""
     if len(one.shape) == 2 and not one.negated:
-        return Given(one.strides, None)
+        return Given(one.strides, None, one.aligned)
     shape = (math.prod(one.shape[:-1]), one.shape[-1])
     if one.negated:
         return Given((shape[1], 1), lambda tensor: contiguous(tensor).reshape(shape))
     strides = torch.empty_strided(one.shape, one.strides, device="meta").reshape(shape).stride()
-    return Given(strides, lambda tensor: tensor.reshape(shape))
+    return Given(strides, lambda tensor: tensor.reshape(shape), one.aligned)
 
 
 def dense(one: Described) -> Given:
@@ -120,6 +121,7 @@ class Layer:
         self.dtype, self.device = x.dtype, x.device
         self.compute = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.chip = chip
+        self.aligned = all(one is None or one.aligned for one in (x, *weights))
         self.x, as_rows = Slot(0), rows(x)
         self.x_strides = as_rows.strides
         self.weights = Weights(

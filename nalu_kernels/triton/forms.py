@@ -10,7 +10,9 @@ class Form(NamedTuple):
 
     ``linear`` and ``log_space`` are the paths that it has, ``gates`` is "none", "output" (a gate
     per output) or "sample" (one per sample). ``linear_product`` (also the gate's) and
-    ``log_product`` are names of ``products.product``.
+    ``log_product`` are names of ``products.product``. ``I_multiple`` and ``O_multiple`` divide I
+    and O, the others the strides of x and dy: rows that begin at multiples of 4 or more are read by
+    wide loads.
     """
 
     linear: bool
@@ -18,6 +20,12 @@ class Form(NamedTuple):
     gates: str
     linear_product: str
     log_product: str
+    I_multiple: int
+    O_multiple: int
+    x_row_multiple: int
+    x_col_multiple: int
+    dy_row_multiple: int
+    dy_col_multiple: int
 
 
 class Tile(NamedTuple):

@@ -7,7 +7,7 @@ import triton.language as tl
 
 from . import maths, metadata
 from .conversions import rounded, widened
-from .loads import indices, load, tile_of, weight_tile
+from .loads import indices, load, multiple, tile_of, tiles, weight_tile
 from .products import product
 
 
@@ -24,9 +24,17 @@ def forward_kernel(
     DEPTH: tl.constexpr = TILE.depth
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
     LOG_PRODUCT: tl.constexpr = FORM.log_product
+    I_MULTIPLE: tl.constexpr = FORM.I_multiple
+    O_MULTIPLE: tl.constexpr = FORM.O_multiple
+    X_ROW_MULTIPLE: tl.constexpr = FORM.x_row_multiple
+    X_COL_MULTIPLE: tl.constexpr = FORM.x_col_multiple
     C: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    B, I, O = sizes  # noqa: E741
-    row, col = tile_of(tl.program_id(0), tl.cdiv(B, ROWS), tl.maximum(tl.cdiv(O, COLS), 1))
+    B = sizes[0]
+    I = multiple(sizes[1], I_MULTIPLE)  # noqa: E741
+    O = multiple(sizes[2], O_MULTIPLE)  # noqa: E741
+    x_row = multiple(x_strides[0], X_ROW_MULTIPLE)
+    x_col = multiple(x_strides[1], X_COL_MULTIPLE)
+    row, col = tile_of(tl.program_id(0), tiles(B, ROWS), tiles(O, COLS))
     rows = indices(row, ROWS)
     cols = indices(col, COLS)
     shift = tl.full([1, 1], eps, C)
@@ -38,7 +46,7 @@ def forward_kernel(
     for start in range(0, I, DEPTH):
         k = start + tl.arange(0, DEPTH)
         x_mask = (rows[:, None] < B) & (k[None, :] < I)
-        x_at = rows[:, None] * x_strides[0] + k[None, :].to(tl.int64) * x_strides[1]
+        x_at = rows[:, None] * x_row + k[None, :].to(tl.int64) * x_col
         x_tile = load(x + x_at, x_mask, C)  # [ROWS, DEPTH]
         at = cols[None, :] * I + k[:, None]
         mask = (k[:, None] < I) & (cols[None, :] < O)

@@ -7,7 +7,7 @@ import triton.language as tl
 
 from . import maths, metadata
 from .conversions import rounded
-from .loads import gradients_tile, indices, load, tile_of, weight_tile
+from .loads import gradients_tile, indices, load, multiple, tile_of, tiles, weight_tile
 from .products import product
 
 
@@ -35,9 +35,21 @@ def grad_input_tile(
     DEPTH: tl.constexpr = TILE.depth
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
     LOG_PRODUCT: tl.constexpr = FORM.log_product
+    I_MULTIPLE: tl.constexpr = FORM.I_multiple
+    O_MULTIPLE: tl.constexpr = FORM.O_multiple
+    X_ROW_MULTIPLE: tl.constexpr = FORM.x_row_multiple
+    X_COL_MULTIPLE: tl.constexpr = FORM.x_col_multiple
+    DY_ROW_MULTIPLE: tl.constexpr = FORM.dy_row_multiple
+    DY_COL_MULTIPLE: tl.constexpr = FORM.dy_col_multiple
     C: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    B, I, O = sizes  # noqa: E741
-    row, col = tile_of(program, tl.cdiv(B, ROWS), tl.cdiv(I, COLS))
+    B = sizes[0]
+    I = multiple(sizes[1], I_MULTIPLE)  # noqa: E741
+    O = multiple(sizes[2], O_MULTIPLE)  # noqa: E741
+    x_row = multiple(x_strides[0], X_ROW_MULTIPLE)
+    x_col = multiple(x_strides[1], X_COL_MULTIPLE)
+    dy_row = multiple(dy_strides[0], DY_ROW_MULTIPLE)
+    dy_col = multiple(dy_strides[1], DY_COL_MULTIPLE)
+    row, col = tile_of(program, tiles(B, ROWS), tiles(I, COLS))
     rows = indices(row, ROWS)
     cols = indices(col, COLS)
     plane = tl.full([1, 1], B, tl.int64) * O
@@ -49,7 +61,7 @@ def grad_input_tile(
     for start in range(0, O, DEPTH):
         k = start + tl.arange(0, DEPTH)
         mask = (rows[:, None] < B) & (k[None, :] < O)  # [ROWS, DEPTH]
-        dy_at = rows[:, None] * dy_strides[0] + k[None, :].to(tl.int64) * dy_strides[1]
+        dy_at = rows[:, None] * dy_row + k[None, :].to(tl.int64) * dy_col
         at = rows[:, None] * O + k[None, :]
         if FORM.gates == "sample":
             da, dl, dg, g = gradients_tile(
@@ -78,7 +90,7 @@ def grad_input_tile(
     result = linear
     mask = (rows[:, None] < B) & (cols[None, :] < I)
     if FORM.log_space:
-        x_at = rows[:, None] * x_strides[0] + cols[None, :] * x_strides[1]
+        x_at = rows[:, None] * x_row + cols[None, :] * x_col
         x_tile = load(x + x_at, mask, C)
         result += maths.grad_log_abs(log, x_tile, tl.full([1, 1], eps, C))
     tl.store(

@@ -7,7 +7,7 @@ import triton.language as tl
 
 from . import maths, metadata
 from .conversions import rounded
-from .loads import gradients_tile, indices, load, tile_of
+from .loads import gradients_tile, indices, load, multiple, tile_of, tiles
 from .products import product
 
 
@@ -55,10 +55,22 @@ def grad_weights_tile(
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
     LOG_PRODUCT: tl.constexpr = FORM.log_product
     UNTIED: tl.constexpr = weights.W_hat_mul is not None
+    I_MULTIPLE: tl.constexpr = FORM.I_multiple
+    O_MULTIPLE: tl.constexpr = FORM.O_multiple
+    X_ROW_MULTIPLE: tl.constexpr = FORM.x_row_multiple
+    X_COL_MULTIPLE: tl.constexpr = FORM.x_col_multiple
+    DY_ROW_MULTIPLE: tl.constexpr = FORM.dy_row_multiple
+    DY_COL_MULTIPLE: tl.constexpr = FORM.dy_col_multiple
     C: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    B, I, O = sizes  # noqa: E741
-    row_tiles = tl.maximum(tl.cdiv(O, ROWS), 1)
-    row, col = tile_of(program, row_tiles, tl.maximum(tl.cdiv(I, COLS), 1))
+    B = sizes[0]
+    I = multiple(sizes[1], I_MULTIPLE)  # noqa: E741
+    O = multiple(sizes[2], O_MULTIPLE)  # noqa: E741
+    x_row = multiple(x_strides[0], X_ROW_MULTIPLE)
+    x_col = multiple(x_strides[1], X_COL_MULTIPLE)
+    dy_row = multiple(dy_strides[0], DY_ROW_MULTIPLE)
+    dy_col = multiple(dy_strides[1], DY_COL_MULTIPLE)
+    row_tiles = tiles(O, ROWS)
+    row, col = tile_of(program, row_tiles, tiles(I, COLS))
     rows = indices(row, ROWS)  # of the outputs
     cols = indices(col, COLS)  # of the inputs
     shift = tl.full([1, 1], eps, C)
@@ -82,7 +94,7 @@ def grad_weights_tile(
         mask = (rows[:, None] < O) & (
             b[None, :] < last
         )  # [ROWS, DEPTH]: y and its like, transposed
-        dy_at = rows[:, None] * dy_strides[1] + b[None, :] * dy_strides[0]
+        dy_at = rows[:, None] * dy_col + b[None, :] * dy_row
         at = b[None, :] * O + rows[:, None]
         if FORM.gates == "sample":
             da, dl, dg, g = gradients_tile(
@@ -90,7 +102,7 @@ def grad_weights_tile(
             )
         else:
             da, dl, dg, g = gradients_tile(dy, dy_at, saved, at, at, plane, mask, mask, FORM)
-        x_at = b[:, None] * x_strides[0] + cols[None, :] * x_strides[1]
+        x_at = b[:, None] * x_row + cols[None, :] * x_col
         x_mask = (b[:, None] < last) & (cols[None, :] < I)
         x_tile = load(x + x_at, x_mask, C)  # [DEPTH, COLS]
         if FORM.linear and WANTS_W:

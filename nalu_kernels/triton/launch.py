@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from . import tiles
-from .arguments import Described, Layer, require, rows
+from .arguments import Described, Given, Layer, require, rows
 from .backward import backward_kernel
 from .forms import Form, Gradients, Partials, Tile, Weights
 from .forward import forward_kernel
@@ -52,7 +52,12 @@ def _blocks(size: int, block: int) -> int:
     return -(-size // block)
 
 
-def plan(layer: Layer, kernel: str, setting: str) -> Plan:
+def _multiple(size: int) -> int:
+    """The largest power of two, up to 16, that divides ``size``."""
+    return min(16, size & -size or 16)
+
+
+def plan(layer: Layer, kernel: str, setting: str, dy: Given | None = None) -> Plan:
     B, I, O = layer.sizes  # noqa: E741
     sizes = {"forward": (B, O, I), "grad_input": (B, I, O), "grad_weights": (O, I, B)}[kernel]
     rows, cols, _ = sizes
@@ -61,9 +66,17 @@ def plan(layer: Layer, kernel: str, setting: str) -> Plan:
     if not small:
         linear, log = products(layer.dtype, setting, layer.chip, backward=kernel != "forward")
     name = "float64" if layer.dtype == torch.float64 else linear
+    dy_strides = (1, 1) if dy is None else dy.strides
+    strides = (I, O, *layer.x_strides, *dy_strides)
+    wide = (
+        min([16, *(_multiple(stride) for stride in strides if stride != 1)]) * layer.dtype.itemsize
+        >= 16
+    )
+    aligned = wide and layer.aligned and (dy is None or dy.aligned)
 
     def tile(case: str) -> Tile:
-        return tiles.choose(layer.chip, kernel, "small" if small else case, name, sizes)
+        case = "small" if small else case if aligned else "odd"
+        return tiles.choose(layer.chip, kernel, case, name, sizes)
 
     reads = False
     if kernel == "grad_weights":
@@ -72,7 +85,14 @@ def plan(layer: Layer, kernel: str, setting: str) -> Plan:
         chosen = tile("inside")
         if not small and _blocks(rows, chosen.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
             chosen, reads = tile("read"), True
-    form = Form(layer.linear, layer.log_space, layer.gate_kind, linear, log)
+    form = Form(
+        layer.linear,
+        layer.log_space,
+        layer.gate_kind,
+        linear,
+        log,
+        *map(_multiple, strides),
+    )
     row_tiles, col_tiles = _blocks(rows, chosen.rows), _blocks(cols, chosen.cols)
     return Plan(form, chosen, row_tiles, col_tiles, small, reads)
 
@@ -184,10 +204,10 @@ def backward(
     dx = recipe.room(layer.shape, layer.dtype) if needed & 1 else None
     recipe.results = (dx, *grads[: len(layer.weights)])
     has_dx = dx is not None and layer.B * layer.I > 0
-    for_dx = plan(layer, "grad_input", setting) if has_dx else None
+    for_dx = plan(layer, "grad_input", setting, as_rows) if has_dx else None
     for_weights = None
     if any(grad is not None for grad in grads):
-        for_weights = _Sums(layer, plan(layer, "grad_weights", setting))
+        for_weights = _Sums(layer, plan(layer, "grad_weights", setting, as_rows))
     if for_dx and for_weights and _go_together(for_dx, for_weights):
         _grad_all(recipe, layer, for_dx, for_weights, tensors, grads, dx)
         return recipe

@@ -23,6 +23,18 @@ def tile_of(program, row_tiles, col_tiles):
 
 
 @triton.jit
+def tiles(size, SIZE: tl.constexpr):
+    """How many tiles of SIZE hold ``size``; one for none. (tl.cdiv overflows near 2^31.)"""
+    return tl.maximum(size - 1, 0) // SIZE + 1
+
+
+@triton.jit
+def multiple(size, OF: tl.constexpr):
+    """``size``, of which the compiler now knows that it is a multiple of OF."""
+    return size // OF * OF
+
+
+@triton.jit
 def indices(tile, SIZE: tl.constexpr):
     """The rows or columns of a tile; 64 bits, for offsets beyond 2^31."""
     return tile.to(tl.int64) * SIZE + tl.arange(0, SIZE)

@@ -7,7 +7,8 @@ own, which is used where the environment variable NALU_KERNELS_TILES names that 
 
 Cases of ``forward`` and ``grad_input``: "small" layers; "inside", where so few tiles of rows share
 the weights that each program transforms its own; "read", where W was transformed before. Of
-``grad_weights``: "small", "tied" and "untied" (a third sum to keep in registers).
+``grad_weights``: "small", "tied" and "untied" (a third sum to keep in registers). Of all: "odd",
+where x, dy or the weights begin, or their rows do, at no multiple of 16 bytes.
 
 Products are named by that of the linear path: ieee, float64 (also ieee), bf16x6, bf16x3, bf16 and
 fp16 (the last two with bf16x3 in log space).
@@ -43,7 +44,7 @@ ROW_TILES_THAT_TRANSFORM = 8
 PROGRAMS_A_PROCESSOR = 2
 
 # A part of the batch shorter than this is not worth the second stage's reading it again.
-MIN_SPLIT_ROWS = 256
+MIN_SPLIT_ROWS = 512
 
 # Elements for a program of the elementwise kernels, of 128 threads: 128 bits of bfloat16 for each
 # thread of transform; finish has more tensors at hand, and 128 bits of float32 sums for each.
@@ -85,16 +86,20 @@ def _rows() -> list[Row]:
     any_case = {"forward": shared, "grad_input": shared, "grad_weights": summed}
 
     # A tile's rows are the batch that this field trains with, its columns the fewest that a tile
-    # can have. float32 by multiply-add, exact, and quick for so few. AMD's warps have 64 threads:
-    # half as many keep the loads 128 bits wide.
+    # can have. float32 by multiply-add, exact, and quick for so few.
+    small, ieee = ("small",), ("ieee",)
     why = "64x2->1 in one program of each kernel"
-    for families, warps in ((nvidia, 4), (("gfx942",), 2)):
-        for kernel in ("forward", "grad_input"):
-            add(families, kernel, ("small",), ("ieee",), Tile(64, 16, 16, warps, 2), why)
-        add(families, "grad_weights", ("small",), ("ieee",), Tile(16, 32, 32, warps, 2), why)
-        why = "as above"
+    add(("sm_80", "sm_100"), "forward", small, ieee, Tile(64, 16, 16, 4, 3), why)
+    add(("sm_90",), "forward", small, ieee, Tile(64, 16, 16, 8, 2), "as above; 4 warps spill")
+    why = "as above; in one launch with grad_weights, at more stages it spills"
+    add(nvidia, "grad_input", small, ieee, Tile(64, 16, 16, 4, 1), why)
+    add(nvidia, "grad_weights", small, ieee, Tile(16, 32, 16, 4, 1), why)
+    why = "as above; AMD's warps have 64 threads, two keep the loads wide"
+    for kernel in ("forward", "grad_input"):
+        add(("gfx942",), kernel, small, ieee, Tile(64, 16, 16, 2, 2), why)
+    add(("gfx942",), "grad_weights", small, ieee, Tile(16, 32, 16, 2, 2), why)
     for kernel in KERNELS:
-        cases = ("small", *any_case[kernel])
+        cases = ("small", "odd", *any_case[kernel])
         why = "doubles and their exp take two registers each: a larger tile spills"
         add(("sm_80", "sm_100"), kernel, cases, ("float64",), Tile(16, 16, 16, 4, 2), why)
         why = "as above; with two stages the compiler spills"
@@ -106,15 +111,23 @@ def _rows() -> list[Row]:
         half = ("bf16x3", "bf16", "fp16") if kernel == "forward" else ("bf16x3", "bf16")
         every = ("bf16x6", *half)
         why = "three sums of 64x32 and W_hat, M_hat leave no registers for more"
-        add(("sm_80",), kernel, ("inside",), every, Tile(64, 32, 16, 4, 2), why)
+        tile = Tile(64, 32, 16, 4, 2)
+        if kernel == "forward":
+            add(("sm_80",), kernel, ("inside",), ("bf16x6", "bf16", "fp16"), tile, why)
+            why = "as above; with two stages the compiler spills"
+            add(("sm_80",), kernel, ("inside",), ("bf16x3",), Tile(64, 32, 16, 4, 3), why)
+        else:
+            add(("sm_80",), kernel, ("inside",), every, tile, why)
         why = "W is read: room for 64x64, half the reads of x; twice the depth spills"
         add(("sm_80",), kernel, ("read",), every, Tile(64, 64, 16, 4, 2), why)
         why = (
             "a warpgroup's 64 rows, two programs a processor; 128 columns or twice the depth spill"
         )
         add(("sm_90",), kernel, shared, ("bf16x6",), Tile(64, 64, 16, 4, 3), why)
+        add(("sm_90",), kernel, ("inside",), ("bf16x3",), Tile(64, 64, 16, 4, 3), "as above")
         why = "fewer pieces: twice the depth, half the barriers"
-        add(("sm_90",), kernel, shared, half, Tile(64, 64, 32, 4, 3), why)
+        add(("sm_90",), kernel, ("read",), ("bf16x3",), Tile(64, 64, 32, 4, 3), why)
+        add(("sm_90",), kernel, shared, half[1:], Tile(64, 64, 32, 4, 3), why)
         why = "18 sums of 32 columns: more do not fit in tensor memory, 4 warps spill"
         add(("sm_100",), kernel, shared, ("bf16x6",), Tile(64, 32, 16, 8, 2), why)
         why = "tensor memory as above; fewer pieces leave registers for twice the depth"
@@ -123,6 +136,21 @@ def _rows() -> list[Row]:
         add(("gfx942",), kernel, shared, ("ieee",), Tile(32, 32, 16, 4, 2), why)
         why = "the depth that makes loads of 16-bit numbers 128 bits wide"
         add(("gfx942",), kernel, shared, half, Tile(64, 32, 32, 4, 2), why)
+
+    # Twice the threads for a tile that would do with half of them.
+    why = "a load, and registers for an address, for each number"
+    odd = Tile(64, 32, 16, 8, 2)
+    for kernel in ("forward", "grad_input"):
+        half = ("bf16x3", "bf16", "fp16") if kernel == "forward" else ("bf16x3", "bf16")
+        add(("sm_90", "sm_100"), kernel, ("odd",), ("bf16x6", *half), odd, why)
+        add(("gfx942",), kernel, ("odd",), ("ieee", *half), odd, why)
+        why_half = "as above; here half the tile for half the threads, twice of both spills"
+        add(("sm_80",), kernel, ("odd",), ("bf16x6", *half), Tile(64, 16, 16, 4, 2), why_half)
+    kernel = "grad_weights"
+    add(("sm_80", "sm_90"), kernel, ("odd",), ("bf16x6", "bf16x3", "bf16"), odd, why)
+    add(("gfx942",), kernel, ("odd",), ("ieee", "bf16x3", "bf16"), odd, why)
+    why = "as above; twice the columns spill with float16 tensors"
+    add(("sm_100",), kernel, ("odd",), ("bf16x6", "bf16x3", "bf16"), Tile(64, 16, 16, 8, 2), why)
 
     kernel = "grad_weights"
     why = "three sums, and W_hat's gradient at the end: 64x32; twice the depth spills"
@@ -178,9 +206,29 @@ def read(path: Path) -> list[Row]:
             Row(**{**row, "products": tuple(row["products"]), "tile": Tile(**row["tile"])})
             for row in json.loads(path.read_text())["rows"]
         ]
+        for row in rows:
+            _check(row)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RuntimeError(f"NALU_KERNELS_TILES: {path} is no table of tiles: {error}") from error
     return rows
+
+
+def _check(row: Row) -> None:
+    ours = {(one.family, one.kernel, one.case, name) for one in TABLE for name in one.products}
+    for name in row.products:
+        if (*row[:3], name) not in ours:
+            raise ValueError(
+                f"there is no row for family {row.family!r}, kernel {row.kernel!r}, "
+                f"case {row.case!r}, products {name!r}"
+            )
+    for field, least in {"rows": 16, "cols": 16, "depth": 16, "warps": 1}.items():
+        value = getattr(row.tile, field)
+        if type(value) is not int or value < least or value & (value - 1):
+            raise ValueError(
+                f"tile.{field} must be a power of two of at least {least}, got {value!r}"
+            )
+    if type(row.tile.stages) is not int or row.tile.stages < 1:
+        raise ValueError(f"tile.stages must be an integer of at least 1, got {row.tile.stages!r}")
 
 
 def write(path: Path, rows: list[Row]) -> None:

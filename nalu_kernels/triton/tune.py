@@ -35,6 +35,7 @@ SHAPES = {
     "read": (8192, 1024, 1024),
     "tied": (8192, 1024, 1024),
     "untied": (8192, 1024, 1024),
+    "odd": (8192, 1023, 1025),
 }
 # The dtype and the setting with which the policy (precision.py) asks for the products.
 ASKED = {
@@ -115,10 +116,17 @@ def _seconds(trial: Trial, tile: Tile, chip: Chip, device: torch.device) -> floa
     for tensor in tensors:
         if tensor is not None:
             tensor.uniform_(0.1, 0.9)
-    row, dtype = trial.row, str(ASKED[trial.products][0]).removeprefix("torch.")
-    log_products = step.options["FORM"].log_product
+    row, dtype = trial.row, ASKED[trial.products][0]
     variant = aot.Variant(
-        row.family, row.kernel, row.case, trial.products, log_products, dtype, tile
+        row.family,
+        row.kernel,
+        row.case,
+        trial.products,
+        step.options["FORM"].log_product,
+        str(dtype).removeprefix("torch."),
+        tile,
+        "x".join(map(str, SHAPES[row.case])),
+        aot.widest_load(row.family, step.options, dtype),
     )
     try:
         args = step.bound(tensors)
@@ -128,7 +136,10 @@ def _seconds(trial: Trial, tile: Tile, chip: Chip, device: torch.device) -> floa
     except (TritonError, RuntimeError):  # the latter from Triton's passes
         return None
     try:
-        found = triton.testing.do_bench(lambda: step.launch(tensors), return_mode="median")
+        # In a graph: launching the small ones takes longer than they do.
+        found = triton.testing.do_bench_cudagraph(
+            lambda: step.launch(tensors), return_mode="median"
+        )
     except OutOfResources:
         return None
     return float(found) / 1e3
