@@ -27,7 +27,8 @@ def described(argument: Any) -> Any:
 
 
 def record(*arguments: Any) -> None:
-    launched.append([described(argument) for argument in arguments if not callable(argument)])
+    """Grid, stream, kernel and its arguments, without what is there for a profiler."""
+    launched.append([described(argument) for argument in (*arguments[:6], *arguments[9:])])
 
 
 def calls(operators: Operators, kind_name: str) -> list[list[Any]]:

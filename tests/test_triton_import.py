@@ -59,7 +59,7 @@ def test_a_broken_one_is_named() -> None:
     broken += "import importlib.machinery\n"
     broken += "broken.__spec__ = importlib.machinery.ModuleSpec('triton', None)"
     which, *_ = train(broken, TRITON_INTERPRET="1")
-    assert which.startswith("cpu | triton: ModuleNotFoundError: No module named 'triton.language'")
+    assert which.startswith("cpu | triton: ImportError: cannot import name")
 
 
 def test_interpreted_kernels_are_never_chosen_by_themselves() -> None:

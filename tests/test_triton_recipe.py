@@ -15,6 +15,9 @@ from torch import Generator, Tensor
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from triton import knobs
+from triton.runtime import driver
+
 from layers import BY_NAME, FULLEST, Layer, draw
 from nalu_kernels.triton import launch, operators
 from nalu_kernels.triton.forms import Weights
@@ -24,12 +27,14 @@ TESTS = Path(__file__).parent
 
 
 class Kernel:
-    """As much of a compiled kernel as a step asks for."""
+    """As much of a kernel, which is also the compiled one, as a step asks for."""
 
     arg_names = ("x", "weights", "size", "FORM", "BLOCK")
+    function, packed_metadata = "function", "metadata"
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
+        self.runs: list[Any] = []
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         def launch(*args: Any, **options: Any) -> Any:
@@ -37,6 +42,22 @@ class Kernel:
             return self
 
         return launch
+
+    def run(self, *args: Any) -> None:
+        self.runs.append(args)
+
+
+class Driver:
+    def get_current_device(self) -> int:
+        return 1
+
+    def get_current_stream(self, device: int) -> str:
+        return f"stream of {device}"
+
+
+@pytest.fixture
+def active(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(driver), "active", Driver())
 
 
 def test_tensors_take_the_places_of_their_slots() -> None:
@@ -49,18 +70,37 @@ def test_tensors_take_the_places_of_their_slots() -> None:
     assert (four, five, eps, nothing) == (4, 5, 1e-7, None)
 
 
-def test_later_launches_pass_the_constants_too() -> None:
+@pytest.mark.parametrize("hook", ["none", "launch_enter_hook", "launch_exit_hook"])
+def test_later_launches_pass_the_constants_too(
+    hook: str, active: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernel = Kernel()
     x, weights = torch.ones(2), Weights(Slot(1), None)
     options = {"BLOCK": 8, "num_warps": 4, "FORM": "form"}
     step = Step(kernel, (3, 2), (Slot(0), weights, 7), options)
-    for _ in range(2):
-        step.launch([x, x])
-    (grid, args, found), (grid_again, args_again, options_again) = kernel.calls
+    step.launch([x, x])
+    if hook != "none":  # a profiler is told of a launch that was made before it came
+        monkeypatch.setattr(getattr(knobs.runtime, hook), "calls", [lambda _: None])
+    step.launch([x, x])
+    (grid, args, found), *again = kernel.calls
     assert (grid, found) == ((3, 2), options) and args == (x, Weights(x, None), 7)
     # A compiled kernel takes three sizes of a grid, and its constants by place, in their order.
-    assert (grid_again, options_again) == ((3, 2, 1), {})
-    assert args_again == (x, Weights(x, None), 7, "form", 8)
+    expected = (x, Weights(x, None), 7, "form", 8)
+    if hook == "none":
+        to_driver = (3, 2, 1, "stream of 1", "function", "metadata", None, None, None)
+        assert kernel.runs == [(*to_driver, *expected)] and not again
+    else:
+        assert again == [((3, 2, 1), expected, {})] and not kernel.runs
+
+
+def test_what_is_allocated_like_a_tensor_is_contiguous(rng: Generator) -> None:
+    x = torch.randn(3, 4, generator=rng)
+    for view in (x, x.T, x[:, ::2], x[:, :1].expand(3, 5), x[1:, 1:], x[:1, :1].expand(6, 6)):
+        tensors = [view, *(torch.randn(2, view.shape[1], generator=rng) for _ in range(3))]
+        y, saved = operators.nalu_forward(1e-7, True, *tensors)
+        dx, *grads = operators.nalu_backward(1e-7, -1, torch.ones_like(y), saved, *tensors)
+        assert dx is not None and dx.shape == view.shape
+        assert all(grad is not None and grad.is_contiguous() for grad in (dx, *grads[:3]))
 
 
 def test_first_and_later_launches_are_the_same() -> None:

@@ -128,6 +128,8 @@ class Layer:
             *(weight and Slot(place) for place, weight in enumerate(weights, start=1))
         )
         self.untied = by_name.W_hat_mul is not None
+        # x itself, if it is what a contiguous tensor of its shape is.
+        self.like_x = self.x if dense(x).prepare is None else None
         # How each tensor is prepared, if it has to be.
         self.prepare = [as_rows.prepare, *(weight and dense(weight).prepare for weight in weights)]
 

@@ -195,13 +195,13 @@ def backward(
     )
     grads = Gradients(
         *(
-            recipe.room(layer.shape_of_weight(name), layer.dtype)
+            recipe.room(layer.shape_of_weight(name), layer.dtype, like=weight)
             if weight is not None and needed >> place & 1
             else None
             for place, (name, weight) in enumerate(layer.weights._asdict().items(), start=1)
         )
     )
-    dx = recipe.room(layer.shape, layer.dtype) if needed & 1 else None
+    dx = recipe.room(layer.shape, layer.dtype, like=layer.like_x) if needed & 1 else None
     recipe.results = (dx, *grads[: len(layer.weights)])
     has_dx = dx is not None and layer.B * layer.I > 0
     for_dx = plan(layer, "grad_input", setting, as_rows) if has_dx else None

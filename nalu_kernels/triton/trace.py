@@ -99,7 +99,7 @@ def backward(
 
 
 def _launches(recipe: Recipe, tensors: list[Tensor | None]) -> list[Launch]:
-    tensors = [*tensors, *recipe.allocate()]
+    tensors = [*tensors, *recipe.allocate(tensors)]
     return [
         Launch(step.kernel, step.grid, step.bound(tensors), step.options) for step in recipe.steps
     ]

@@ -112,7 +112,7 @@ def best(tile: Tile, seconds: Callable[[Tile], float | None]) -> Tile:
 
 def _seconds(trial: Trial, tile: Tile, chip: Chip, device: torch.device) -> float | None:
     recipe, step, given = trial.recipe(chip, tile, device)
-    tensors = [*given, *recipe.allocate()]
+    tensors = [*given, *recipe.allocate(given)]
     for tensor in tensors:
         if tensor is not None:
             tensor.uniform_(0.1, 0.9)
