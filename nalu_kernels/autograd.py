@@ -84,7 +84,7 @@ class NALUFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, operators: Any, eps: float, *tensors: Tensor | None) -> Tensor:
-        output, saved = operators.nalu_forward(eps, True, *tensors)
+        output, saved = operators.nalu_forward(eps, any(ctx.needs_input_grad), *tensors)
         ctx.operators = operators
         ctx.eps = eps
         ctx.save_for_backward(saved, *tensors)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import nalu_kernels
 from nalu_kernels import reference
+from nalu_kernels.autograd import apply_nalu
 
 CASES: dict[str, Callable[[object, Tensor, Tensor], Tensor]] = {
     "M_hat is W_hat": lambda f, x, w: f.nac(x, w, w),
@@ -44,3 +45,19 @@ def test_create_graph_of_related_arguments(name: str, backend: tuple[str, str]) 
 
     for found, wanted in zip(orders(nalu_kernels), orders(reference), strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+def test_nothing_is_saved_for_a_gradient_that_nobody_wants() -> None:
+    saves = []
+
+    class Recording:
+        def nalu_forward(
+            self, eps: float, save: bool, x: Tensor, *_: Tensor
+        ) -> tuple[Tensor, None]:
+            saves.append(save)
+            return x.new_empty(x.shape), None
+
+    tensors = [torch.ones(2, 2) for _ in range(4)]
+    apply_nalu(Recording(), 1e-7, *tensors)
+    apply_nalu(Recording(), 1e-7, *tensors[:3], tensors[3].requires_grad_())
+    assert saves == [False, True]

@@ -168,12 +168,14 @@ def test_the_most_telling_units_come_first() -> None:
     first = [unit.case for unit in order[: len(shapes)]]
     assert [case.shape for case in first] == shapes and all(case.wanted for case in first)
     assert len({unit.id for unit in order}) == len(order) == 2 * 2 * 4 * len(shapes)
-    # Then the autotuned compiler, which a figure is wanted against as well.
-    judged = order[: 2 * len(shapes)]
-    assert [unit.case for unit in judged] == 2 * first
-    for part in (judged, order[len(judged) :]):
-        autotuned = [unit.autotune for unit in part]
-        assert autotuned == sorted(autotuned)
+    # After the other backwards the autotuned compiler, which a figure is wanted against as well.
+    plain = [unit for unit in order if not unit.autotune]
+    autotuned = [unit for unit in order if unit.autotune]
+    assert [unit.case for unit in plain] == [unit.case for unit in autotuned]
+    place = order.index(autotuned[0])
+    assert all(unit.case.backward for unit in order[:place])
+    assert [unit.case for unit in order[place : place + len(shapes)]] == first
+    assert not order[place + len(shapes)].case.backward
 
 
 def test_the_small_set_has_every_kind_and_precision() -> None:
@@ -231,11 +233,12 @@ def test_wanted_figures_are_judged_by_what_was_found() -> None:
     assert [(one["wanted"], one["found"], one["met"]) for one in rows] == [
         (5, 5.0, True),
         (3, 2.9, False),
+        (3, None, None),  # a rival without a figure is not one that was beaten
         (1.0, 2.0, False),
         (0.5, 0.5, True),
     ]
     nothing = {"errors": {}, "peak_bytes": None}
-    assert [one["met"] for one in wanted(CASE, nothing, eager, {})] == [None, None]
+    assert [one["met"] for one in wanted(CASE, nothing, eager, {})] == 5 * [None]
     assert wanted(CASE._replace(precision="high"), backend, eager, {EAGER: 1.0}) == []
 
 

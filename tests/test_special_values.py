@@ -123,3 +123,14 @@ def test_one_bad_row_spoils_no_other(kind: Kind, backend: Backend, rng: Generato
     for name in ("output", "input"):
         for rows in (slice(17), slice(18, None)):
             assert torch.equal(clean[name][rows], spoilt[name][rows])
+
+
+@by_kind
+def test_an_eps_that_float32_rounds_to_zero(kind: Kind, backend: Backend, rng: Generator) -> None:
+    """The logarithm of what is not 0 does not need it."""
+    backend.require_kernels()
+    layer = draw(rng, kind, (7, 5, 3), torch.float32, backend.device)
+    layer = layer.with_(input=torch.where(layer.tensors["input"] == 0, 1, layer.tensors["input"]))
+    layer.options["eps"] = 1e-60
+    check(layer)
+    assert all(found.isfinite().all() for found in outcome(nalu_kernels, layer).values())

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from nalu_kernels.triton import tiles
+from nalu_kernels.triton import aot, tiles
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,12 +46,46 @@ def test_every_row_passes(family: str, tmp_path: Path) -> None:
         report = one["report"]
         assert report["registers"] > 0
         widest = max(int(bits) for bits, count in report["loads"].items() if count)
-        assert widest >= one["load_bits"]
+        assert widest >= one["widest"]
         on_tensor_cores = one["products"] not in ("", "ieee", "float64")
         assert not on_tensor_cores or report["tensor_core_instructions"] > 0
     # Aligned rows are read by the widest loads, whatever else is narrower.
     for case in ("inside", "read", "tied", "untied"):
-        assert {one["load_bits"] for one in reports if one["case"] == case} == {128}
+        assert {one["widest"] for one in reports if one["case"] == case} == {128}
+
+
+# What a report that is otherwise without fault is refused for.
+REFUSED = {
+    "a stack frame of 8 bytes": {"stack_bytes": 8},
+    "2 spills": {"spills": 2},
+    "300000 bytes of shared memory of 232448": {"shared_bytes": 300_000},
+    "600 columns of tensor memory": {"tensor_memory_columns": 600},
+    "8 HGMMA, and 9 products": {"tensor_core_instructions": 8},
+    "no 128-bit loads": {"loads": {32: 0, 64: 20, 128: 0}},
+    "loads narrower than 64 bits": {"loads": {32: 20, 64: 10, 128: 2}},
+    "3 inexact functions": {"approximations": 3},
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_each_fault_is_refused(words: str) -> None:
+    tile = tiles.Tile(64, 64, 16, 4, 3)
+    variant = aot.Variant(
+        *("sm_90", "forward", "read", "bf16x3", "bf16x3", "float32"), tile, "tied", "", 64, 128
+    )
+    clean = aot.Report(
+        registers=255,
+        stack_bytes=0,
+        spills=0,
+        shared_bytes=50_000,
+        tensor_memory_columns=0,
+        tensor_core_instructions=9,
+        loads={32: 8, 64: 10, 128: 2},
+        approximations=0,
+    )
+    assert not aot.problems(variant, clean)
+    (found,) = aot.problems(variant, clean._replace(**REFUSED[words]))
+    assert words in found
 
 
 # A tile, and what the gate has to say of it.

@@ -74,6 +74,13 @@ def test_frozen_tensors_cost_nothing(family: str) -> None:
         assert "grad_weights" not in names(trace.backward(layer, chip, needed=1))
         assert set(names(trace.backward(layer, chip, needed=-2))) <= {"grad_weights", "finish"}
         assert not trace.backward(layer, chip, needed=0)
+    # W that is frozen, and has to be read, is transformed: no part of dW is summed for it.
+    needed = 0b1001  # of the input and of G
+    made = trace.backward(trace.Sample(4096, 512, 512, gates=512), chip, needed=needed)
+    assert "transform" in names(made)
+    for one in made:
+        args = dict(zip(one.kernel.arg_names, one.args, strict=False))
+        assert "partials" not in args or args["partials"].W is None
 
 
 def tiles_of(family: str, x: Tensor, dy: Tensor, O: int) -> dict[str, tiles.Tile]:  # noqa: E741

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+import triton
 from triton import knobs
 from triton.runtime import driver
 
@@ -70,16 +71,21 @@ def test_tensors_take_the_places_of_their_slots() -> None:
     assert (four, five, eps, nothing) == (4, 5, 1e-7, None)
 
 
-@pytest.mark.parametrize("hook", ["none", "launch_enter_hook", "launch_exit_hook"])
+WAYS = ["none", "launch_enter_hook", "launch_exit_hook", "an unknown Triton"]
+
+
+@pytest.mark.parametrize("hook", WAYS)
 def test_later_launches_pass_the_constants_too(
     hook: str, active: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if hook == "an unknown Triton":
+        monkeypatch.setattr(triton, "__version__", "3.60.1")
     kernel = Kernel()
     x, weights = torch.ones(2), Weights(Slot(1), None)
     options = {"BLOCK": 8, "num_warps": 4, "FORM": "form"}
     step = Step(kernel, (3, 2), (Slot(0), weights, 7), options)
     step.launch([x, x])
-    if hook != "none":  # a profiler is told of a launch that was made before it came
+    if hook.startswith("launch"):  # a profiler is told of a launch that was made before it came
         monkeypatch.setattr(getattr(knobs.runtime, hook), "calls", [lambda _: None])
     step.launch([x, x])
     (grid, args, found), *again = kernel.calls
@@ -95,8 +101,10 @@ def test_later_launches_pass_the_constants_too(
 
 def test_what_is_allocated_like_a_tensor_is_contiguous(rng: Generator) -> None:
     x = torch.randn(3, 4, generator=rng)
-    for view in (x, x.T, x[:, ::2], x[:, :1].expand(3, 5), x[1:, 1:], x[:1, :1].expand(6, 6)):
-        tensors = [view, *(torch.randn(2, view.shape[1], generator=rng) for _ in range(3))]
+    flat = (x, x.T, x[:, ::2], x[:, :1].expand(3, 5), x[1:, 1:], x[:1, :1].expand(6, 6))
+    deep = torch.randn(2, 3, 4, generator=rng)
+    for view in (*flat, x[0], deep, deep.transpose(0, 1), deep[None], deep[:, :0]):
+        tensors = [view, *(torch.randn(2, view.shape[-1], generator=rng) for _ in range(3))]
         y, saved = operators.nalu_forward(1e-7, True, *tensors)
         dx, *grads = operators.nalu_backward(1e-7, -1, torch.ones_like(y), saved, *tensors)
         assert dx is not None and dx.shape == view.shape

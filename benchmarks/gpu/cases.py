@@ -100,11 +100,8 @@ def units(groups: tuple[Group, ...]) -> list[Unit]:
         for group in groups
         for shape in group.shapes
     ]
-    judged = [case for case in cases if case.wanted]
-    others = [case for case in cases if not case.wanted]
-    return [
-        Unit(case, autotune)
-        for part in (judged, others)
-        for autotune in (False, True)
-        for case in part
-    ]
+    plain, autotuned = ([Unit(case, autotune) for case in cases] for autotune in (False, True))
+    backward = sum(case.backward for case in cases)
+    judged = sum(case.wanted is not None for case in cases)
+    # Each autotuned unit compiles for as long as several plain ones take.
+    return [*plain[:backward], *autotuned[:judged], *plain[backward:], *autotuned[judged:]]

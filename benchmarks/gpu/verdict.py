@@ -53,9 +53,9 @@ def wanted(case: GpuCase, backend: Row, eager: Row, wall: dict[str, float]) -> l
     want = case.wanted
     at_least = {EAGER: want.over_eager, COMPILED: want.over_compile, AUTOTUNED: want.over_compile}
     rows: list[Row] = [
-        {"what": f"times faster than {rival}", "wanted": at_least[rival], "found": found}
-        | {"met": found >= at_least[rival]}
-        for rival, found in wall.items()
+        {"what": f"times faster than {rival}", "wanted": least, "found": wall.get(rival)}
+        | {"met": wall[rival] >= least if rival in wall else None}
+        for rival, least in at_least.items()
     ]
     error, eagers = (max(one["errors"].values(), default=None) for one in (backend, eager))
     memory = _part(backend["peak_bytes"], eager["peak_bytes"])
@@ -101,11 +101,14 @@ def merge(row: Row, autotuned: Row) -> Row:
         merged["providers"][AUTOTUNED] = autotuned["providers"][AUTOTUNED]
     for name, found in row["times_faster"].items():
         added = autotuned["times_faster"].get(name, {})
-        new = [one for one in added.get("wanted", []) if one["what"].endswith(AUTOTUNED)]
+        judged = {one["what"]: one for one in found.get("wanted", [])}
+        for one in added.get("wanted", []):
+            if one["what"].endswith(AUTOTUNED):
+                judged[one["what"]] = one
         merged["times_faster"][name] = {
             "wall": added.get("wall", {}) | found["wall"],
             "device": added.get("device", {}) | found["device"],
-            "wanted": found.get("wanted", []) + new,
+            "wanted": list(judged.values()),
         }
     merged["failed"] = autotuned["failed"] | row["failed"]
     return merged

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import functools
-import itertools
 import json
 import multiprocessing
 import os
@@ -57,12 +56,13 @@ LIMITS = {
 TENSOR_MEMORY_COLUMNS = 512  # of sm_100
 
 # (B, I, O) that lead to each case of the table. The first small ones can be read by loads of 128
-# bits; the others, that this field trains, begin their rows at every alignment.
+# bits; the others, that this field trains, begin their rows at every alignment. With 4096 rows W is
+# read; with as many outputs and inputs too, dW is finished in one launch and W left for dx.
 _SHAPES = {
     "small": ((128, 96, 96), (64, 2, 1), (128, 100, 2), (128, 100, 100), (128, 99, 101)),
     "inside": ((128, 512, 512),),
-    "read": ((4096, 512, 512),),
-    "odd": ((128, 511, 513),),
+    "read": ((4096, 4096, 4096),),
+    "odd": ((4096, 4095, 4095), (128, 511, 513)),
 }
 _SETTINGS = {torch.float32: ("highest", "high", "medium")}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -72,7 +72,8 @@ _PIECES = {"bf16x6": 6, "bf16x3": 3, "bf16": 1, "fp16": 1}
 
 class Variant(NamedTuple):
     """One kernel as compiled for one row of the table, dtype, product of the log-space path and
-    alignment of rows. ``load_bits``: of ``widest_load``."""
+    alignment of rows, and for a tied or an untied layer. ``narrowest`` and
+    ``widest``: of the loads that its tensors allow, in bits (``load_widths``)."""
 
     family: str
     kernel: str
@@ -81,11 +82,13 @@ class Variant(NamedTuple):
     log_products: str
     dtype: str
     tile: Tile | None
+    layer: str
     shape: str
-    load_bits: int
+    narrowest: int
+    widest: int
 
     def __str__(self) -> str:
-        words = (*self[:6], "x".join(map(str, self.tile)) if self.tile else "", self.shape)
+        words = (*self[:6], "x".join(map(str, self.tile)) if self.tile else "", *self[7:9])
         return " ".join(word for word in words if word)
 
     @property
@@ -98,18 +101,37 @@ class Variant(NamedTuple):
         return 2 * linear + log
 
 
-def widest_load(family: str, options: dict[str, Any], dtype: torch.dtype) -> int:
-    """The bits that one load of a kernel can read: as many as its rows are aligned to, and as its
-    largest tile has for each thread."""
+def load_widths(kernel: str, family: str, options: dict[str, Any], dtype: torch.dtype) -> list[int]:
+    """For each of a kernel's tensors the bits that one load can read: as many as its rows are
+    aligned to, and as its tile has for each thread."""
+    if kernel == "backward":
+        grad_weights = {**options, "TILE": options["WEIGHTS_TILE"]}
+        return load_widths("grad_input", family, options, dtype) + load_widths(
+            "grad_weights", family, grad_weights, dtype
+        )
+    form, tile = options["FORM"], options["TILE"]
     threads = options["num_warps"] * LIMITS[family].target.warp_size
-    most = max(
-        one * other
-        for name in ("TILE", "WEIGHTS_TILE")
-        if name in options
-        for one, other in itertools.combinations(options[name][:3], 2)
-    )
-    numbers = min(options["FORM"].I_multiple, max(1, most // threads))
-    return min(128, numbers * dtype.itemsize * 8)
+    # x or dy, then W or x, then what the end of the kernel reads: x or W_hat.
+    read = {
+        "forward": [
+            (tile.depth * tile.rows, form.I_multiple),
+            (tile.depth * tile.cols, form.I_multiple),
+        ],
+        "grad_input": [
+            (tile.depth * tile.rows, form.O_multiple),
+            (tile.depth * tile.cols, form.I_multiple),
+            (tile.rows * tile.cols, form.I_multiple),
+        ],
+        "grad_weights": [
+            (tile.depth * tile.rows, form.O_multiple),
+            (tile.depth * tile.cols, form.I_multiple),
+            (tile.rows * tile.cols, form.I_multiple),
+        ],
+    }[kernel]
+    return [
+        min(128, min(multiple, max(1, size // threads)) * dtype.itemsize * 8)
+        for size, multiple in read
+    ]
 
 
 class Report(NamedTuple):
@@ -144,23 +166,24 @@ class _Driver:
 
 @functools.cache
 def launches(family: str) -> dict[Variant, trace.Launch]:
-    """Everything that a NALU with a gate per output and a bias, the fullest layer, launches."""
+    """Everything that two NALUs launch: the paper's, which is tied, and the fullest, which is not
+    and has a bias."""
     found: dict[Variant, trace.Launch] = {}
     chip = Chip(family, LIMITS[family].processors)
     for dtype in _DTYPES:
         for setting in _SETTINGS.get(dtype, ("",)):
             for case, shapes in _SHAPES.items():
                 for shape in shapes if dtype in _DTYPES[:2] else shapes[:1]:
-                    for untied in (False, True):
+                    for untied in (False, True) if shape is shapes[0] else (True,):
                         sample = trace.Sample(
-                            *shape, dtype, gates=shape[2], bias=True, untied=untied
+                            *shape, dtype, gates=shape[2], bias=untied, untied=untied
                         )
                         made = trace.forward(sample, chip, save=True, setting=setting)
                         # All gradients, the input's alone and the parameters' alone.
                         for needed in (-1, 1, -2) if shape is shapes[0] else (-1,):
                             made += trace.backward(sample, chip, needed=needed, setting=setting)
                         for one in made:
-                            _add(found, family, case, sample, one)
+                            _add(found, family, case, sample, setting, one)
     return found
 
 
@@ -169,21 +192,25 @@ def _add(
     family: str,
     case: str,
     sample: trace.Sample,
+    setting: str,
     one: trace.Launch,
 ) -> None:
     kernel = one.kernel.__name__.removesuffix("_kernel")
-    if kernel in ("forward", "grad_input", "backward") and not sample.untied:
-        return  # the untied one is this and more
-    if kernel == "grad_weights" and case == "read":
-        return  # sums alone, where the others also pass them on to W_hat and M_hat
+    usual = sample.dtype == torch.bfloat16 or (sample.dtype, setting) == (torch.float32, "highest")
+    if not (sample.untied or usual or kernel == "grad_weights"):
+        return  # a tied layer's tiles are those of an untied one
+    if kernel == "grad_weights" and case == "inside":
+        return  # where W is read it does this, and leaves W
     form = one.options.get("FORM")
     products, log_products = (form.linear_product, form.log_product) if form else ("", "")
-    load_bits, shape = 128, ""
+    bits = sample.dtype.itemsize * 8
+    widths, layer, shape = [min(128, bits * tiles.FINISH_ELEMENTS // 128), 128], "", ""
     if form:
-        load_bits = widest_load(family, one.options, sample.dtype)
+        layer = "untied" if sample.untied else "tied"
+        widths = load_widths(kernel, family, one.options, sample.dtype)
         shape = f"{sample.B}x{sample.I}->{sample.O}"
-        if kernel == "grad_weights" and case == "inside":
-            case = "untied" if sample.untied else "tied"
+        if kernel == "grad_weights" and case == "read":
+            case, layer = layer, ""
     elif case in ("small", "odd"):
         return  # elementwise kernels see no rows
     else:
@@ -192,7 +219,19 @@ def _add(
         products = "float64"
     name = str(sample.dtype).removeprefix("torch.")
     tile = one.options.get("TILE")
-    variant = Variant(family, kernel, case, products, log_products, name, tile, shape, load_bits)
+    variant = Variant(
+        family,
+        kernel,
+        case,
+        products,
+        log_products,
+        name,
+        tile,
+        layer,
+        shape,
+        min(widths),
+        max(widths),
+    )
     found[variant] = one
 
 
@@ -278,8 +317,13 @@ def problems(variant: Variant, report: Report) -> list[str]:
         )
     if report.approximations:
         found.append(f"{report.approximations} inexact functions")
-    if not any(report.loads[bits] for bits in report.loads if bits >= variant.load_bits):
-        found.append(f"no {variant.load_bits}-bit loads")
+    if not any(count for bits, count in report.loads.items() if bits >= variant.widest):
+        found.append(f"no {variant.widest}-bit loads")
+    # A gate's bias, and what is read once, has no tile.
+    bits_by = {bits: bits * count for bits, count in report.loads.items()}
+    narrow = sum(part for bits, part in bits_by.items() if bits < variant.narrowest)
+    if narrow > sum(bits_by.values()) / 4:
+        found.append(f"loads narrower than {variant.narrowest} bits: {report.loads}")
     return found
 
 

@@ -64,7 +64,9 @@ def rows(one: Described) -> Given:
 
 def dense(one: Described) -> Given:
     strides = torch.empty(one.shape, device="meta").stride()
-    return Given(strides, None if one.strides == strides and not one.negated else contiguous)
+    if one.strides == strides and not one.negated:
+        return Given(strides, None, one.aligned)
+    return Given(strides, contiguous)
 
 
 def contiguous(tensor: Tensor) -> Tensor:
@@ -121,15 +123,17 @@ class Layer:
         self.dtype, self.device = x.dtype, x.device
         self.compute = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.chip = chip
-        self.aligned = all(one is None or one.aligned for one in (x, *weights))
         self.x, as_rows = Slot(0), rows(x)
+        given = (as_rows, *(dense(one) for one in weights if one is not None))
+        self.aligned = all(one.aligned for one in given)
         self.x_strides = as_rows.strides
         self.weights = Weights(
             *(weight and Slot(place) for place, weight in enumerate(weights, start=1))
         )
         self.untied = by_name.W_hat_mul is not None
-        # x itself, if it is what a contiguous tensor of its shape is.
-        self.like_x = self.x if dense(x).prepare is None else None
+        # x itself, if a contiguous tensor of its shape is like it.
+        as_it_is = as_rows.prepare is None and dense(x).prepare is None
+        self.like_x = self.x if as_it_is else None
         # How each tensor is prepared, if it has to be.
         self.prepare = [as_rows.prepare, *(weight and dense(weight).prepare for weight in weights)]
 

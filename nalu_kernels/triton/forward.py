@@ -7,7 +7,7 @@ import triton.language as tl
 
 from . import maths, metadata
 from .conversions import rounded, widened
-from .loads import indices, load, multiple, tile_of, tiles, weight_tile
+from .loads import indices, load, log_tile, multiple, tile_of, tiles, weight_tile
 from .products import product
 
 
@@ -57,7 +57,8 @@ def forward_kernel(
             W_mul = W
             if weights.W_hat_mul is not None:
                 W_mul = weight_tile(weights.W_hat_mul, weights.M_hat_mul, at, mask, C)
-            l = product(maths.log_abs(x_tile, shift), W_mul, l, LOG_PRODUCT)  # noqa: E741
+            L = log_tile(x_tile, (k < I)[None, :], shift)
+            l = product(L, W_mul, l, LOG_PRODUCT)  # noqa: E741
         if FORM.gates == "output":
             G = load(weights.G + at, mask, C)
             z = product(x_tile, G, z, LINEAR_PRODUCT)

@@ -7,7 +7,7 @@ import triton.language as tl
 
 from . import maths, metadata
 from .conversions import rounded
-from .loads import gradients_tile, indices, load, multiple, tile_of, tiles
+from .loads import gradients_tile, indices, load, log_tile, multiple, tile_of, tiles
 from .products import product
 
 
@@ -108,7 +108,7 @@ def grad_weights_tile(
         if FORM.linear and WANTS_W:
             dW = product(da, x_tile, dW, LINEAR_PRODUCT)
         if WANTS_LOG:
-            L = maths.log_abs(x_tile, shift)
+            L = log_tile(x_tile, x_mask, shift)
             if UNTIED:
                 dW_mul = product(dl, L, dW_mul, LOG_PRODUCT)
             else:

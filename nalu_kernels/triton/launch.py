@@ -25,7 +25,7 @@ _RECIPES = 4096
 
 class Plan(NamedTuple):
     """How a kernel computes a layer. ``reads``: W, which so many rows of tiles need that it is
-    transformed before."""
+    transformed before. ``limits``: options of the compiler."""
 
     form: Form
     tile: Tile
@@ -33,6 +33,7 @@ class Plan(NamedTuple):
     col_tiles: int
     small: bool
     reads: bool
+    limits: dict[str, int]
 
     @property
     def programs(self) -> int:
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
             "TILE": self.tile,
             "num_warps": self.tile.warps,
             "num_stages": self.tile.stages,
+            **self.limits,
         }
 
 
@@ -94,7 +96,7 @@ def plan(layer: Layer, kernel: str, setting: str, dy: Given | None = None) -> Pl
         *map(_multiple, strides),
     )
     row_tiles, col_tiles = _blocks(rows, chosen.rows), _blocks(cols, chosen.cols)
-    return Plan(form, chosen, row_tiles, col_tiles, small, reads)
+    return Plan(form, chosen, row_tiles, col_tiles, small, reads, tiles.limits(layer.chip, chosen))
 
 
 def _transformed(weights: Weights, W: Slot, W_mul: Slot | None) -> Weights:
@@ -212,13 +214,14 @@ def backward(
         _grad_all(recipe, layer, for_dx, for_weights, tensors, grads, dx)
         return recipe
     weights = layer.weights
+    wants_W = any((grads.W_hat, grads.M_hat, grads.W_hat_mul, grads.M_hat_mul))
     if for_weights:
-        if for_dx and for_dx.reads:
+        if for_dx and for_dx.reads and wants_W:
             W, W_mul = _room_for_W(recipe, layer)
             grads = grads._replace(W=W, W_mul=W_mul)
             weights = _transformed(weights, W, W_mul)
         _grad_weights(recipe, layer, for_weights, tensors, grads)
-    elif for_dx and for_dx.reads:
+    if for_dx and for_dx.reads and not wants_W:
         weights = _transform(recipe, layer)
     if for_dx:
         recipe.step(

@@ -47,6 +47,13 @@ def load(at, mask, C: tl.constexpr):
 
 
 @triton.jit
+def log_tile(x_tile, mask, shift):
+    """Equation 3, and 0 outside of the tensor, where log(0 + eps) is infinite if eps is 0 in the
+    compute type."""
+    return tl.where(mask, maths.log_abs(x_tile, shift), 0.0)
+
+
+@triton.jit
 def weight_tile(W_hat, M_hat, at, mask, C: tl.constexpr):
     """A tile of W: transformed here from W_hat and M_hat, or read where M_hat is None."""
     W = load(W_hat + at, mask, C)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 from triton import knobs
 from triton.runtime import driver
@@ -64,11 +65,17 @@ def _listens(hook: Any) -> bool:
     return bool(getattr(hook, "calls", hook))
 
 
+# Versions of Triton whose launchers take what ``_again`` gives them.
+_KNOWN_LAUNCHERS = ("3.6", "3.7")
+
+
 def _again(compiled: Any, grid: tuple[int, ...], constants: list[Any]) -> Callable[..., None]:
     """Launches ``compiled`` as Triton does, less the search for it among the arguments, and less
     the description that it makes of each launch where no profiler has a hook to hear it."""
     x, y, z = (*grid, 1, 1)[:3]
     described = compiled[x, y, z]
+    if ".".join(triton.__version__.split(".")[:2]) not in _KNOWN_LAUNCHERS:
+        return lambda *args: described(*args, *constants)
     run, function, metadata = compiled.run, compiled.function, compiled.packed_metadata
     hooks = knobs.runtime
 

@@ -40,8 +40,8 @@ NARROW = 16
 # for small layers: there the transform is a sixth of the work, and launches are most of the time.
 ROW_TILES_THAT_TRANSFORM = 8
 
-# As many as a processor has registers for; a batch is split until there are so many.
-PROGRAMS_A_PROCESSOR = 2
+# As many as a processor has registers for; a batch is split until their programs are there.
+WARPS_A_PROCESSOR = 8
 
 # A part of the batch shorter than this is not worth the second stage's reading it again.
 MIN_SPLIT_ROWS = 512
@@ -50,6 +50,14 @@ MIN_SPLIT_ROWS = 512
 # thread of transform; finish has more tensors at hand, and 128 bits of float32 sums for each.
 TRANSFORM_ELEMENTS = 1024
 FINISH_ELEMENTS = 512
+
+
+def limits(chip: Chip, tile: Tile) -> dict[str, int]:
+    """Options of the compiler. As many registers as a thread can have: left to itself ptxas spills
+    a few in order to fit one more program into a processor."""
+    if not chip.family.startswith("sm_"):
+        return {}
+    return {"maxnreg": min(255, (1 << 16) // (32 * tile.warps))}
 
 
 def warps_of_128_threads(chip: Chip) -> int:
@@ -89,8 +97,7 @@ def _rows() -> list[Row]:
     # can have. float32 by multiply-add, exact, and quick for so few.
     small, ieee = ("small",), ("ieee",)
     why = "64x2->1 in one program of each kernel"
-    add(("sm_80", "sm_100"), "forward", small, ieee, Tile(64, 16, 16, 4, 3), why)
-    add(("sm_90",), "forward", small, ieee, Tile(64, 16, 16, 8, 2), "as above; 4 warps spill")
+    add(nvidia, "forward", small, ieee, Tile(64, 16, 16, 8, 2), f"{why}; 4 warps spill")
     why = "as above; in one launch with grad_weights, at more stages it spills"
     add(nvidia, "grad_input", small, ieee, Tile(64, 16, 16, 4, 1), why)
     add(nvidia, "grad_weights", small, ieee, Tile(16, 32, 16, 4, 1), why)
@@ -109,17 +116,12 @@ def _rows() -> list[Row]:
 
     for kernel in ("forward", "grad_input"):
         half = ("bf16x3", "bf16", "fp16") if kernel == "forward" else ("bf16x3", "bf16")
-        every = ("bf16x6", *half)
-        why = "three sums of 64x32 and W_hat, M_hat leave no registers for more"
-        tile = Tile(64, 32, 16, 4, 2)
-        if kernel == "forward":
-            add(("sm_80",), kernel, ("inside",), ("bf16x6", "bf16", "fp16"), tile, why)
-            why = "as above; with two stages the compiler spills"
-            add(("sm_80",), kernel, ("inside",), ("bf16x3",), Tile(64, 32, 16, 4, 3), why)
-        else:
-            add(("sm_80",), kernel, ("inside",), every, tile, why)
+        why = "three sums of 64x32 and three pieces leave no registers for more"
+        add(("sm_80",), kernel, shared, ("bf16x6",), Tile(64, 32, 16, 4, 2), why)
+        why = "as above, with W_hat and M_hat for a third piece"
+        add(("sm_80",), kernel, ("inside",), half, Tile(64, 32, 16, 4, 2), why)
         why = "W is read: room for 64x64, half the reads of x; twice the depth spills"
-        add(("sm_80",), kernel, ("read",), every, Tile(64, 64, 16, 4, 2), why)
+        add(("sm_80",), kernel, ("read",), half, Tile(64, 64, 16, 4, 2), why)
         why = (
             "a warpgroup's 64 rows, two programs a processor; 128 columns or twice the depth spill"
         )
@@ -133,7 +135,8 @@ def _rows() -> list[Row]:
         why = "tensor memory as above; fewer pieces leave registers for twice the depth"
         add(("sm_100",), kernel, shared, half, Tile(64, 32, 32, 4, 2), why)
         why = "matrix cores multiply float32; 64x32 spills"
-        add(("gfx942",), kernel, shared, ("ieee",), Tile(32, 32, 16, 4, 2), why)
+        depth = 32 if kernel == "forward" else 16  # whose loads are 128 bits wide at 32 alone
+        add(("gfx942",), kernel, shared, ("ieee",), Tile(32, 32, depth, 4, 2), why)
         why = "the depth that makes loads of 16-bit numbers 128 bits wide"
         add(("gfx942",), kernel, shared, half, Tile(64, 32, 32, 4, 2), why)
 
@@ -253,7 +256,8 @@ def choose(chip: Chip, kernel: str, case: str, products: str, sizes: tuple[int, 
 
 def splits(B: int, programs: int, tile: Tile, chip: Chip) -> tuple[int, int]:
     """(parts, rows of each) to split a batch into, so that all processors have work."""
-    wanted = max(1, min(PROGRAMS_A_PROCESSOR * chip.processors // programs, B // MIN_SPLIT_ROWS))
+    at_once = max(1, WARPS_A_PROCESSOR // tile.warps) * chip.processors
+    wanted = max(1, min(at_once // programs, B // MIN_SPLIT_ROWS))
     rows = -(-max(1, B) // wanted)
     rows = -(-rows // tile.depth) * tile.depth
     return max(1, -(-B // rows)), rows

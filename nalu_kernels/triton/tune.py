@@ -117,6 +117,7 @@ def _seconds(trial: Trial, tile: Tile, chip: Chip, device: torch.device) -> floa
         if tensor is not None:
             tensor.uniform_(0.1, 0.9)
     row, dtype = trial.row, ASKED[trial.products][0]
+    widths = aot.load_widths(row.kernel, row.family, step.options, dtype)
     variant = aot.Variant(
         row.family,
         row.kernel,
@@ -125,8 +126,10 @@ def _seconds(trial: Trial, tile: Tile, chip: Chip, device: torch.device) -> floa
         step.options["FORM"].log_product,
         str(dtype).removeprefix("torch."),
         tile,
+        "untied" if row.case == "untied" else "tied",
         "x".join(map(str, SHAPES[row.case])),
-        aot.widest_load(row.family, step.options, dtype),
+        min(widths),
+        max(widths),
     )
     try:
         args = step.bound(tensors)
@@ -165,6 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         tile = best(row.tile, seconds)
         before, after = seconds(row.tile), seconds(tile)
+        if after is None:
+            print(f"{row.kernel} {row.case} {products}: neither ours nor its neighbours can run")
+            continue
         why = f"{torch.cuda.get_device_name(device)}: {before} s before, {after} s"
         print(f"{row.kernel} {row.case} {products}: {tuple(row.tile)} -> {tuple(tile)}; {why}")
         found.append(row._replace(products=(products,), tile=tile, why=why))
