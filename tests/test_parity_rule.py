@@ -138,12 +138,13 @@ def mutants(kind: Kind) -> dict[str, Implementation]:
     ("kind", "name"), [(kind, name) for kind in KINDS for name in mutants(kind)], ids=str
 )
 def test_mutants_are_caught(kind: Kind, name: str, rng: Generator) -> None:
-    """In most layers, of whatever shape: not all have an input of 0, or a gate that matters."""
+    """In four layers of five, of whatever shape: not all have an input of 0, or a gate that
+    matters. Fewer than 7 of 20 are then a matter of one draw in half a million."""
     caught, mutant = 0, mutants(kind)[name]
-    for _ in range(10):
+    for _ in range(20):
         layer = draw(rng, kind, random_shape(rng))
         caught += bool(Judge(layer).faults(outcome(mutant, layer)))
-    assert caught >= 6
+    assert caught >= 7
 
 
 def reversed_linear(x: Tensor, W: Tensor) -> Tensor:
