@@ -4,21 +4,50 @@
 // words for the user.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
+#include "layer.h"
 #include "tensor.h"
 
 namespace nalu {
+
+inline Dtype dtype_of(const Tensor& tensor) {
+  const int32_t code = tensor.dtype();
+  if (code == aoti_torch_dtype_float32()) {
+    return Dtype::float32;
+  }
+  if (code == aoti_torch_dtype_float64()) {
+    return Dtype::float64;
+  }
+  if (code == aoti_torch_dtype_bfloat16()) {
+    return Dtype::bfloat16;
+  }
+  STD_TORCH_CHECK(
+      code == aoti_torch_dtype_float16(),
+      "input must be float32, float64, bfloat16 or float16");
+  return Dtype::float16;
+}
+
+inline int32_t compute_type(Dtype dtype) {
+  return dtype == Dtype::float64 ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+}
 
 inline void check_eps(double eps) {
   STD_TORCH_CHECK(std::isfinite(eps) && eps > 0, "eps must be positive and finite");
 }
 
+inline bool on_device_of(const Tensor& tensor, const Tensor& input) {
+  return tensor.device_type() == input.device_type() &&
+      tensor.device_index() == input.device_index();
+}
+
 inline void check_like(const Tensor& tensor, const Tensor& input, const char* name) {
   STD_TORCH_CHECK(
-      tensor.dtype() == input.dtype() && tensor.device_type() == input.device_type() &&
-          tensor.device_index() == input.device_index(),
+      tensor.dtype() == input.dtype() && on_device_of(tensor, input),
       name,
       " must have the dtype and device of input");
 }
@@ -48,5 +77,136 @@ inline bool one_row_stride(const Tensor& tensor, int64_t& row_stride) {
   }
   return true;
 }
+
+// A layer's arguments: first checked, then read. Tensors whose memory the kernels cannot walk are
+// copied while they are read; the copies live as long as this does.
+class Arguments {
+ public:
+  Arguments(
+      int32_t device_type,
+      const Tensor& input,
+      const Tensor& W_hat,
+      const Tensor& M_hat,
+      double eps)
+      : input_(input) {
+    check_eps(eps);
+    const int64_t dim = input.dim();
+    STD_TORCH_CHECK(
+        input.device_type() == device_type && dim >= 1 && dim <= Tensor::kMaxDim,
+        "input must be on this operator's device, of 1 to 64 dimensions");
+    STD_TORCH_CHECK(W_hat.dim() == 2, "W_hat must have 2 dimensions");
+    layer.dtype = dtype_of(input);
+    layer.shape.O = W_hat.sizes()[0];
+    layer.shape.I = W_hat.sizes()[1];
+    layer.eps = eps;
+    STD_TORCH_CHECK(
+        input.sizes()[dim - 1] == layer.shape.I,
+        "input must have in_features as its last dimension");
+    layer.shape.B = 1;
+    for (int64_t d = 0; d < dim - 1; ++d) {
+      layer.shape.B *= input.sizes()[d];
+    }
+    check_weight(W_hat, layer.shape.O, "W_hat", &Layer::W_hat);
+    check_weight(M_hat, layer.shape.O, "M_hat", &Layer::M_hat);
+  }
+
+  void check_gate(const Tensor& G, const OptionalTensor& gate_bias) {
+    const int64_t gates = G.dim() == 2 ? G.sizes()[0] : -1;
+    STD_TORCH_CHECK(gates == layer.shape.O || gates == 1, "G has the wrong shape");
+    layer.shape.gates = gates;
+    check_weight(G, gates, "G", &Layer::G);
+    if (gate_bias.has_value()) {
+      check_like(*gate_bias, input_, "gate_bias");
+      STD_TORCH_CHECK(
+          gate_bias->dim() == 1 && gate_bias->sizes()[0] == gates,
+          "gate_bias has the wrong shape");
+      parameters_[count_++] = {&*gate_bias, &Layer::gate_bias};
+    }
+  }
+
+  void check_untied(const OptionalTensor& W_hat_mul, const OptionalTensor& M_hat_mul) {
+    STD_TORCH_CHECK(
+        W_hat_mul.has_value() == M_hat_mul.has_value(),
+        "W_hat_mul and M_hat_mul must be given together");
+    if (W_hat_mul.has_value()) {
+      check_weight(*W_hat_mul, layer.shape.O, "W_hat_mul", &Layer::W_hat_mul);
+      check_weight(*M_hat_mul, layer.shape.O, "M_hat_mul", &Layer::M_hat_mul);
+    }
+  }
+
+  void check_grad_output(const Tensor& grad) const {
+    check_like(grad, input_, "grad_output");
+    check_output_shape(grad, "grad_output has the wrong shape");
+  }
+
+  void check_output(const Tensor& output) const {
+    check_like(output, input_, "output");
+    check_output_shape(output, "output has the wrong shape");
+    STD_TORCH_CHECK(output.is_contiguous(), "output is not what nac_forward returned");
+  }
+
+  // After the last check.
+  void read() {
+    for (int i = 0; i < count_; ++i) {
+      const Tensor& tensor = *parameters_[i].first;
+      const void* data = tensor.is_contiguous() ? tensor.data() : keep(tensor.contiguous());
+      layer.*parameters_[i].second = data;
+    }
+    layer.input = read_rows(input_);
+  }
+
+  Rows read_rows(const Tensor& tensor) {
+    const int64_t* sizes = tensor.sizes();
+    const int64_t last = tensor.dim() - 1;
+    int64_t row_stride = sizes[last];
+    if (layer.shape.B == 0 || one_row_stride(tensor, row_stride)) {
+      return {tensor.data(), row_stride, tensor.strides()[last]};
+    }
+    return {keep(tensor.contiguous()), sizes[last], 1};
+  }
+
+  // input's shape with out_features as its last dimension.
+  Tensor empty_output() const {
+    int64_t sizes[Tensor::kMaxDim];
+    return input_.empty(sizes, output_sizes(sizes), input_.dtype());
+  }
+
+  Layer layer{};
+
+ private:
+  // Returns how many there are.
+  int64_t output_sizes(int64_t* sizes) const {
+    const int64_t dim = input_.dim();
+    std::copy_n(input_.sizes(), dim, sizes);
+    sizes[dim - 1] = layer.shape.O;
+    return dim;
+  }
+
+  void check_output_shape(const Tensor& tensor, const char* message) const {
+    int64_t sizes[Tensor::kMaxDim];
+    const int64_t dim = output_sizes(sizes);
+    STD_TORCH_CHECK(
+        tensor.dim() == dim && std::equal(sizes, sizes + dim, tensor.sizes()), message);
+  }
+
+  using Field = const void* Layer::*;
+
+  void check_weight(const Tensor& tensor, int64_t rows, const char* name, Field field) {
+    check_matrix(tensor, input_, rows, layer.shape.I, name);
+    parameters_[count_++] = {&tensor, field};
+  }
+
+  const void* keep(Tensor tensor) {
+    const void* data = tensor.data();
+    kept_.push_back(std::move(tensor));
+    return data;
+  }
+
+  const Tensor& input_;
+  // Checked, and where they will be in `layer`.
+  std::pair<const Tensor*, Field> parameters_[6];
+  int count_ = 0;
+  std::vector<Tensor> kept_;
+};
 
 } // namespace nalu

@@ -11,16 +11,20 @@ from typing import NamedTuple
 import pytest
 import torch
 
-# Without a GPU the Triton kernels run in Triton's interpreter, on CPU tensors. Triton reads this
-# when it defines them.
+# Without a GPU the Triton kernels run in Triton's interpreter, and CUDA's in an emulator, on CPU
+# tensors. Triton reads this when it defines them.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+import emulated_cuda
 import interpreter
 import nalu_kernels
+from error_bound import FULL, Products
 from parity import threads
 from poison import poisoned_memory
 
+if not torch.cuda.is_available():
+    emulated_cuda.install()
 if nalu_kernels.backends()["triton"].usable and not torch.cuda.is_available():
     interpreter.hasten()
 
@@ -62,10 +66,21 @@ class Backend(NamedTuple):
         if self.name == "reference" and dtype in (torch.bfloat16, torch.float16):
             pytest.skip("plain PyTorch computes in the dtype it is given, and saves what it likes")
 
+    def large_products(self, dtype: torch.dtype) -> Products:
+        """The least that a large layer's products may be."""
+        if self.name == "cuda" and dtype in (torch.bfloat16, torch.float16):
+            return Products(("tf32", "ieee"), ("tf32", "ieee"))
+        return FULL
+
     @property
     def interpreted(self) -> bool:
         """By Triton's interpreter, which is slow."""
         return self.name == "triton" and self.device == "cpu"
+
+    def require_any_process(self) -> None:
+        """Skips what a Python of its own does, which knows nothing of this one's emulator."""
+        if self.name == "cuda" and self.device == "cpu":
+            pytest.skip("the CUDA kernels are emulated in this process alone")
 
     def require_cpu_threads(self) -> None:
         """Skips what is about the threads that torch starts on a CPU."""
@@ -85,7 +100,7 @@ class Backend(NamedTuple):
 
 
 def _parameter(name: str) -> object:
-    on_gpu = name == "cuda" or (name == "triton" and torch.cuda.is_available())
+    on_gpu = name in ("triton", "cuda") and torch.cuda.is_available()
     marks = [pytest.mark.gpu] if on_gpu else []
     return pytest.param(Backend(name, "cuda" if on_gpu else "cpu"), id=name, marks=marks)
 

@@ -99,7 +99,7 @@ def _describe(what: str, wrong: Tensor, tensor: Tensor, expected: Tensor) -> str
     )
 
 
-def check(layer: Layer) -> None:
+def check(layer: Layer, products: Products = FULL) -> None:
     """Fails unless the library's output and gradients for ``layer`` obey the rule."""
-    faults = Judge(layer).faults(outcome(nalu_kernels, layer))
+    faults = Judge(layer, products).faults(outcome(nalu_kernels, layer))
     assert not faults, "\n".join(faults)

@@ -52,7 +52,7 @@ def refused(
         getattr(nalu_kernels, function)(**arguments)
     for word in words:
         assert word in str(raised.value)
-    assert {name.partition("::")[0] for name in recorder.operators} <= {"nalu_kernels"}
+    assert all(name.startswith("nalu_kernels") for name in recorder.operators)
 
 
 both = pytest.mark.parametrize("function", ["nac", "nalu"])

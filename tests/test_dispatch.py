@@ -169,6 +169,7 @@ def test_environment_variable_that_asks_for_nonsense() -> None:
 
 
 def test_context_manager_outranks_the_environment(backend: Backend) -> None:
+    backend.require_any_process()
     found = subprocess_output(
         f"with use_backend({backend.name!r}): print(which_backend(x.to({backend.device!r}))[0])",
         NALU_KERNELS_BACKEND="reference",

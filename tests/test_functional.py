@@ -97,7 +97,7 @@ def test_large_layers_of_other_dtypes(
 ) -> None:
     backend.require_kernels(dtype)
     for shape in (LARGE[0], TALL[0]):
-        check(draw(rng, kind, shape, dtype, backend.device))
+        check(draw(rng, kind, shape, dtype, backend.device), backend.large_products(dtype))
 
 
 @pytest.mark.parametrize("leading", [(), (4,), (2, 3), (2, 1, 3, 1), (2, 0, 3)], ids=str)

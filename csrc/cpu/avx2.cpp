@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "layer.h"
+#include "capability.h"
 #include "runtime.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)

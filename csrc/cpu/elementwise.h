@@ -5,11 +5,11 @@
 #include <cstdlib>
 #include <new>
 
-#include "layer.h"
 #include "runtime.h"
 #include "simd.h"
 
 #include "../formulas.h"
+#include "../layer.h"
 
 namespace nalu {
 namespace NALU_NAMESPACE {

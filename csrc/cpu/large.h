@@ -10,15 +10,6 @@ namespace NALU_NAMESPACE {
 template <class T>
 constexpr Dtype kDtype = std::is_same_v<T, double> ? Dtype::float64 : Dtype::float32;
 
-template <class T>
-inline Matrix matrix(const T* data, int64_t rows, int64_t cols) {
-  return {data, rows, cols, cols, 1};
-}
-
-inline Matrix transposed(const Matrix& m) {
-  return {m.data, m.cols, m.rows, m.col_stride, m.row_stride};
-}
-
 // f(begin, end) over the rows of a (rows, cols) pass, on several threads.
 template <class F>
 inline void parallel_rows(int64_t rows, int64_t cols, const F& f) {

@@ -8,7 +8,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "layer.h"
+#include "capability.h"
 #include "runtime.h"
 
 #define NALU_NAMESPACE portable

@@ -3,19 +3,14 @@
 
 #include <cstdint>
 
-#include "layer.h"
+#include "../layer.h"
+#include "../matrix.h"
 
 namespace nalu {
 
 // body(begin, end, context) over [0, n) on torch's threads, in pieces of at least `grain`.
 void parallel_for(
     int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
-
-// A matrix of float or double in memory; strides count elements.
-struct Matrix {
-  const void* data;
-  int64_t rows, cols, row_stride, col_stride;
-};
 
 // C (rows, cols, contiguous) = or += A B by torch's BLAS, at the precision that
 // torch.set_float32_matmul_precision asks for.

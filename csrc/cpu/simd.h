@@ -12,14 +12,14 @@
 #include <type_traits>
 #include <utility>
 
-#include "half.h"
-
 // The loops live in lambdas; left as calls they would reload what they capture at every step.
 #ifdef __GNUC__
 #define NALU_INLINE inline __attribute__((always_inline))
 #else
 #define NALU_INLINE inline
 #endif
+
+#include "../half.h"
 
 namespace nalu {
 namespace NALU_NAMESPACE {

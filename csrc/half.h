@@ -1,4 +1,6 @@
 // bfloat16 and float16 as storage: loaded into float, rounded once (to nearest even) when stored.
+//
+// Before including this file define NALU_NAMESPACE and NALU_INLINE.
 #pragma once
 
 #include <cstdint>
@@ -15,31 +17,31 @@ struct Float16 {
   uint16_t bits;
 };
 
-inline uint32_t bits_of(float value) {
+NALU_INLINE uint32_t bits_of(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 
-inline float float_of(uint32_t bits) {
+NALU_INLINE float float_of(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
 
-inline float widen(float value) {
+NALU_INLINE float widen(float value) {
   return value;
 }
 
-inline double widen(double value) {
+NALU_INLINE double widen(double value) {
   return value;
 }
 
-inline float widen(BFloat16 value) {
+NALU_INLINE float widen(BFloat16 value) {
   return float_of(static_cast<uint32_t>(value.bits) << 16);
 }
 
-inline float widen(Float16 value) {
+NALU_INLINE float widen(Float16 value) {
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7fffu) << 13;
   // A product with 2^112 moves the exponent's bias from 15 to 127 and normalises subnormals.
@@ -48,22 +50,22 @@ inline float widen(Float16 value) {
   return float_of(sign | (special ? magnitude | 0x7f800000u : scaled));
 }
 
-inline void narrow(float value, float& out) {
+NALU_INLINE void narrow(float value, float& out) {
   out = value;
 }
 
-inline void narrow(double value, double& out) {
+NALU_INLINE void narrow(double value, double& out) {
   out = value;
 }
 
-inline void narrow(float value, BFloat16& out) {
+NALU_INLINE void narrow(float value, BFloat16& out) {
   const uint32_t bits = bits_of(value);
   const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
   const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
   out.bits = static_cast<uint16_t>((nan ? bits | 0x00400000u : rounded) >> 16);
 }
 
-inline void narrow(float value, Float16& out) {
+NALU_INLINE void narrow(float value, Float16& out) {
   const uint32_t bits = bits_of(value);
   const uint32_t magnitude = bits & 0x7fffffffu;
   // Normal: rebias the exponent by 127 - 15, round the 13 bits that go. A carry that leaves the

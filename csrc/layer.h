@@ -41,17 +41,4 @@ struct Gradients {
   void *input, *W_hat, *M_hat, *G, *gate_bias, *W_hat_mul, *M_hat_mul;
 };
 
-// One set of kernels for each instruction set (avx512.cpp, avx2.cpp, portable.cpp).
-struct Kernels {
-  const char* name;
-  void (*forward)(const Layer&, void* output, const Saved&);
-  // output: what the forward returned; read only by a layer of the log-space path alone.
-  void (*backward)(
-      const Layer&, const Rows& grad_output, const void* output, const Saved&, const Gradients&);
-};
-
-const Kernels* portable_kernels();
-const Kernels* avx2_kernels(); // null where the compiler or the processor has none
-const Kernels* avx512_kernels();
-
 } // namespace nalu

@@ -1,0 +1,20 @@
+// A layer on a GPU, each way: by one fused kernel, or by BLAS with fused passes around it.
+#pragma once
+
+#include "../layer.h"
+#include "call.h"
+
+namespace nalu {
+namespace cuda {
+
+void forward_small(Call&, const Layer&, void* output, const Saved&);
+void forward_large(Call&, const Layer&, void* output, const Saved&);
+
+// output: what the forward returned; read only by a layer of the log-space path alone.
+void backward_small(
+    Call&, const Layer&, const Rows& grad_output, const void* output, const Saved&, const Gradients&);
+void backward_large(
+    Call&, const Layer&, const Rows& grad_output, const void* output, const Saved&, const Gradients&);
+
+} // namespace cuda
+} // namespace nalu

@@ -1,0 +1,52 @@
+// One launch of a kernel on the stream of a call, and the choice of a template by dtype.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "call.h"
+#include "geometry.h"
+#include "scalar.cuh"
+
+namespace nalu {
+namespace cuda {
+
+// `blocks` blocks of kThreads threads; nothing for no blocks.
+template <class... Parameters, class... Arguments>
+inline void launch(
+    const Call& call, int64_t blocks, void (*kernel)(Parameters...), Arguments&&... arguments) {
+  if (blocks == 0) {
+    return;
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(kThreads);
+  config.stream = static_cast<cudaStream_t>(call.stream());
+  const cudaError_t status =
+      cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+  if (status != cudaSuccess) {
+    throw std::runtime_error(
+        std::string("nalu_kernels: a CUDA launch failed: ") + cudaGetErrorString(status));
+  }
+}
+
+// f(S{}) for the layer's storage type.
+template <class F>
+inline void dispatch(Dtype dtype, const F& f) {
+  switch (dtype) {
+    case Dtype::float32:
+      return f(float{});
+    case Dtype::float64:
+      return f(double{});
+    case Dtype::bfloat16:
+      return f(device::BFloat16{});
+    case Dtype::float16:
+      return f(device::Float16{});
+  }
+}
+
+} // namespace cuda
+} // namespace nalu

@@ -1,0 +1,488 @@
+// Small layers: one fused kernel each way, with products of its own.
+//
+// A block computes a tile of results and walks over all the terms of their sums in one order, so
+// that every run has the same bits. Operands pass through shared memory, where the weights are
+// transformed and the logarithms taken, tile by tile: each block does so for itself, which in a
+// small layer takes less time than another launch.
+#include "kernels.h"
+#include "launch.cuh"
+
+namespace nalu {
+namespace cuda {
+
+namespace {
+
+using namespace device;
+
+// Blocks that a processor has registers for. Asked for none, ptxas spills to make room for more.
+constexpr int kBlocksAtLeast = 2;
+
+// Both operands of a block's products, a few terms deep. Left: a row for each row of the tile;
+// right: a column for each of its columns.
+template <class T, class Tile>
+struct Operands {
+  T left[Tile::kPlanes][Tile::kRows][Tile::kDepth + 1];
+  T right[Tile::kPlanes][Tile::kDepth][Tile::kCols + 1];
+};
+
+// A thread's sums of one of a tile's products, and where they stand in it.
+template <class Tile>
+struct Place {
+  int col = static_cast<int>(threadIdx.x) % Tile::kCols;
+  int first_row = static_cast<int>(threadIdx.x) / Tile::kCols;
+
+  NALU_INLINE int row(int r) const {
+    return first_row + r * Tile::kRowsAtOnce;
+  }
+};
+
+// f(outer, inner) for every pair, neighbouring threads taking neighbouring `inner`.
+template <int outer, int inner, class F>
+NALU_INLINE void for_each(const F& f) {
+  for (int i = static_cast<int>(threadIdx.x); i < outer * inner; i += kThreads) {
+    f(i / inner, i % inner);
+  }
+}
+
+NALU_INLINE int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+template <class S, class Tile, bool linear, bool log_space>
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
+    forward_kernel(Layer layer, void* output, Saved saved) {
+  using T = Compute<S>;
+  constexpr bool gated = linear && log_space;
+  constexpr int x_plane = 0, L_plane = 1; // left
+  constexpr int W_plane = 0, W_mul_plane = 1, G_plane = 2; // right
+  __shared__ Operands<T, Tile> operands;
+
+  const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
+  const bool untied = layer.W_hat_mul != nullptr, per_sample = gated && gate_per_sample(layer.shape);
+  const T eps = static_cast<T>(layer.eps);
+  const int64_t col_tiles = divide_up(O, Tile::kCols);
+  const int64_t row0 = static_cast<int64_t>(blockIdx.x) / col_tiles * Tile::kRows;
+  const int64_t col0 = static_cast<int64_t>(blockIdx.x) % col_tiles * Tile::kCols;
+  const Place<Tile> place;
+
+  T a[Tile::kPerThread] = {}, l[Tile::kPerThread] = {}, z[Tile::kPerThread] = {};
+  for (int64_t k0 = 0; k0 < I; k0 += Tile::kDepth) {
+    for_each<Tile::kRows, Tile::kDepth>([&](int r, int k) {
+      const int64_t row = row0 + r, i = k0 + k;
+      if (row < B && i < I) {
+        const T x = load<S>(layer.input, row, i);
+        operands.left[x_plane][r][k] = x;
+        if constexpr (log_space) {
+          operands.left[L_plane][r][k] = log_abs<false>(x, eps);
+        }
+      }
+    });
+    for_each<Tile::kCols, Tile::kDepth>([&](int c, int k) {
+      const int64_t col = col0 + c, i = k0 + k;
+      if (col < O && i < I) {
+        const int64_t at = col * I + i;
+        operands.right[W_plane][k][c] = load_weight<S>(layer.W_hat, layer.M_hat, at).value();
+        if constexpr (log_space) {
+          operands.right[W_mul_plane][k][c] = untied
+              ? load_weight<S>(layer.W_hat_mul, layer.M_hat_mul, at).value()
+              : operands.right[W_plane][k][c];
+        }
+        if constexpr (gated) {
+          operands.right[G_plane][k][c] = load<S>(layer.G, per_sample ? i : at);
+        }
+      }
+    });
+    __syncthreads();
+    const int depth = static_cast<int>(smaller(Tile::kDepth, I - k0));
+    for (int k = 0; k < depth; ++k) {
+      for (int r = 0; r < Tile::kPerThread; ++r) {
+        const int row = place.row(r);
+        if constexpr (linear) {
+          const T x = operands.left[x_plane][row][k];
+          a[r] = fused(x, operands.right[W_plane][k][place.col], a[r]);
+          if constexpr (gated) {
+            z[r] = fused(x, operands.right[G_plane][k][place.col], z[r]);
+          }
+        }
+        if constexpr (log_space) {
+          const T L = operands.left[L_plane][row][k];
+          l[r] = fused(L, operands.right[W_mul_plane][k][place.col], l[r]);
+        }
+      }
+    }
+    __syncthreads();
+  }
+
+  for (int r = 0; r < Tile::kPerThread; ++r) {
+    const int64_t row = row0 + place.row(r), col = col0 + place.col;
+    if (row >= B || col >= O) {
+      continue;
+    }
+    const int64_t at = row * O + col;
+    if constexpr (gated) {
+      const int64_t gate = per_sample ? 0 : col;
+      const T bias = layer.gate_bias != nullptr ? load<S>(layer.gate_bias, gate) : T(0);
+      const T g = sigmoid(z[r] + bias), m = exp(l[r]);
+      store<S>(output, at, mix(a[r], m, g));
+      if (saved.a != nullptr) {
+        store<T>(saved.a, at, a[r]);
+        store<T>(saved.m, at, m);
+        if (!per_sample || col == 0) {
+          store<T>(saved.g, per_sample ? row : at, g);
+        }
+      }
+    } else {
+      store<S>(output, at, log_space ? exp(l[r]) : a[r]);
+    }
+  }
+}
+
+// What an output's gradient passes back, at (row, col): to a, to l, and to the gate.
+template <class T>
+struct Factors {
+  T a, l, z; // z: of a gate per sample, the share of this output before the gate's slope
+};
+
+template <class S>
+struct Backward {
+  using T = Compute<S>;
+
+  Layer layer;
+  Rows grad_output;
+  const void* output;
+  Saved saved;
+  Gradients grads;
+  BackwardBlocks blocks;
+
+  template <bool linear, bool log_space>
+  NALU_INLINE Factors<T> factors(int64_t row, int64_t col, bool per_sample) const {
+    const T dy = load<S>(grad_output, row, col);
+    const int64_t at = row * layer.shape.O + col;
+    if constexpr (linear && log_space) {
+      const T g = load<T>(saved.g, per_sample ? row : at);
+      const MixGradient<T> grad(dy, load<T>(saved.a, at), load<T>(saved.m, at), g);
+      return {grad.a, grad.l, per_sample ? grad.g : grad_sigmoid(grad.g, g)};
+    } else if constexpr (log_space) {
+      return {T(0), dy * load<S>(output, at), T(0)};
+    } else {
+      return {dy, T(0), T(0)};
+    }
+  }
+
+  // dz of a gate per sample, from the sum of the shares. No outputs, and no gate was computed.
+  NALU_INLINE T sample_dz(int64_t row, T dg) const {
+    return layer.shape.O > 0 ? grad_sigmoid(dg, load<T>(saved.g, row)) : T(0);
+  }
+};
+
+constexpr int kA = 0, kL = 1, kZ = 2; // the left planes, of da, dl and dz
+
+// dx = [da W + dz G] + (dl W_mul) sign(x) / (|x| + eps): rows are the batch's, columns the input's.
+template <class S, class Tile, bool linear, bool log_space>
+NALU_INLINE void input_tile(
+    const Backward<S>& args, Operands<Compute<S>, Tile>& operands, int64_t tile) {
+  using T = Compute<S>;
+  constexpr bool gated = linear && log_space;
+  constexpr int W_plane = 0, W_mul_plane = 1, G_plane = 2; // right
+  const Layer& layer = args.layer;
+  const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
+  const bool untied = layer.W_hat_mul != nullptr, per_sample = gated && gate_per_sample(layer.shape);
+  const T eps = static_cast<T>(layer.eps);
+  const int64_t col_tiles = divide_up(I, Tile::kCols);
+  const int64_t row0 = tile / col_tiles * Tile::kRows, col0 = tile % col_tiles * Tile::kCols;
+  const Place<Tile> place;
+
+  T through_sum[Tile::kPerThread] = {}, through_log[Tile::kPerThread] = {};
+  T dg[Tile::kPerThread] = {}; // of a gate per sample
+  for (int64_t k0 = 0; k0 < O; k0 += Tile::kDepth) {
+    for_each<Tile::kRows, Tile::kDepth>([&](int r, int k) {
+      if (row0 + r < B && k0 + k < O) {
+        const auto factors =
+            args.template factors<linear, log_space>(row0 + r, k0 + k, per_sample);
+        operands.left[kA][r][k] = factors.a;
+        operands.left[kL][r][k] = factors.l;
+        operands.left[kZ][r][k] = factors.z;
+      }
+    });
+    for_each<Tile::kDepth, Tile::kCols>([&](int k, int c) {
+      if (k0 + k < O && col0 + c < I) {
+        const int64_t at = (k0 + k) * I + col0 + c;
+        operands.right[W_plane][k][c] = load_weight<S>(layer.W_hat, layer.M_hat, at).value();
+        if constexpr (log_space) {
+          operands.right[W_mul_plane][k][c] = untied
+              ? load_weight<S>(layer.W_hat_mul, layer.M_hat_mul, at).value()
+              : operands.right[W_plane][k][c];
+        }
+        if constexpr (gated) {
+          operands.right[G_plane][k][c] = per_sample ? T(0) : load<S>(layer.G, at);
+        }
+      }
+    });
+    __syncthreads();
+    const int depth = static_cast<int>(smaller(Tile::kDepth, O - k0));
+    for (int k = 0; k < depth; ++k) {
+      for (int r = 0; r < Tile::kPerThread; ++r) {
+        const int row = place.row(r);
+        if constexpr (linear) {
+          const T W = operands.right[W_plane][k][place.col];
+          through_sum[r] = fused(operands.left[kA][row][k], W, through_sum[r]);
+        }
+        if constexpr (gated) {
+          const T dz = operands.left[kZ][row][k];
+          if (per_sample) {
+            dg[r] += dz;
+          } else {
+            through_sum[r] = fused(dz, operands.right[G_plane][k][place.col], through_sum[r]);
+          }
+        }
+        if constexpr (log_space) {
+          const T W_mul = operands.right[W_mul_plane][k][place.col];
+          through_log[r] = fused(operands.left[kL][row][k], W_mul, through_log[r]);
+        }
+      }
+    }
+    __syncthreads();
+  }
+
+  for (int r = 0; r < Tile::kPerThread; ++r) {
+    const int64_t row = row0 + place.row(r), col = col0 + place.col;
+    if (row >= B || col >= I) {
+      continue;
+    }
+    T dx = through_sum[r];
+    if (per_sample) {
+      dx = fused(args.sample_dz(row, dg[r]), load<S>(layer.G, col), dx);
+    }
+    if constexpr (log_space) {
+      const T part = grad_log_abs(through_log[r], load<S>(layer.input, row, col), eps);
+      dx = linear ? dx + part : part;
+    }
+    store<S>(args.grads.input, row * I + col, dx);
+  }
+}
+
+// The gradients of the weights and of a gate per output: rows are the outputs, columns the input's,
+// and the sums go over the batch.
+template <class S, class Tile, bool linear, bool log_space>
+NALU_INLINE void weights_tile(
+    const Backward<S>& args, Operands<Compute<S>, Tile>& operands, int64_t tile) {
+  using T = Compute<S>;
+  constexpr bool gated = linear && log_space;
+  constexpr int x_plane = 0, L_plane = 1; // right
+  const Layer& layer = args.layer;
+  const Gradients& grads = args.grads;
+  const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
+  const bool untied = layer.W_hat_mul != nullptr, per_sample = gated && gate_per_sample(layer.shape);
+  const T eps = static_cast<T>(layer.eps);
+  const int64_t col_tiles = divide_up(I > 0 ? I : 1, Tile::kCols);
+  const int64_t row0 = tile / col_tiles * Tile::kRows, col0 = tile % col_tiles * Tile::kCols;
+  const Place<Tile> place;
+
+  T dW[Tile::kPerThread] = {}, dW_log[Tile::kPerThread] = {};
+  T dG[Tile::kPerThread] = {}, dbias[Tile::kPerThread] = {};
+  for (int64_t k0 = 0; k0 < B; k0 += Tile::kDepth) {
+    for_each<Tile::kDepth, Tile::kRows>([&](int k, int r) {
+      if (k0 + k < B && row0 + r < O) {
+        const auto factors =
+            args.template factors<linear, log_space>(k0 + k, row0 + r, per_sample);
+        operands.left[kA][r][k] = factors.a;
+        operands.left[kL][r][k] = factors.l;
+        operands.left[kZ][r][k] = factors.z;
+      }
+    });
+    for_each<Tile::kDepth, Tile::kCols>([&](int k, int c) {
+      if (k0 + k < B && col0 + c < I) {
+        const T x = load<S>(layer.input, k0 + k, col0 + c);
+        operands.right[x_plane][k][c] = x;
+        if constexpr (log_space) {
+          operands.right[L_plane][k][c] = log_abs<false>(x, eps);
+        }
+      }
+    });
+    __syncthreads();
+    const int depth = static_cast<int>(smaller(Tile::kDepth, B - k0));
+    for (int k = 0; k < depth; ++k) {
+      for (int r = 0; r < Tile::kPerThread; ++r) {
+        const int row = place.row(r);
+        if constexpr (linear) {
+          const T x = operands.right[x_plane][k][place.col];
+          dW[r] = fused(operands.left[kA][row][k], x, dW[r]);
+          if constexpr (gated) {
+            const T dz = operands.left[kZ][row][k];
+            dG[r] = fused(dz, x, dG[r]);
+            dbias[r] += dz;
+          }
+        }
+        if constexpr (log_space) {
+          const T L = operands.right[L_plane][k][place.col];
+          dW_log[r] = fused(operands.left[kL][row][k], L, dW_log[r]);
+        }
+      }
+    }
+    __syncthreads();
+  }
+
+  for (int r = 0; r < Tile::kPerThread; ++r) {
+    const int64_t row = row0 + place.row(r), col = col0 + place.col;
+    if (row >= O) {
+      continue;
+    }
+    if (gated && !per_sample && grads.gate_bias != nullptr && col == 0) {
+      store<S>(grads.gate_bias, row, dbias[r]);
+    }
+    if (col >= I) {
+      continue;
+    }
+    const int64_t at = row * I + col;
+    if (untied) {
+      store_weight_gradients<S>(
+          dW_log[r],
+          layer.W_hat_mul,
+          layer.M_hat_mul,
+          grads.W_hat_mul,
+          grads.M_hat_mul,
+          at);
+    } else {
+      dW[r] = gated ? dW[r] + dW_log[r] : log_space ? dW_log[r] : dW[r];
+    }
+    store_weight_gradients<S>(dW[r], layer.W_hat, layer.M_hat, grads.W_hat, grads.M_hat, at);
+    if (gated && !per_sample && grads.G != nullptr) {
+      store<S>(grads.G, at, dG[r]);
+    }
+  }
+}
+
+// The gradients of a gate per sample, for a stretch of the input's columns.
+template <class S, class Tile>
+NALU_INLINE void gate_tile(const Backward<S>& args, int64_t tile) {
+  using T = Compute<S>;
+  constexpr int kLanes = kThreads / Tile::kRows; // threads that share a row's outputs
+  __shared__ T parts[Tile::kRows][kLanes + 1], dz[Tile::kRows];
+  __shared__ T sums[kThreads], bias_sums[kThreads];
+  const Layer& layer = args.layer;
+  const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
+  const int thread = static_cast<int>(threadIdx.x);
+  const Place<Tile> place;
+  const int64_t col = tile * Tile::kCols + place.col;
+
+  T dG = 0, dbias = 0;
+  for (int64_t row0 = 0; row0 < B; row0 += Tile::kRows) {
+    const int rows = static_cast<int>(smaller(Tile::kRows, B - row0));
+    const int row = thread / kLanes, lane = thread % kLanes;
+    T part = 0;
+    for (int64_t o = lane; row < rows && o < O; o += kLanes) {
+      part += args.template factors<true, true>(row0 + row, o, true).z;
+    }
+    parts[row][lane] = part;
+    __syncthreads();
+    if (thread < rows) {
+      T dg = parts[thread][0];
+      for (int i = 1; i < kLanes; ++i) {
+        dg += parts[thread][i];
+      }
+      dz[thread] = args.sample_dz(row0 + thread, dg);
+    }
+    __syncthreads();
+    for (int r = place.first_row; r < rows; r += Tile::kRowsAtOnce) {
+      dbias += dz[r];
+      if (col < I) {
+        dG = fused(dz[r], load<S>(layer.input, row0 + r, col), dG);
+      }
+    }
+    __syncthreads();
+  }
+
+  sums[thread] = dG;
+  bias_sums[thread] = dbias;
+  __syncthreads();
+  if (place.first_row == 0) {
+    for (int r = 1; r < Tile::kRowsAtOnce; ++r) {
+      dG += sums[r * Tile::kCols + place.col];
+      dbias += bias_sums[r * Tile::kCols + place.col];
+    }
+    if (args.grads.G != nullptr && col < I) {
+      store<S>(args.grads.G, col, dG);
+    }
+    if (args.grads.gate_bias != nullptr && col == 0) {
+      store<S>(args.grads.gate_bias, 0, dbias);
+    }
+  }
+}
+
+template <class S, class Tile, bool linear, bool log_space>
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) backward_kernel(Backward<S> args) {
+  __shared__ Operands<Compute<S>, Tile> operands;
+  const int64_t block = static_cast<int64_t>(blockIdx.x);
+  if (block < args.blocks.input) {
+    input_tile<S, Tile, linear, log_space>(args, operands, block);
+  } else if (block < args.blocks.input + args.blocks.weights) {
+    weights_tile<S, Tile, linear, log_space>(args, operands, block - args.blocks.input);
+  } else if constexpr (linear && log_space) {
+    gate_tile<S, Tile>(args, block - args.blocks.input - args.blocks.weights);
+  }
+}
+
+// f(paths) with `linear` and `log_space` as types, of which one at least is true.
+template <class F>
+void by_paths(const Layer& layer, const F& f) {
+  if (layer.linear && layer.log_space) {
+    f(std::true_type{}, std::true_type{});
+  } else if (layer.log_space) {
+    f(std::false_type{}, std::true_type{});
+  } else {
+    f(std::true_type{}, std::false_type{});
+  }
+}
+
+template <class S, int cols>
+void forward(Call& call, const Layer& layer, void* output, const Saved& saved) {
+  using Tile = cuda::Tile<Compute<S>, cols>;
+  const Shape& s = layer.shape;
+  by_paths(layer, [&](auto linear, auto log_space) {
+    const auto kernel = forward_kernel<S, Tile, decltype(linear)::value, decltype(log_space)::value>;
+    launch(call, tiles(s.B, s.O, Tile::kRows, Tile::kCols), kernel, layer, output, saved);
+  });
+}
+
+template <class S, int cols>
+void backward(
+    Call& call,
+    const Layer& layer,
+    const Rows& grad_output,
+    const void* output,
+    const Saved& saved,
+    const Gradients& grads) {
+  using Tile = cuda::Tile<Compute<S>, cols>;
+  const auto blocks = backward_blocks(layer.shape, grads, Tile::kRows, Tile::kCols);
+  const Backward<S> args{layer, grad_output, output, saved, grads, blocks};
+  by_paths(layer, [&](auto linear, auto log_space) {
+    const auto kernel = backward_kernel<S, Tile, decltype(linear)::value, decltype(log_space)::value>;
+    launch(call, blocks.total(), kernel, args);
+  });
+}
+
+} // namespace
+
+void forward_small(Call& call, const Layer& layer, void* output, const Saved& saved) {
+  dispatch(layer.dtype, [&](auto s) {
+    layer.shape.O <= kNarrow ? forward<decltype(s), kNarrow>(call, layer, output, saved)
+                             : forward<decltype(s), kWide>(call, layer, output, saved);
+  });
+}
+
+void backward_small(
+    Call& call,
+    const Layer& layer,
+    const Rows& grad_output,
+    const void* output,
+    const Saved& saved,
+    const Gradients& grads) {
+  dispatch(layer.dtype, [&](auto s) {
+    layer.shape.I <= kNarrow
+        ? backward<decltype(s), kNarrow>(call, layer, grad_output, output, saved, grads)
+        : backward<decltype(s), kWide>(call, layer, grad_output, output, saved, grads);
+  });
+}
+
+} // namespace cuda
+} // namespace nalu

@@ -1,0 +1,10 @@
+// Included before everything else: CUDA's operators become operators on CPU tensors, in a namespace
+// of their own.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/c/shim.h>
+
+#define CUDA CPU
+#define nalu_kernels nalu_kernels_cuda_on_cpu
+#define aoti_torch_device_type_cuda aoti_torch_device_type_cpu
