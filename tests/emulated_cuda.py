@@ -1,5 +1,5 @@
-"""The CUDA kernels on a CPU: built by the C++ compiler against tests/cuda_on_cpu/, and served by the
-back end ``cuda`` when it is forced. cuBLAS's products are plain loops there, which honour the
+"""The CUDA kernels on a CPU: built by the C++ compiler against tests/cuda_on_cpu/, and served by
+the back end ``cuda`` when it is forced. cuBLAS's products are plain loops there, which honour the
 precision that they are asked for.
 """
 

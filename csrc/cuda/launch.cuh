@@ -14,6 +14,9 @@
 namespace nalu {
 namespace cuda {
 
+// Blocks that a processor has registers for. Asked for none, ptxas spills to make room for more.
+constexpr int kBlocksAtLeast = 2;
+
 // `blocks` blocks of kThreads threads; nothing for no blocks.
 template <class... Parameters, class... Arguments>
 inline void launch(

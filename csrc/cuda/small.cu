@@ -14,9 +14,6 @@ namespace {
 
 using namespace device;
 
-// Blocks that a processor has registers for. Asked for none, ptxas spills to make room for more.
-constexpr int kBlocksAtLeast = 2;
-
 // Both operands of a block's products, a few terms deep. Left: a row for each row of the tile;
 // right: a column for each of its columns.
 template <class T, class Tile>
@@ -25,7 +22,7 @@ struct Operands {
   T right[Tile::kPlanes][Tile::kDepth][Tile::kCols + 1];
 };
 
-// A thread's sums of one of a tile's products, and where they stand in it.
+// Where a thread's sums stand in a tile.
 template <class Tile>
 struct Place {
   int col = static_cast<int>(threadIdx.x) % Tile::kCols;
@@ -33,6 +30,22 @@ struct Place {
 
   NALU_INLINE int row(int r) const {
     return first_row + r * Tile::kRowsAtOnce;
+  }
+};
+
+// A thread's sums of one product. They are sums of short sums, one for each depth of a tile: the
+// roundings of long sums of like terms would all go one way.
+template <class T, class Tile>
+struct Sums {
+  T values[Tile::kPerThread] = {};
+
+  NALU_INLINE T& operator[](int r) {
+    return values[r];
+  }
+  NALU_INLINE void operator+=(const Sums& part) {
+    for (int r = 0; r < Tile::kPerThread; ++r) {
+      values[r] += part.values[r];
+    }
   }
 };
 
@@ -65,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
   const int64_t col0 = static_cast<int64_t>(blockIdx.x) % col_tiles * Tile::kCols;
   const Place<Tile> place;
 
-  T a[Tile::kPerThread] = {}, l[Tile::kPerThread] = {}, z[Tile::kPerThread] = {};
+  Sums<T, Tile> a, l, z;
   for (int64_t k0 = 0; k0 < I; k0 += Tile::kDepth) {
     for_each<Tile::kRows, Tile::kDepth>([&](int r, int k) {
       const int64_t row = row0 + r, i = k0 + k;
@@ -94,22 +107,26 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
     });
     __syncthreads();
     const int depth = static_cast<int>(smaller(Tile::kDepth, I - k0));
+    Sums<T, Tile> a_part, l_part, z_part;
     for (int k = 0; k < depth; ++k) {
       for (int r = 0; r < Tile::kPerThread; ++r) {
         const int row = place.row(r);
         if constexpr (linear) {
           const T x = operands.left[x_plane][row][k];
-          a[r] = fused(x, operands.right[W_plane][k][place.col], a[r]);
+          a_part[r] = fused(x, operands.right[W_plane][k][place.col], a_part[r]);
           if constexpr (gated) {
-            z[r] = fused(x, operands.right[G_plane][k][place.col], z[r]);
+            z_part[r] = fused(x, operands.right[G_plane][k][place.col], z_part[r]);
           }
         }
         if constexpr (log_space) {
           const T L = operands.left[L_plane][row][k];
-          l[r] = fused(L, operands.right[W_mul_plane][k][place.col], l[r]);
+          l_part[r] = fused(L, operands.right[W_mul_plane][k][place.col], l_part[r]);
         }
       }
     }
+    a += a_part;
+    l += l_part;
+    z += z_part;
     __syncthreads();
   }
 
@@ -192,8 +209,7 @@ NALU_INLINE void input_tile(
   const int64_t row0 = tile / col_tiles * Tile::kRows, col0 = tile % col_tiles * Tile::kCols;
   const Place<Tile> place;
 
-  T through_sum[Tile::kPerThread] = {}, through_log[Tile::kPerThread] = {};
-  T dg[Tile::kPerThread] = {}; // of a gate per sample
+  Sums<T, Tile> through_sum, through_log, dg; // dg: of a gate per sample
   for (int64_t k0 = 0; k0 < O; k0 += Tile::kDepth) {
     for_each<Tile::kRows, Tile::kDepth>([&](int r, int k) {
       if (row0 + r < B && k0 + k < O) {
@@ -220,27 +236,31 @@ NALU_INLINE void input_tile(
     });
     __syncthreads();
     const int depth = static_cast<int>(smaller(Tile::kDepth, O - k0));
+    Sums<T, Tile> sum_part, log_part, dg_part;
     for (int k = 0; k < depth; ++k) {
       for (int r = 0; r < Tile::kPerThread; ++r) {
         const int row = place.row(r);
         if constexpr (linear) {
           const T W = operands.right[W_plane][k][place.col];
-          through_sum[r] = fused(operands.left[kA][row][k], W, through_sum[r]);
+          sum_part[r] = fused(operands.left[kA][row][k], W, sum_part[r]);
         }
         if constexpr (gated) {
           const T dz = operands.left[kZ][row][k];
           if (per_sample) {
-            dg[r] += dz;
+            dg_part[r] += dz;
           } else {
-            through_sum[r] = fused(dz, operands.right[G_plane][k][place.col], through_sum[r]);
+            sum_part[r] = fused(dz, operands.right[G_plane][k][place.col], sum_part[r]);
           }
         }
         if constexpr (log_space) {
           const T W_mul = operands.right[W_mul_plane][k][place.col];
-          through_log[r] = fused(operands.left[kL][row][k], W_mul, through_log[r]);
+          log_part[r] = fused(operands.left[kL][row][k], W_mul, log_part[r]);
         }
       }
     }
+    through_sum += sum_part;
+    through_log += log_part;
+    dg += dg_part;
     __syncthreads();
   }
 
@@ -278,8 +298,7 @@ NALU_INLINE void weights_tile(
   const int64_t row0 = tile / col_tiles * Tile::kRows, col0 = tile % col_tiles * Tile::kCols;
   const Place<Tile> place;
 
-  T dW[Tile::kPerThread] = {}, dW_log[Tile::kPerThread] = {};
-  T dG[Tile::kPerThread] = {}, dbias[Tile::kPerThread] = {};
+  Sums<T, Tile> dW, dW_log, dG, dbias;
   for (int64_t k0 = 0; k0 < B; k0 += Tile::kDepth) {
     for_each<Tile::kDepth, Tile::kRows>([&](int k, int r) {
       if (k0 + k < B && row0 + r < O) {
@@ -301,24 +320,29 @@ NALU_INLINE void weights_tile(
     });
     __syncthreads();
     const int depth = static_cast<int>(smaller(Tile::kDepth, B - k0));
+    Sums<T, Tile> W_part, W_log_part, G_part, bias_part;
     for (int k = 0; k < depth; ++k) {
       for (int r = 0; r < Tile::kPerThread; ++r) {
         const int row = place.row(r);
         if constexpr (linear) {
           const T x = operands.right[x_plane][k][place.col];
-          dW[r] = fused(operands.left[kA][row][k], x, dW[r]);
+          W_part[r] = fused(operands.left[kA][row][k], x, W_part[r]);
           if constexpr (gated) {
             const T dz = operands.left[kZ][row][k];
-            dG[r] = fused(dz, x, dG[r]);
-            dbias[r] += dz;
+            G_part[r] = fused(dz, x, G_part[r]);
+            bias_part[r] += dz;
           }
         }
         if constexpr (log_space) {
           const T L = operands.right[L_plane][k][place.col];
-          dW_log[r] = fused(operands.left[kL][row][k], L, dW_log[r]);
+          W_log_part[r] = fused(operands.left[kL][row][k], L, W_log_part[r]);
         }
       }
     }
+    dW += W_part;
+    dW_log += W_log_part;
+    dG += G_part;
+    dbias += bias_part;
     __syncthreads();
   }
 
@@ -383,12 +407,15 @@ NALU_INLINE void gate_tile(const Backward<S>& args, int64_t tile) {
       dz[thread] = args.sample_dz(row0 + thread, dg);
     }
     __syncthreads();
+    T G_part = 0, bias_part = 0;
     for (int r = place.first_row; r < rows; r += Tile::kRowsAtOnce) {
-      dbias += dz[r];
+      bias_part += dz[r];
       if (col < I) {
-        dG = fused(dz[r], load<S>(layer.input, row0 + r, col), dG);
+        G_part = fused(dz[r], load<S>(layer.input, row0 + r, col), G_part);
       }
     }
+    dG += G_part;
+    dbias += bias_part;
     __syncthreads();
   }
 

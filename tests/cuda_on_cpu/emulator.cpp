@@ -96,6 +96,9 @@ float to_tf32(float value) {
   return value;
 }
 
+// A sum is one of short sums, as in any good BLAS.
+constexpr int64_t kTerms = 32;
+
 template <class T>
 void gemm(
     bool transpose_A,
@@ -119,10 +122,14 @@ void gemm(
   for (int64_t col = 0; col < n; ++col) {
     for (int64_t row = 0; row < m; ++row) {
       T sum = 0;
-      for (int64_t i = 0; i < k; ++i) {
-        const T a = A[transpose_A ? i + row * A_stride : row + i * A_stride];
-        const T b = B[transpose_B ? col + i * B_stride : i + col * B_stride];
-        sum = std::fma(operand(a), operand(b), sum);
+      for (int64_t begin = 0; begin < k; begin += kTerms) {
+        T part = 0;
+        for (int64_t i = begin; i < k && i < begin + kTerms; ++i) {
+          const T a = A[transpose_A ? i + row * A_stride : row + i * A_stride];
+          const T b = B[transpose_B ? col + i * B_stride : i + col * B_stride];
+          part = std::fma(operand(a), operand(b), part);
+        }
+        sum += part;
       }
       T& c = C[row + col * m];
       c = accumulate ? c + sum : sum;

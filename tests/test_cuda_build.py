@@ -1,0 +1,151 @@
+"""The CUDA sources through nvcc, without a GPU: every architecture compiles without a warning, no
+kernel spills, and the module asks of torch, CUDA and cuBLAS only for what they have.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from emulated_cuda import ROOT, TORCH
+
+KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+HOST = sorted((ROOT / "csrc" / "cuda").glob("*.cpp"))
+ARCHITECTURES = ("75", "80", "86", "90", "100")
+STRICT = ("-Xcompiler", "-Wall,-Wextra,-fPIC", "-Werror", "all-warnings")
+FLAGS = ("-O3", "-std=c++17", "-fmad=false", "--expt-relaxed-constexpr")
+TARGET = ("-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020b000000000000")
+# Of every architecture from 7.5 on, without asking for more.
+SHARED_BYTES = 48 * 1024
+
+# What libtorch_cuda has, as torch's headers declare it under USE_CUDA, and cuBLAS's one function.
+CUDA_SYMBOLS = {
+    "aoti_torch_create_cuda_guard",
+    "aoti_torch_delete_cuda_guard",
+    "aoti_torch_get_current_cuda_stream",
+    "torch_get_current_cuda_blas_handle",
+    "cublasGemmEx_64",
+}
+
+NVCC = shutil.which("nvcc")
+pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc here")
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+
+
+def compile_for(architecture: str, source: Path, to: Path) -> str:
+    """What nvcc and ptxas say."""
+    code = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
+    done = run("nvcc", "-c", *FLAGS, *STRICT, code, "-Xptxas", "-v", source, "-o", to)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def problems(report: str) -> list[str]:
+    """Kernels that use the stack, spill, or need more shared memory than every chip has."""
+    kernels = re.findall(r"Compiling entry function '(\w+)'.*?(?=Compiling|\Z)", report, re.DOTALL)
+    parts = report.split("Compiling entry function ")[1:]
+    assert kernels and len(kernels) == len(parts), report
+    found = []
+    for name, part in zip(kernels, parts, strict=True):
+        stack = re.search(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part
+        )
+        assert stack is not None, part
+        if stack.group(1, 2, 3) != ("0", "0", "0"):
+            found.append(f"{name}: {stack.group()}")
+        shared = re.search(r"(\d+) bytes smem", part)
+        if shared is not None and int(shared.group(1)) > SHARED_BYTES:
+            found.append(f"{name}: {shared.group()}")
+    return found
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_kernel_spills(architecture: str, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(len(KERNELS)) as pool:
+        reports = pool.map(
+            lambda source: compile_for(architecture, source, tmp_path / f"{source.stem}.o"), KERNELS
+        )
+    assert [problem for report in reports for problem in problems(report)] == []
+
+
+def test_a_kernel_that_spills_is_found(tmp_path: Path) -> None:
+    source = tmp_path / "bad.cu"
+    source.write_text(
+        "__global__ void bad(float* x, int n) {\n"
+        "  float many[64];\n"
+        "  for (int i = 0; i < 64; ++i) many[i] = x[i * n];\n"
+        "  for (int i = 0; i < 64; ++i) x[i] = many[(i * n) % 64];\n"
+        "}\n"
+    )
+    assert problems(compile_for("90", source, tmp_path / "bad.o"))
+
+
+def test_a_warning_is_an_error(tmp_path: Path) -> None:
+    source = tmp_path / "bad.cu"
+    source.write_text("__global__ void bad(float* x) { int unused; x[0] = 1; }\n")
+    with pytest.raises(AssertionError, match="unused"):
+        compile_for("90", source, tmp_path / "bad.o")
+
+
+def symbols(library: Path, which: str) -> set[str]:
+    done = run("nm", "--dynamic", which, library)
+    assert done.returncode == 0, done.stderr
+    return {line.split()[-1] for line in done.stdout.splitlines() if line}
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm here")
+@pytest.mark.skipif(torch.version.cuda is not None, reason="torch here has its CUDA libraries")
+def test_the_module_links_and_asks_for_nothing_unknown(tmp_path: Path) -> None:
+    assert NVCC is not None
+    cuda = Path(NVCC).resolve().parent.parent
+    objects = []
+    for source in (*KERNELS, *HOST):
+        objects.append(tmp_path / f"{source.name}.o")
+        torchs = () if source in KERNELS else (*TARGET, "-isystem", TORCH / "include")
+        flags = (*FLAGS, *STRICT, *torchs, "-gencode=arch=compute_90,code=sm_90")
+        done = run("nvcc", "-c", *flags, source, "-o", objects[-1])
+        assert done.returncode == 0, done.stderr
+    module = tmp_path / "_cuda.so"
+    libraries = (f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10", "-lstdc++")
+    done = run("nvcc", "-shared", "-cudart", "shared", *objects, *libraries, "-o", module)
+    assert done.returncode == 0, done.stderr
+
+    wanted = symbols(module, "--undefined-only")
+    known = set(CUDA_SYMBOLS)
+    for library in (TORCH / "lib" / "libtorch_cpu.so", TORCH / "lib" / "libc10.so"):
+        known |= symbols(library, "--defined-only")
+    (runtime, *_) = cuda.glob("**/libcudart.so")
+    known |= symbols(runtime, "--defined-only")
+
+    def is_the_systems(name: str) -> bool:
+        return "@" in name or name.startswith(("_ITM_", "__gmon_start__", "__cxa_"))
+
+    known_names = {name.partition("@")[0] for name in known}
+    unknown = {
+        name
+        for name in wanted
+        if name.partition("@")[0] not in known_names and not is_the_systems(name)
+    }
+    assert unknown == set()
+    assert wanted >= CUDA_SYMBOLS
+
+
+def test_what_is_asked_of_torchs_cuda_library_is_in_the_stable_headers() -> None:
+    text = "".join(
+        path.read_text()
+        for path in (
+            TORCH / "include/torch/csrc/inductor/aoti_torch/c/shim.h",
+            TORCH / "include/torch/csrc/stable/c/shim.h",
+        )
+    )
+    for name in CUDA_SYMBOLS - {"cublasGemmEx_64"}:
+        assert re.search(rf"\b{name}\(", text), name

@@ -1,0 +1,142 @@
+"""What is particular to the CUDA kernels, as far as an emulator on the CPU shows it."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+import emulated_cuda
+import nalu_kernels
+from error_bound import Products
+from layers import BY_NAME, KINDS, Kind, Layer, draw, outcome
+from parity import Judge, check
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="here is a GPU: test_gpu.py asks it instead"
+)
+
+SMALL, LARGE = (64, 9, 3), (2049, 9, 3)  # on both sides of csrc/cuda/geometry.h's limits
+TF32 = Products(("tf32", "ieee"), ("tf32", "ieee"))
+MAP_NORESERVE = 0x4000  # of Linux; Python's own name for it is newer than 3.10
+HALVES = (torch.bfloat16, torch.float16)
+
+by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+by_telling_kind = pytest.mark.parametrize(
+    "kind",
+    [BY_NAME[name] for name in ("nac", "nac_log_space", "nalu_sample_bias_untied")],
+    ids=lambda kind: kind.name,
+)
+
+
+@pytest.fixture(autouse=True)
+def kernels() -> Iterator[None]:
+    status = nalu_kernels.backends()["cuda"]
+    if not status.usable:
+        pytest.skip(status.reason)
+    with nalu_kernels.use_backend("cuda"):
+        yield
+
+
+@by_kind
+def test_a_small_layer_is_one_launch_each_way(kind: Kind, rng: Generator) -> None:
+    layer = draw(rng, kind, SMALL)
+    leaves = {name: tensor.requires_grad_() for name, tensor in layer.tensors.items()}
+    before = emulated_cuda.launches()
+    output = layer.call(nalu_kernels, **leaves)
+    forward = emulated_cuda.launches()
+    torch.autograd.grad(output, list(leaves.values()), layer.grad_output)
+    assert (forward - before, emulated_cuda.launches() - forward) == (1, 1)
+
+
+@by_kind
+def test_a_large_layer_has_two_passes_forward_and_four_backward(kind: Kind, rng: Generator) -> None:
+    """At most, beside cuBLAS's products."""
+    layer = draw(rng, kind, LARGE)
+    leaves = {name: tensor.requires_grad_() for name, tensor in layer.tensors.items()}
+    before = emulated_cuda.launches()
+    output = layer.call(nalu_kernels, **leaves)
+    forward = emulated_cuda.launches()
+    torch.autograd.grad(output, list(leaves.values()), layer.grad_output)
+    assert forward - before == (1 if kind.name == "nac" else 2)
+    assert emulated_cuda.launches() - forward == (2 if kind.name == "nac" else 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES], ids=str)
+@by_kind
+def test_large_layers(kind: Kind, dtype: torch.dtype, rng: Generator) -> None:
+    check(draw(rng, kind, LARGE, dtype), TF32 if dtype in HALVES else Products())
+
+
+@by_kind
+def test_the_sums_path_follows_the_setting_and_the_products_path_does_not(
+    kind: Kind, rng: Generator
+) -> None:
+    layer = draw(rng, kind, LARGE)
+    with emulated_cuda.tf32_allowed():
+        found = outcome(nalu_kernels, layer)
+    assert not Judge(layer, TF32).faults(found)
+    if kind.log_space:
+        assert not Judge(layer).faults(found)
+    else:
+        assert Judge(layer).faults(found)
+
+
+def layouts(layer: Layer) -> dict[str, Layer]:
+    """The layer with an input, and a gradient of its output, that lie in other ways."""
+
+    def transposed(tensor: Tensor) -> Tensor:
+        return tensor.t().contiguous().t()
+
+    def with_gaps(tensor: Tensor) -> Tensor:
+        return tensor.repeat_interleave(2, 0).repeat_interleave(2, 1)[::2, ::2]
+
+    def padded(tensor: Tensor) -> Tensor:
+        return torch.nn.functional.pad(tensor, (1, 2))[:, 1:-2]
+
+    def one_row(tensor: Tensor) -> Tensor:
+        return tensor[:1].expand_as(tensor)
+
+    def of(change: object) -> Layer:
+        assert callable(change)
+        return layer.with_(
+            input=change(layer.tensors["input"]), grad_output=change(layer.grad_output)
+        )
+
+    return {f.__name__: of(f) for f in (transposed, with_gaps, padded, one_row)}
+
+
+@pytest.mark.parametrize("layout", ["transposed", "with_gaps", "padded", "one_row"])
+@pytest.mark.parametrize("shape", [(2048, 9, 3), LARGE], ids=["small", "large"])
+@by_telling_kind
+def test_layouts_of_long_batches(
+    kind: Kind, shape: tuple[int, int, int], layout: str, rng: Generator
+) -> None:
+    check(layouts(draw(rng, kind, shape))[layout])
+
+
+@pytest.mark.parametrize("shape", [SMALL, LARGE], ids=["small", "large"])
+@by_telling_kind
+def test_offsets_beyond_32_bits(kind: Kind, shape: tuple[int, int, int], rng: Generator) -> None:
+    """Rows so far apart that the last one starts beyond 2^32 elements, in memory that is never
+    touched between them."""
+    layer = draw(rng, kind, shape)
+
+    def far_apart(tensor: Tensor) -> Tensor:
+        rows, cols = tensor.shape
+        stride = 2**32 // (rows - 1) + cols
+        size = 4 * (stride * (rows - 1) + cols)
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
+        far = torch.frombuffer(memory, dtype=torch.float32).as_strided((rows, cols), (stride, 1))
+        far.copy_(tensor)
+        return far
+
+    far = layer.with_(
+        input=far_apart(layer.tensors["input"]), grad_output=far_apart(layer.grad_output)
+    )
+    found, expected = outcome(nalu_kernels, far), outcome(nalu_kernels, layer)
+    for name in expected:
+        assert torch.equal(found[name], expected[name]), name
