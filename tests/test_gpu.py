@@ -166,8 +166,8 @@ def uniform(*shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.bfloat16, device="cuda").uniform_(0.5, 1.5)
 
 
-def test_more_than_2_31_inputs() -> None:
-    require_memory(30)
+def test_more_than_2_31_inputs(kernels: str) -> None:
+    require_memory(30 if kernels == "triton" else 65)
     B, I, O = 2**27 + 77, 16, 1  # noqa: E741
     weights = {name: uniform(O, I) - 1 for name in ("W_hat", "M_hat", "G")}
     layer = Layer("nalu", {"input": uniform(B, I), **weights}, {"eps": 1e-7}, uniform(B, O))
@@ -184,8 +184,8 @@ def test_more_than_2_31_inputs() -> None:
     assert_same_sums(found, summed(chunks, set(weights)))
 
 
-def test_more_than_2_31_outputs() -> None:
-    require_memory(55)
+def test_more_than_2_31_outputs(kernels: str) -> None:
+    require_memory(55 if kernels == "triton" else 80)
     B, I, O = 4096, 3, 2**19 + 11  # noqa: E741
     weights = {name: uniform(O, I) - 1 for name in ("W_hat", "M_hat", "G")}
     layer = Layer("nalu", {"input": uniform(B, I), **weights}, {"eps": 1e-7}, uniform(B, O))
@@ -228,9 +228,11 @@ def launches(call: Callable[[], object]) -> list[str]:
 )
 @by_telling_kind
 def test_launches_are_few(
-    kind: Kind, shape: tuple[int, int, int], forward: int, rng: Generator
+    kind: Kind, shape: tuple[int, int, int], forward: int, kernels: str, rng: Generator
 ) -> None:
     """The backward: one for the input's gradient, one for the others, and a second stage."""
+    if kernels == "cuda" and shape in (LARGE, SPLIT_BATCH):
+        pytest.skip("cuBLAS does the products, in launches of its own")
     layer = draw(rng, kind, shape, device="cuda")
     leaves = layer.with_(**{n: tensor.requires_grad_() for n, tensor in layer.tensors.items()})
     found = launches(lambda: leaves.call(nalu_kernels))
@@ -292,7 +294,7 @@ def largest_errors(
     ],
     ids=["highest", "high", "medium", "bfloat16", "float16"],
 )
-@pytest.mark.parametrize("shape", [FEW_ROW_TILES, MANY_ROW_TILES], ids=str)
+@pytest.mark.parametrize("shape", [FEW_ROW_TILES, MANY_ROW_TILES, LARGE], ids=str)
 @by_telling_kind
 def test_errors_are_of_the_class_of_eagers(
     kind: Kind,
@@ -315,7 +317,7 @@ def test_errors_are_of_the_class_of_eagers(
 @pytest.mark.parametrize(
     ("precision", "allowed"), [("highest", 2e-5), ("high", 2e-4), ("medium", 2e-4)]
 )
-def test_products_keep_their_digits(precision: str, allowed: float) -> None:
+def test_products_keep_their_digits(precision: str, allowed: float, kernels: str) -> None:
     """Of six factors from [1, 10], so many at once that tensor cores multiply them."""
     product, in_a_nalu = accuracy.tasks(batch=4096, terms=8, outputs=512)[:2]
 
@@ -327,5 +329,7 @@ def test_products_keep_their_digits(precision: str, allowed: float) -> None:
         return accuracy.scores(task, found, true)
 
     assert errors(product)["output"] < allowed
-    if precision != "medium":  # there the gate, which the product is multiplied by, is bfloat16
+    # The gate, which the product is multiplied by, is bfloat16 at "medium"; cuBLAS's is TF32 at
+    # "high" too.
+    if precision == "highest" or (precision == "high" and kernels == "triton"):
         assert errors(in_a_nalu)["output"] < allowed

@@ -242,6 +242,21 @@ def test_wanted_figures_are_judged_by_what_was_found() -> None:
     assert wanted(CASE._replace(precision="high"), backend, eager, {EAGER: 1.0}) == []
 
 
+def test_another_back_end_that_is_faster_is_named() -> None:
+    def row(**walls: float) -> dict[str, Any]:
+        providers = {name: {"wall": {"median_us": wall}} for name, wall in walls.items()}
+        where = {"shape": [64, 2, 1], "what": BACKWARD, "precision": HIGHEST}
+        return {**where, "providers": providers, "times_faster": dict.fromkeys(walls)}
+
+    def choice(*rows: dict[str, Any]) -> str:
+        return gpu_table._choice({"cases": dict(enumerate(rows))})
+
+    assert "there was none" in choice(row(triton=10.0))
+    assert "nowhere" in choice(row(triton=10.0, cuda=11.0))
+    found = choice(row(triton=10.0, cuda=11.0), row(triton=10.0, cuda=5.0))
+    assert found.count("64×2→1") == 1 and "cuda takes 0.50 of triton's time" in found
+
+
 # A worker whose first unit kills it, whose second hangs, and whose third fails.
 FAKE_WORKER = """
 import json, os, sys, time

@@ -122,6 +122,28 @@ def _gates(results: Results) -> str:
     return " ".join(words)
 
 
+def _choice(results: Results) -> str:
+    """Where another back end is faster than the one that users get unasked: the first."""
+    compared, slower = 0, []
+    for row in results["cases"].values():
+        walls = {
+            name: row["providers"][name]["wall"]["median_us"]
+            for name in row["times_faster"]
+            if row["providers"][name].get("wall")
+        }
+        for name in list(walls)[1:]:
+            chosen = next(iter(walls))
+            compared += 1
+            if walls[name] < walls[chosen]:
+                case = f"{shape_name(tuple(row['shape']))} {row['what']} {row['precision']}"
+                part = walls[name] / walls[chosen]
+                slower.append(f"{case} ({name} takes {part:.2f} of {chosen}'s time)")
+    if not compared:
+        return "The choice of a back end: there was none."
+    found = "; ".join(slower) if slower else "nowhere"
+    return f"The back end chosen is not the fastest, by wall time, at: {found}."
+
+
 def _wall_table(results: Results) -> list[list[str]]:
     head = ["B×I→O", "back end", "µs", "eager", "torch.compile", "max-autotune"]
     rows = [[*head, "times faster than eager", "than torch.compile", "than max-autotune"]]
@@ -215,7 +237,7 @@ def text(results: Results) -> str:
     ):
         if len(rows) > 1:
             shown += ["", title, align(rows, left=2)]
-    shown += ["", _verdict(results)] if results["cases"] else []
+    shown += ["", _verdict(results), _choice(results)] if results["cases"] else []
     if skipped:
         shown.append(f"Not measured, out of time: {', '.join(skipped)}")
     for failure in results["failures"]:
@@ -237,7 +259,7 @@ def section(results: Results | None) -> str:
     ):
         if len(rows) > 1:
             shown += [title, markdown(rows, left=2)]
-    shown.append(_verdict(results))
+    shown += [_verdict(results), _choice(results)]
     if results["failures"]:
         shown.append(f"Failed: {', '.join(one['what'] for one in results['failures'])}.")
     if results["skipped"]:
