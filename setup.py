@@ -1,6 +1,7 @@
-"""Builds the compiled operators, ``nalu_kernels._cpu``; everything else stands in pyproject.toml.
+"""Builds the compiled operators, ``nalu_kernels._cpu`` and, where there is a CUDA toolkit for a
+torch with CUDA, ``nalu_kernels._cuda``; everything else stands in pyproject.toml.
 
-The extension has to be built against the torch that will load it, hence
+The extensions have to be built against the torch that will load it, hence
 
     pip install --no-build-isolation .
 
@@ -10,6 +11,7 @@ The extension has to be built against the torch that will load it, hence
 - no C++ compiler: installs without the operators, with a warning here (pip shows it with ``-v``)
   and another from the library at its first call; ``nalu_kernels.backends()`` then says why.
 - a compiler that refuses the sources: the build fails.
+- no CUDA: see setup_cuda.py.
 
 The sources use only LibTorch's stable ABI, as of torch 2.11, and Python's not at all, so that one
 binary serves every later torch and every Python from 3.10 on. Instruction sets are chosen at run
@@ -26,15 +28,25 @@ from glob import glob
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-NAME = "nalu_kernels._cpu"
-SOURCES = sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp"))
-HEADERS = sorted(glob("csrc/**/*.h", recursive=True))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # pip does not
+import setup_cuda
+
+CPU = "nalu_kernels._cpu"
+CPU_SOURCES = sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp"))
+CUDA = "nalu_kernels._cuda"
+CUDA_SOURCES = sorted(glob("csrc/cuda/*.cu") + glob("csrc/cuda/*.cpp"))
+HEADERS = sorted(glob("csrc/**/*.h", recursive=True) + glob("csrc/**/*.cuh", recursive=True))
 OLDEST_TORCH = (2, 11)
 TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 FLAGS = {
     "unix": ["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", TARGET],
     "msvc": ["/O2", "/std:c++17", "/EHsc", TARGET],
 }
+NVCC_FLAGS = {
+    "unix": ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-Xcompiler=-fvisibility=hidden"],
+    "msvc": ["-O3", "-std=c++17", "--expt-relaxed-constexpr"],
+}
+PLATFORM = "msvc" if os.name == "nt" else "unix"
 
 NO_TORCH = """
 nalu_kernels: torch is not importable in the build environment: {error}
@@ -76,14 +88,35 @@ def without_torch(error: ImportError) -> dict[str, object]:
         def run(self) -> None:
             raise SystemExit(NO_TORCH.format(error=error))
 
-    extension = Extension(NAME, SOURCES, depends=HEADERS)
+    extension = Extension(CPU, CPU_SOURCES, depends=HEADERS)
     return {"ext_modules": [extension], "cmdclass": {"build_ext": Refuse}}
 
 
-def with_extension() -> dict[str, object]:
+def cuda_extension() -> Extension:
+    import torch
+    from torch.utils import cpp_extension
+
+    if not torch.cuda.is_available():  # else torch takes those of the GPUs here
+        codes = setup_cuda.nvcc_says(cpp_extension.CUDA_HOME, "--list-gpu-code")
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", setup_cuda.architectures(codes))
+        return cpp_extension.CUDAExtension(
+            CUDA,
+            CUDA_SOURCES,
+            depends=HEADERS,
+            # cuBLAS comes with torch; only Windows asks the linker where.
+            libraries=["cublas"] if os.name == "nt" else [],
+            extra_compile_args={
+                "cxx": [*FLAGS[PLATFORM], "-DUSE_CUDA"],
+                "nvcc": [*NVCC_FLAGS[PLATFORM], TARGET, "-DUSE_CUDA"],
+            },
+            py_limited_api=True,
+        )
+
+
+def with_extensions() -> dict[str, object]:
     try:
         import torch
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        from torch.utils import cpp_extension
     except ImportError as error:
         return without_torch(error)
 
@@ -92,6 +125,16 @@ def with_extension() -> dict[str, object]:
         return without_torch(ImportError(f"found torch {torch.__version__}, which is too old"))
 
     compiler = find_compiler()
+    cuda_skipped = setup_cuda.skipped(
+        os.environ.get(setup_cuda.VARIABLE, ""),
+        setup_cuda.obstacle(
+            torch=torch.__version__,
+            torch_cuda=torch.version.cuda,
+            torch_hip=torch.version.hip,
+            nvcc_version=setup_cuda.nvcc_says(cpp_extension.CUDA_HOME, "--version"),
+            compiler=compiler,
+        ),
+    )
     if compiler is None:
         print(NO_COMPILER.format(tried=", ".join(dict.fromkeys(compilers()))), file=sys.stderr)
         return {}
@@ -99,25 +142,31 @@ def with_extension() -> dict[str, object]:
         # torch and setuptools each have a default of their own; let both take the one found.
         os.environ["CXX"] = compiler
 
-    class Build(BuildExtension):
+    class Build(cpp_extension.BuildExtension):
         def run(self) -> None:
+            if cuda_skipped is not None:
+                print(f"nalu_kernels: built without its CUDA module: {cuda_skipped}")
             if self.editable_mode:
                 # Kept between installs, so that only what changed is compiled again.
                 self.build_temp = os.path.join("build", "editable")
             super().run()
 
-    extension = CppExtension(
-        NAME,
-        SOURCES,
-        depends=HEADERS,
-        extra_compile_args={"cxx": FLAGS["msvc" if os.name == "nt" else "unix"]},
-        py_limited_api=True,
-    )
+    extensions = [
+        cpp_extension.CppExtension(
+            CPU,
+            CPU_SOURCES,
+            depends=HEADERS,
+            extra_compile_args={"cxx": FLAGS[PLATFORM]},
+            py_limited_api=True,
+        )
+    ]
+    if cuda_skipped is None:
+        extensions.append(cuda_extension())
     return {
-        "ext_modules": [extension],
+        "ext_modules": extensions,
         "cmdclass": {"build_ext": Build},
         "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
     }
 
 
-setup(**with_extension())
+setup(**with_extensions())

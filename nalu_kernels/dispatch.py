@@ -59,13 +59,6 @@ class BackendStatus(NamedTuple):
     reason: str
 
 
-def _not_in_this_version(name: str) -> Callable[[], Operators]:
-    def load() -> Operators:
-        raise BackendUnavailable(f"this version of nalu_kernels has no {name} kernels")
-
-    return load
-
-
 # Whether Triton interprets its kernels, on CPU tensors, instead of compiling them.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "y", "yes", "on", "true")
 
@@ -107,14 +100,45 @@ def _about_triton() -> str:
     return f"Triton {triton.__version__} kernels, {how}"
 
 
-def _load_cpu() -> Operators:
+def _load_compiled(load: Callable[[], tuple[Callable[..., Any], ...]]) -> Operators:
     try:
-        return Operators(*native.load_cpu())
+        return Operators(*load())
     except (ImportError, OSError) as error:
         raise BackendUnavailable(str(error)) from error
     except (AttributeError, RuntimeError) as error:
         raise BackendUnavailable(
             f"the C++ extension was built from other sources, install again ({error})"
+        ) from error
+
+
+def _load_cpu() -> Operators:
+    return _load_compiled(native.load_cpu)
+
+
+def _load_cuda() -> Operators:
+    if torch.version.hip is not None:
+        raise BackendUnavailable("torch was built for ROCm, the kernels for CUDA")
+    if torch.version.cuda is None:
+        raise BackendUnavailable(f"torch {torch.__version__} was built without CUDA")
+    if not torch.cuda.is_available():
+        raise BackendUnavailable("no CUDA device is visible to torch")
+    operators = _load_compiled(native.load_cuda)
+    _try_on_gpu(operators)
+    return operators
+
+
+def _try_on_gpu(operators: Operators) -> None:
+    """Which GPUs a binary serves was settled when it was built; only a launch tells."""
+    newest = max(range(torch.cuda.device_count()), key=torch.cuda.get_device_capability)
+    tensors = (torch.ones(1, 1, device=f"cuda:{newest}") for _ in range(3))
+    try:
+        operators.nac_forward(0.0, False, *tensors)
+    except RuntimeError as error:
+        major, minor = torch.cuda.get_device_capability(newest)
+        raise BackendUnavailable(
+            f"the kernels do not run on the GPU here, of compute capability {major}.{minor} "
+            f"(if they were not built for it: TORCH_CUDA_ARCH_LIST={major}.{minor} pip install "
+            f"--no-build-isolation --force-reinstall --no-deps .): {error}"
         ) from error
 
 
@@ -130,9 +154,7 @@ _BACKENDS: dict[str, Backend] = {
             _about_triton,
             if_forced=("cpu",) if _INTERPRETED else (),
         ),
-        Backend(
-            "cuda", ("cuda",), DTYPES, _not_in_this_version("CUDA"), lambda: "compiled CUDA kernels"
-        ),
+        Backend("cuda", ("cuda",), DTYPES, _load_cuda, lambda: "compiled CUDA kernels"),
         Backend(
             "cpu",
             ("cpu",),

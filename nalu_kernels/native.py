@@ -12,21 +12,42 @@ import torch
 _OPERATORS = ("nac_forward", "nac_backward", "nalu_forward", "nalu_backward")
 
 
+_FOLDER = Path(__file__).parent
+
+
+def _load_library(module: str, not_built: str) -> None:
+    found = sorted(_FOLDER.glob(f"{module}.*"))
+    libraries = [path for path in found if path.suffix in (".so", ".pyd", ".dylib")]
+    if not libraries:
+        raise ImportError(not_built)
+    torch.ops.load_library(str(libraries[0]))
+
+
 @functools.cache
 def load_cpu() -> tuple[Callable[..., Any], ...]:
     """The CPU operators, in the order of ``dispatch.Operators``; ImportError or OSError if none."""
-    found = sorted(Path(__file__).parent.glob("_cpu.*"))
-    libraries = [path for path in found if path.suffix in (".so", ".pyd", ".dylib")]
-    if not libraries:
-        raise ImportError(
-            "the C++ extension was not built (no C++ compiler when nalu_kernels was installed, or "
-            "it runs from a source tree: pip install --no-build-isolation -e .)"
-        )
-    torch.ops.load_library(str(libraries[0]))
+    _load_library(
+        "_cpu",
+        "the C++ extension was not built (no C++ compiler when nalu_kernels was installed, or "
+        "it runs from a source tree: pip install --no-build-isolation -e .)",
+    )
     namespace = torch.ops.nalu_kernels
     overloads = [getattr(namespace, name).default for name in _OPERATORS]
     # The bare callable inside an OpOverload, where torch has it: a Python frame less in each call.
     return tuple(getattr(overload, "_op", overload) for overload in overloads)
+
+
+@functools.cache
+def load_cuda() -> tuple[Callable[..., Any], ...]:
+    """The operators once more, now that they serve CUDA tensors too; errors as of load_cpu."""
+    operators = load_cpu()  # the schemas are there
+    _load_library(
+        "_cuda",
+        "the CUDA module was not built (no CUDA toolkit of torch's major version when nalu_kernels "
+        "was installed: NALU_KERNELS_CUDA=1 pip install --no-build-isolation . says what is "
+        "missing)",
+    )
+    return operators
 
 
 def cpu_capability() -> str:
