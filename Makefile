@@ -16,7 +16,7 @@ EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint bench gpu clean distclean force
+.PHONY: help demo test lint bench gpu wheel clean distclean force
 
 help:
 	@echo "make demo       NALU beside an MLP, inside and far outside the numbers it was trained on"
@@ -24,6 +24,7 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
 	@echo "make gpu        tests, sanitizer and benchmarks on this machine's GPU, within 9 minutes"
+	@echo "make wheel      dist/: sdist and wheel, checked, and tested where they are installed"
 	@echo "make clean      removes what was built; make distclean removes .venv too"
 
 demo: $(STAMP)
@@ -43,8 +44,11 @@ bench: $(STAMP)
 gpu: $(STAMP)
 	$(RUN) -m benchmarks.gpu
 
+wheel: $(STAMP)
+	$(RUN) tools/wheel.py
+
 # Installs again when an input has changed or the binary is gone; only what changed is compiled.
-$(STAMP): pyproject.toml setup.py constraints.txt $(SOURCES) $(if $(EXTENSION),,force)
+$(STAMP): pyproject.toml setup.py setup_cuda.py constraints.txt $(SOURCES) $(if $(EXTENSION),,force)
 	@for name in $${CXX:-c++ g++ clang++}; do \
 		command -v "$$name" >/dev/null && exit 0; \
 		[ -z "$$CXX" ] || break; \
@@ -74,7 +78,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(SOURCES) $(if $(EXTENSION),,
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info nalu_kernels/_cpu*.so $(STAMP)
+	rm -rf build dist *.egg-info nalu_kernels/_*.so $(STAMP)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 

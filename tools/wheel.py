@@ -1,0 +1,77 @@
+"""``make wheel``: builds dist/ (the sdist, and a wheel from it) and checks that they work.
+
+One wheel serves every Python and torch that pyproject.toml claims: abi3audit checks the former,
+oldest_torch.py the latter. auditwheel finds the oldest Linux it runs on. The parity tests then run
+from the installed wheel, in a fresh environment and outside the source tree.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DIST = ROOT / "dist"
+# They come with torch.
+TORCHS = ("libtorch*.so", "libc10*.so", "libcudart.so.*", "libcublas.so.*")
+PARITY = ("test_gradients.py", "test_layouts.py", "test_special_values.py")
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> None:
+    print("\n$", *command, flush=True)
+    subprocess.run(command, cwd=cwd, check=True)
+
+
+def only(pattern: str) -> Path:
+    (found,) = DIST.glob(pattern)
+    return found
+
+
+def build() -> None:
+    shutil.rmtree(DIST, ignore_errors=True)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", DIST)
+
+
+def audit() -> None:
+    run(sys.executable, "-m", "abi3audit", "--strict", "--report", only("*.whl"))
+    run(sys.executable, ROOT / "tools" / "oldest_torch.py", only("*.whl"))
+
+
+def repair() -> None:
+    """Gives the wheel the tag of the oldest Linux that it runs on."""
+    wheel = only("*.whl")
+    run(sys.executable, "-m", "auditwheel", "show", wheel)
+    excluded = [word for name in TORCHS for word in ("--exclude", name)]
+    with tempfile.TemporaryDirectory() as scratch:
+        auditwheel = ("-m", "auditwheel", "repair", "--only-plat", *excluded, "-w", scratch)
+        run(sys.executable, *auditwheel, wheel)
+        (repaired,) = Path(scratch).iterdir()
+        wheel.unlink()
+        shutil.move(repaired, DIST)
+
+
+def test() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        outside = Path(scratch)
+        for folder in ("tests", "csrc"):  # tests compile CUDA sources for the CPU
+            shutil.copytree(ROOT / folder, outside / folder)
+        run(sys.executable, "-m", "venv", outside / "venv")
+        python = outside / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+        pins = ("-c", ROOT / "constraints.txt")
+        run(python, "-m", "pip", "install", "--quiet", *pins, only("*.whl"), "numpy", "pytest")
+        run(python, "-c", "import nalu_kernels as n; print(n.__file__, n.backends())", cwd=outside)
+        tests = [outside / "tests" / name for name in PARITY]
+        run(python, "-m", "pytest", "-q", "-k", "cpu", *tests, cwd=outside)
+
+
+if __name__ == "__main__":
+    build()
+    audit()
+    if sys.platform == "linux":
+        repair()
+    test()
+    print("\nmade", *(path.relative_to(ROOT) for path in sorted(DIST.iterdir())))
