@@ -58,7 +58,7 @@ class Tensor {
     const torch::stable::Tensor self(made(aoti_torch_new_tensor_handle, handle_));
     const auto copy = torch::stable::contiguous(self);
     AtenTensorHandle handle = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(copy.get(), &handle));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(copy.get(), &handle));
     return Tensor(handle);
   }
 
@@ -100,13 +100,13 @@ class Tensor {
   template <class T, class F>
   T got(F function) const {
     T value;
-    STABLE_TORCH_ERROR_CODE_CHECK(function(handle_, &value));
+    TORCH_ERROR_CODE_CHECK(function(handle_, &value));
     return value;
   }
   template <class F, class... Args>
   static AtenTensorHandle made(F function, Args... args) {
     AtenTensorHandle handle = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(function(args..., &handle));
+    TORCH_ERROR_CODE_CHECK(function(args..., &handle));
     return handle;
   }
 

@@ -11,7 +11,7 @@ namespace {
 torch::stable::Tensor view(Dtype dtype, const Matrix& m) {
   const int64_t sizes[] = {m.rows, m.cols}, strides[] = {m.row_stride, m.col_stride};
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(
+  TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(
       const_cast<void*>(m.data),
       2,
       sizes,
@@ -28,17 +28,17 @@ torch::stable::Tensor view(Dtype dtype, const Matrix& m) {
 
 void parallel_for(
     int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context) {
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(0, n, grain, body, context));
+  TORCH_ERROR_CODE_CHECK(torch_parallel_for(0, n, grain, body, context));
 }
 
 void matmul(Dtype dtype, const Matrix& A, const Matrix& B, void* C, bool accumulate) {
   const auto a = view(dtype, A), b = view(dtype, B);
   const auto c = view(dtype, {C, A.rows, B.cols, B.cols, 1});
   if (accumulate) {
-    STABLE_TORCH_ERROR_CODE_CHECK(
+    TORCH_ERROR_CODE_CHECK(
         aoti_torch_cpu_addmm_out(c.get(), c.get(), a.get(), b.get(), 1, 1));
   } else {
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(c.get(), a.get(), b.get()));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(c.get(), a.get(), b.get()));
   }
 }
 

@@ -68,7 +68,7 @@ template <class T>
 void gemm(
     T* C, const Matrix& A, const Matrix& B, bool accumulate, int data_type, int compute_type) {
   void* handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_get_current_cuda_blas_handle(&handle));
+  TORCH_ERROR_CODE_CHECK(torch_get_current_cuda_blas_handle(&handle));
   // C^T = B^T A^T
   const Operand a(A), b(B);
   const T alpha = 1, beta = accumulate ? 1 : 0;
@@ -100,8 +100,8 @@ void gemm(
 struct Call::State {
   explicit State(const Tensor& beside) : input(beside) {
     const int32_t device = input.device_index();
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_create_cuda_guard(device, &guard));
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_create_cuda_guard(device, &guard));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   }
   ~State() {
     aoti_torch_delete_cuda_guard(guard);
