@@ -42,9 +42,11 @@ FLAGS = {
     "unix": ["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", TARGET],
     "msvc": ["/O2", "/std:c++17", "/EHsc", TARGET],
 }
+# Without contraction the formulas round as on a CPU (csrc/cuda/scalar.cuh).
+NVCC = ["-O3", "-std=c++17", "-fmad=false", "--expt-relaxed-constexpr", TARGET, "-DUSE_CUDA"]
 NVCC_FLAGS = {
-    "unix": ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-Xcompiler=-fvisibility=hidden"],
-    "msvc": ["-O3", "-std=c++17", "--expt-relaxed-constexpr"],
+    "unix": [*NVCC, "-Xcompiler=-fvisibility=hidden"],
+    "msvc": NVCC,
 }
 PLATFORM = "msvc" if os.name == "nt" else "unix"
 
@@ -107,7 +109,7 @@ def cuda_extension() -> Extension:
             libraries=["cublas"] if os.name == "nt" else [],
             extra_compile_args={
                 "cxx": [*FLAGS[PLATFORM], "-DUSE_CUDA"],
-                "nvcc": [*NVCC_FLAGS[PLATFORM], TARGET, "-DUSE_CUDA"],
+                "nvcc": NVCC_FLAGS[PLATFORM],
             },
             py_limited_api=True,
         )
@@ -132,6 +134,7 @@ def with_extensions() -> dict[str, object]:
             torch_cuda=torch.version.cuda,
             torch_hip=torch.version.hip,
             nvcc_version=setup_cuda.nvcc_says(cpp_extension.CUDA_HOME, "--version"),
+            runtime=setup_cuda.has_runtime(cpp_extension.CUDA_HOME),
             compiler=compiler,
         ),
     )

@@ -22,18 +22,25 @@ def nvcc_says(cuda_home: str | None, option: str) -> str:
     return subprocess.run([nvcc, option], capture_output=True, text=True, check=False).stdout
 
 
+def has_runtime(cuda_home: str | None) -> bool:
+    """Not where an nvcc on the PATH only calls the one in the toolkit's folder."""
+    return os.path.exists(os.path.join(cuda_home or "", "include", "cuda_runtime.h"))
+
+
 def obstacle(
     *,
     torch: str,
     torch_cuda: str | None,
     torch_hip: str | None,
     nvcc_version: str,
+    runtime: bool,
     compiler: str | None,
 ) -> str | None:
     """What keeps the CUDA module from being built; None if nothing does.
 
     ``torch``, ``torch_cuda`` and ``torch_hip`` are torch's version and those it was built for,
-    ``nvcc_version`` is what ``nvcc --version`` prints.
+    ``nvcc_version`` is what ``nvcc --version`` prints, ``runtime`` whether the
+    CUDA runtime's headers are beside it.
     """
     if torch_hip is not None:
         return f"torch {torch} was built for ROCm {torch_hip}; on its GPUs Triton's kernels run"
@@ -53,6 +60,8 @@ def obstacle(
             "their major versions have to agree; set CUDA_HOME to a toolkit "
             f"{torch_cuda.split('.')[0]}.x, or install a torch for CUDA {release[1]}"
         )
+    if not runtime:
+        return "nvcc is not in its toolkit's folder; set CUDA_HOME to that (/usr/local/cuda, say)"
     return None
 
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +78,7 @@ FITS = {
     "torch_cuda": "13.0",
     "torch_hip": None,
     "nvcc_version": NVCC.format("13.2"),
+    "runtime": True,
     "compiler": "c++",
 }
 
@@ -88,6 +90,7 @@ FITS = {
         ({"torch_cuda": None}, "built without CUDA"),
         ({"torch_cuda": None, "torch_hip": "7.1.25"}, "built for ROCm 7.1.25"),
         ({"compiler": None}, "no C\\+\\+ compiler was found"),
+        ({"runtime": False}, "set CUDA_HOME"),
         ({"nvcc_version": ""}, "no nvcc was found; install a CUDA toolkit 13.x"),
         (
             {"nvcc_version": NVCC.format("12.4")},
@@ -96,9 +99,7 @@ FITS = {
         ),
     ],
 )
-def test_cuda_module_is_built_where_it_can_be(
-    differs: dict[str, str | None], why: str | None
-) -> None:
+def test_cuda_module_is_built_where_it_can_be(differs: dict[str, Any], why: str | None) -> None:
     why_not = setup_cuda.obstacle(**{**FITS, **differs})
     if why is None:
         assert why_not is None
@@ -117,6 +118,8 @@ def test_cuda_module_is_built_where_it_can_be(
 def test_cuda_toolkits_say_what_they_are(tmp_path: Path) -> None:
     assert setup_cuda.nvcc_says(None, "--version") == ""
     assert setup_cuda.nvcc_says(str(tmp_path), "--version") == ""
+    assert not setup_cuda.has_runtime(None)
+    assert not setup_cuda.has_runtime(str(tmp_path))
     if os.name == "nt":
         pytest.skip("no shell scripts there")
     nvcc = tmp_path / "bin" / "nvcc"
