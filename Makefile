@@ -16,13 +16,15 @@ EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint bench gpu wheel clean distclean force
+.PHONY: help demo test lint bench fuzz sanitize gpu wheel clean distclean force
 
 help:
 	@echo "make demo       NALU beside an MLP, inside and far outside the numbers it was trained on"
 	@echo "make test       the tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
+	@echo "make fuzz       10,000 random layers, and as many wrong calls"
+	@echo "make sanitize   the tests of the C++ code under the compiler's sanitizers"
 	@echo "make gpu        tests, sanitizer and benchmarks on this machine's GPU, within 9 minutes"
 	@echo "make wheel      dist/: sdist and wheel, checked, and tested where they are installed"
 	@echo "make clean      removes what was built; make distclean removes .venv too"
@@ -40,6 +42,12 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) -m pytest benchmarks
+
+fuzz: $(STAMP)
+	NALU_KERNELS_FUZZ_EXAMPLES=10000 $(RUN) -m pytest -n auto tests/test_fuzz.py
+
+sanitize: $(STAMP)
+	$(RUN) tools/sanitize.py
 
 gpu: $(STAMP)
 	$(RUN) -m benchmarks.gpu

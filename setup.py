@@ -1,7 +1,7 @@
 """Builds the compiled operators, ``nalu_kernels._cpu`` and, where there is a CUDA toolkit for a
 torch with CUDA, ``nalu_kernels._cuda``; everything else stands in pyproject.toml.
 
-The extensions have to be built against the torch that will load it, hence
+The extensions have to be built against the torch that will load them, hence
 
     pip install --no-build-isolation .
 
@@ -42,8 +42,7 @@ FLAGS = {
     "unix": ["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", TARGET],
     "msvc": ["/O2", "/std:c++17", "/EHsc", TARGET],
 }
-# Without contraction the formulas round as on a CPU (csrc/cuda/scalar.cuh).
-NVCC = ["-O3", "-std=c++17", "-fmad=false", "--expt-relaxed-constexpr", TARGET, "-DUSE_CUDA"]
+NVCC = [*setup_cuda.NVCC_FLAGS, TARGET, "-DUSE_CUDA"]
 NVCC_FLAGS = {
     "unix": [*NVCC, "-Xcompiler=-fvisibility=hidden"],
     "msvc": NVCC,
@@ -101,18 +100,18 @@ def cuda_extension() -> Extension:
     if not torch.cuda.is_available():  # else torch takes those of the GPUs here
         codes = setup_cuda.nvcc_says(cpp_extension.CUDA_HOME, "--list-gpu-code")
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", setup_cuda.architectures(codes))
-        return cpp_extension.CUDAExtension(
-            CUDA,
-            CUDA_SOURCES,
-            depends=HEADERS,
-            # cuBLAS comes with torch; only Windows asks the linker where.
-            libraries=["cublas"] if os.name == "nt" else [],
-            extra_compile_args={
-                "cxx": [*FLAGS[PLATFORM], "-DUSE_CUDA"],
-                "nvcc": NVCC_FLAGS[PLATFORM],
-            },
-            py_limited_api=True,
-        )
+    return cpp_extension.CUDAExtension(
+        CUDA,
+        CUDA_SOURCES,
+        depends=HEADERS,
+        # cuBLAS comes with torch; only Windows asks the linker where.
+        libraries=["cublas"] if os.name == "nt" else [],
+        extra_compile_args={
+            "cxx": [*FLAGS[PLATFORM], "-DUSE_CUDA"],
+            "nvcc": NVCC_FLAGS[PLATFORM],
+        },
+        py_limited_api=True,
+    )
 
 
 def with_extensions() -> dict[str, object]:

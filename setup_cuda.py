@@ -12,6 +12,8 @@ import subprocess
 VARIABLE = "NALU_KERNELS_CUDA"
 # A GPU runs the binary of its own generation, or compiles the last one's PTX for itself.
 ARCHITECTURES = ("7.5", "8.0", "8.6", "9.0", "10.0")
+# Without contraction the formulas round as on a CPU (csrc/cuda/scalar.cuh).
+NVCC_FLAGS = ("-O3", "-std=c++17", "-fmad=false", "--expt-relaxed-constexpr")
 
 
 def nvcc_says(cuda_home: str | None, option: str) -> str:

@@ -132,7 +132,7 @@ def _try_on_gpu(operators: Operators) -> None:
     newest = max(range(torch.cuda.device_count()), key=torch.cuda.get_device_capability)
     tensors = (torch.ones(1, 1, device=f"cuda:{newest}") for _ in range(3))
     try:
-        operators.nac_forward(0.0, False, *tensors)
+        operators.nac_forward(1.0, False, *tensors)
     except RuntimeError as error:
         major, minor = torch.cuda.get_device_capability(newest)
         raise BackendUnavailable(

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import setup_cuda
 from emulated_cuda import ROOT, TORCH
 
 KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 HOST = sorted((ROOT / "csrc" / "cuda").glob("*.cpp"))
-ARCHITECTURES = ("75", "80", "86", "90", "100")
+ARCHITECTURES = [name.replace(".", "") for name in setup_cuda.ARCHITECTURES]
 STRICT = ("-Xcompiler", "-Wall,-Wextra,-fPIC", "-Werror", "all-warnings")
-FLAGS = ("-O3", "-std=c++17", "-fmad=false", "--expt-relaxed-constexpr")
+FLAGS = setup_cuda.NVCC_FLAGS
 TARGET = ("-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020b000000000000")
 # Of every architecture from 7.5 on, without asking for more.
 SHARED_BYTES = 48 * 1024

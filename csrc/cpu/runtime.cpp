@@ -4,9 +4,21 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#ifndef _WIN32
+#include <pthread.h>
+#endif
+
+#include <atomic>
+
 namespace nalu {
 
 namespace {
+
+std::atomic<bool> forked{false};
+
+#ifndef _WIN32
+const int watching_forks = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+#endif
 
 torch::stable::Tensor view(Dtype dtype, const Matrix& m) {
   const int64_t sizes[] = {m.rows, m.cols}, strides[] = {m.row_stride, m.col_stride};
@@ -26,8 +38,20 @@ torch::stable::Tensor view(Dtype dtype, const Matrix& m) {
 
 } // namespace
 
+bool runs_alone() {
+  if (!forked.load(std::memory_order_relaxed)) {
+    return false;
+  }
+  uint32_t threads = 0;
+  TORCH_ERROR_CODE_CHECK(torch_get_num_threads(&threads));
+  return threads > 1;
+}
+
 void parallel_for(
     int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context) {
+  if (runs_alone()) {
+    return body(0, n, context);
+  }
   TORCH_ERROR_CODE_CHECK(torch_parallel_for(0, n, grain, body, context));
 }
 

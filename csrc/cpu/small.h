@@ -22,7 +22,8 @@ constexpr int64_t kSmallProduct = 2000000;
 inline bool is_small(const Layer& layer) {
   const Shape& s = layer.shape;
   const bool both = layer.linear && layer.log_space;
-  return s.O * s.I <= kSmallWeight && (both || s.B * s.O * s.I <= kSmallProduct);
+  return runs_alone() ||
+      (s.O * s.I <= kSmallWeight && (both || s.B * s.O * s.I <= kSmallProduct));
 }
 
 inline int64_t divide_up(int64_t n, int64_t by) {
