@@ -67,7 +67,9 @@ class Arithmetic:
         info = torch.finfo(self.dtype)
         size = value.abs() if size is None else size
         if not bool((size < info.max / 4).all()):
-            edge = (size > info.max / 4) & (value.abs() < 4 * info.max)
+            # A sum of huge terms of both signs overflows first to the one side or to the other.
+            mixed = size > 1.001 * value.abs()
+            edge = (size > info.max / 4) & (mixed | (value.abs() < 4 * info.max))
             self.near_cliff |= bool(edge.any())
             value = torch.where(value.abs() > info.max, value.sign() * torch.inf, value)
         # Subnormal numbers are as far apart as the smallest normal ones.

@@ -24,7 +24,7 @@ from layers import FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import dispatch
 from nalu_kernels.functional import _REFUSALS
 from parity import Judge, threads
-from test_layouts import LAYOUTS
+from test_layouts import LAYOUTS, constant, expanded
 
 EXAMPLES = int(os.environ.get("NALU_KERNELS_FUZZ_EXAMPLES", 300))
 # A kernel that is interpreted or emulated takes as much longer.
@@ -117,11 +117,19 @@ def memory(layer: Layer) -> list[Tensor]:
     return [b.set_(t.untyped_storage()).clone() for b, t in zip(bytes_of, tensors, strict=True)]
 
 
-def can_be_judged(judge: Judge, dtype: torch.dtype) -> bool:
-    if dtype == torch.float16:
+def can_be_judged(judge: Judge, case: Case) -> bool:
+    if case.dtype == torch.float16:
         truths = torch.cat([truth.abs().flatten() for truth in judge.truth.values()])
         if ((truths > LARGEST_HALF / 4) & (truths < 4 * LARGEST_HALF)).any():
             return False
+        # Its backward starts from the output as it was returned: infinite.
+        if case.kind.log_space and (judge.truth["output"].abs() > LARGEST_HALF / 4).any():
+            return False
+    # The truth about float64 is a sum in float64, whose roundings go one way where all terms are
+    # alike: beyond what the rule allows where there are thousands.
+    alike = {expanded, constant} & set(case.layouts)
+    if case.dtype == torch.float64 and alike and torch.Size(case.leading).numel() > 1000:
+        return False
     return not judge.near_cliff
 
 
@@ -151,7 +159,7 @@ def test_any_layer(backend: Backend) -> None:
         assert all(map(torch.equal, memory(layer), before))
         judge = Judge(layer, backend.large_products(case.dtype))
         seen += 1
-        if can_be_judged(judge, case.dtype):
+        if can_be_judged(judge, case):
             judged += 1
             faults = judge.faults(found)
             assert not faults, "\n".join([*faults, str(layer)])

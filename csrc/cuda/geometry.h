@@ -63,6 +63,11 @@ constexpr int64_t tiles(int64_t rows, int64_t cols, int64_t tile_rows, int64_t t
   return divide_up(rows, tile_rows) * divide_up(cols, tile_cols);
 }
 
+// Of outputs; a gate per sample is computed beside the first of them, and without any too.
+constexpr int64_t forward_col_tiles(const Shape& s, int64_t tile_cols) {
+  return divide_up(gate_per_sample(s) && s.O == 0 ? 1 : s.O, tile_cols);
+}
+
 // The blocks of a small layer's backward: first those of the input's gradient, then those of the
 // weights', then those of a gate per sample.
 struct BackwardBlocks {

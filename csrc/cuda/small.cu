@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
   const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
   const bool untied = layer.W_hat_mul != nullptr, per_sample = gated && gate_per_sample(layer.shape);
   const T eps = static_cast<T>(layer.eps);
-  const int64_t col_tiles = divide_up(O, Tile::kCols);
+  const int64_t col_tiles = forward_col_tiles(layer.shape, Tile::kCols);
   const int64_t row0 = static_cast<int64_t>(blockIdx.x) / col_tiles * Tile::kRows;
   const int64_t col0 = static_cast<int64_t>(blockIdx.x) % col_tiles * Tile::kCols;
   const Place<Tile> place;
@@ -91,16 +91,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
       }
     });
     for_each<Tile::kCols, Tile::kDepth>([&](int c, int k) {
-      const int64_t col = col0 + c, i = k0 + k;
+      const int64_t col = col0 + c, i = k0 + k, at = col * I + i;
       if (col < O && i < I) {
-        const int64_t at = col * I + i;
         operands.right[W_plane][k][c] = load_weight<S>(layer.W_hat, layer.M_hat, at).value();
         if constexpr (log_space) {
           operands.right[W_mul_plane][k][c] = untied
               ? load_weight<S>(layer.W_hat_mul, layer.M_hat_mul, at).value()
               : operands.right[W_plane][k][c];
         }
-        if constexpr (gated) {
+      }
+      if constexpr (gated) {
+        if ((col < O || per_sample) && i < I) {
           operands.right[G_plane][k][c] = load<S>(layer.G, per_sample ? i : at);
         }
       }
@@ -132,21 +133,25 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
 
   for (int r = 0; r < Tile::kPerThread; ++r) {
     const int64_t row = row0 + place.row(r), col = col0 + place.col;
-    if (row >= B || col >= O) {
+    if (row >= B || (col >= O && !per_sample)) {
       continue;
     }
     const int64_t at = row * O + col;
     if constexpr (gated) {
-      const int64_t gate = per_sample ? 0 : col;
-      const T bias = layer.gate_bias != nullptr ? load<S>(layer.gate_bias, gate) : T(0);
+      const bool biased = layer.gate_bias != nullptr;
+      const T bias = biased ? load<S>(layer.gate_bias, per_sample ? 0 : col) : T(0);
       const T g = sigmoid(z[r] + bias), m = exp(l[r]);
+      // A gate per sample is there without outputs too: where it is NaN, so are its gradients.
+      if (saved.g != nullptr && (!per_sample || col == 0)) {
+        store<T>(saved.g, per_sample ? row : at, g);
+      }
+      if (col >= O) {
+        continue;
+      }
       store<S>(output, at, mix(a[r], m, g));
       if (saved.a != nullptr) {
         store<T>(saved.a, at, a[r]);
         store<T>(saved.m, at, m);
-        if (!per_sample || col == 0) {
-          store<T>(saved.g, per_sample ? row : at, g);
-        }
       }
     } else {
       store<S>(output, at, log_space ? exp(l[r]) : a[r]);
@@ -186,9 +191,9 @@ struct Backward {
     }
   }
 
-  // dz of a gate per sample, from the sum of the shares. No outputs, and no gate was computed.
+  // dz of a gate per sample, from the sum of the shares.
   NALU_INLINE T sample_dz(int64_t row, T dg) const {
-    return layer.shape.O > 0 ? grad_sigmoid(dg, load<T>(saved.g, row)) : T(0);
+    return grad_sigmoid(dg, load<T>(saved.g, row));
   }
 };
 
@@ -467,7 +472,8 @@ void forward(Call& call, const Layer& layer, void* output, const Saved& saved) {
   const Shape& s = layer.shape;
   by_paths(layer, [&](auto linear, auto log_space) {
     const auto kernel = forward_kernel<S, Tile, decltype(linear)::value, decltype(log_space)::value>;
-    launch(call, tiles(s.B, s.O, Tile::kRows, Tile::kCols), kernel, layer, output, saved);
+    const int64_t blocks = divide_up(s.B, Tile::kRows) * forward_col_tiles(s, Tile::kCols);
+    launch(call, blocks, kernel, layer, output, saved);
   });
 }
 
