@@ -34,8 +34,8 @@ def nac(
     Returns:
         y, of shape (..., out_features) and the dtype of ``input``. The kernels compute bfloat16
         and float16 in float32 and round results once, except that large layers on a GPU take the
-        linear products in the dtype itself (docs/triton.md, "Precision"); the reference computes
-        in the given dtype.
+        linear products in the dtype itself, or in TF32 ("Precision" in docs/triton.md and
+        docs/cuda.md); the reference computes in the given dtype.
 
     Raises:
         TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.
@@ -93,8 +93,8 @@ def nalu(
     Returns:
         y, of shape (..., out_features) and the dtype of ``input``. The kernels compute bfloat16
         and float16 in float32 and round results once, except that large layers on a GPU take the
-        linear products in the dtype itself (docs/triton.md, "Precision"); the reference computes
-        in the given dtype.
+        linear products in the dtype itself, or in TF32 ("Precision" in docs/triton.md and
+        docs/cuda.md); the reference computes in the given dtype.
 
     Raises:
         TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.

@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -27,6 +28,11 @@ if not torch.cuda.is_available():
     emulated_cuda.install()
 if nalu_kernels.backends()["triton"].usable and not torch.cuda.is_available():
     interpreter.hasten()
+
+# What tools/sanitize.py says must have been loaded just now.
+_library = os.environ.get("NALU_KERNELS_TEST_LIBRARY")
+if _library and _library not in Path("/proc/self/maps").read_text():
+    pytest.exit(f"these tests would not test {_library}", returncode=1)
 
 # In the environment, for the workers that share the tests and import this again.
 SEED = int(os.environ.get("NALU_KERNELS_TEST_SEED") or secrets.randbits(32))

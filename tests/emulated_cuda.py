@@ -33,6 +33,7 @@ SOURCES = sorted(
 )
 FLAGS = [
     *("-std=c++17", "-O2", "-g0", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"),
+    *shlex.split(os.environ.get("NALU_KERNELS_TEST_CXXFLAGS", "")),  # of tools/sanitize.py
     *("-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020b000000000000"),
     *("-include", str(EMULATOR / "as_cpu.h"), f"-I{EMULATOR}", "-isystem", str(TORCH / "include")),
 ]

@@ -41,7 +41,7 @@ struct Prepared {
 };
 
 template <class S>
-__global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
     operands_kernel(Layer layer, Prepared<Compute<S>> to, bool dense) {
   using T = Compute<S>;
   const int64_t B = layer.shape.B, I = layer.shape.I, step = elements_at_once();
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
 // y from a, l and z. For the backward l becomes m where it lies, and z goes to g, which is the same
 // memory where there is a gate for each output.
 template <class S>
-__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) outputs_kernel(
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) outputs_kernel(
     Layer layer,
     const Compute<S>* a,
     Compute<S>* l,
@@ -112,7 +112,7 @@ constexpr int kRowLanes = 32, kBlockRows = kThreads / kRowLanes;
 
 // da, dl and dz from dy. A gate per sample sums over its row, in one order.
 template <class S>
-__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) factors_kernel(
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) factors_kernel(
     Layer layer,
     Rows grad_output,
     const void* output,
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast) factors_kernel(
 
 // dx from what came through the sums and through the logarithm; either may be null.
 template <class S>
-__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) input_gradient_kernel(
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) input_gradient_kernel(
     Layer layer, const Compute<S>* through_sum, const Compute<S>* through_log, void* dx, bool dense) {
   using T = Compute<S>;
   const int64_t I = layer.shape.I, n = layer.shape.B * I;
@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast) input_gradient_kerne
 
 // The parameters' gradients from those of W, W_mul and, where they are rounded, of G and the bias.
 template <class S>
-__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) weight_gradients_kernel(
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) weight_gradients_kernel(
     Layer layer,
     const Compute<S>* dW,
     const Compute<S>* dW_mul,

@@ -14,8 +14,10 @@
 namespace nalu {
 namespace cuda {
 
-// Blocks that a processor has registers for. Asked for none, ptxas spills to make room for more.
-constexpr int kBlocksAtLeast = 2;
+// Blocks that a processor has registers for: doubles take two each. Asked for none, ptxas spills to
+// make room for more.
+template <class S>
+constexpr int kBlocksAtLeast = sizeof(device::Compute<S>) == 8 ? 1 : 2;
 
 // `blocks` blocks of kThreads threads; nothing for no blocks.
 template <class... Parameters, class... Arguments>

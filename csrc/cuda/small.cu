@@ -62,7 +62,7 @@ NALU_INLINE int64_t smaller(int64_t a, int64_t b) {
 }
 
 template <class S, class Tile, bool linear, bool log_space>
-__global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
     forward_kernel(Layer layer, void* output, Saved saved) {
   using T = Compute<S>;
   constexpr bool gated = linear && log_space;
@@ -442,7 +442,7 @@ NALU_INLINE void gate_tile(const Backward<S>& args, int64_t tile) {
 }
 
 template <class S, class Tile, bool linear, bool log_space>
-__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) backward_kernel(Backward<S> args) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) backward_kernel(Backward<S> args) {
   __shared__ Operands<Compute<S>, Tile> operands;
   const int64_t block = static_cast<int64_t>(blockIdx.x);
   if (block < args.blocks.input) {

@@ -1,0 +1,168 @@
+// The CPU kernels without torch, on std::threads, for ThreadSanitizer: torch's OpenMP would drown
+// what it has to say about them. Every layer is computed by one thread and by several at once, and
+// by several callers, and has to have the same bits.
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "../../csrc/cpu/capability.h"
+#include "../../csrc/cpu/runtime.h"
+
+namespace {
+
+std::atomic<int> thread_count{1};
+
+} // namespace
+
+// What runtime.h asks of torch.
+namespace nalu {
+
+bool runs_alone() {
+  return false;
+}
+
+void parallel_for(
+    int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context) {
+  int64_t parts = thread_count;
+  const int64_t most = (n + grain - 1) / grain;
+  parts = parts < most ? parts : most;
+  std::vector<std::thread> threads;
+  for (int64_t part = 0; part < parts; ++part) {
+    threads.emplace_back([=] { body(n * part / parts, n * (part + 1) / parts, context); });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+}
+
+template <class T>
+void multiply(const Matrix& A, const Matrix& B, void* C, bool accumulate) {
+  for (int64_t row = 0; row < A.rows; ++row) {
+    for (int64_t col = 0; col < B.cols; ++col) {
+      T sum = 0;
+      for (int64_t k = 0; k < A.cols; ++k) {
+        sum += static_cast<const T*>(A.data)[row * A.row_stride + k * A.col_stride] *
+            static_cast<const T*>(B.data)[k * B.row_stride + col * B.col_stride];
+      }
+      T& to = static_cast<T*>(C)[row * B.cols + col];
+      to = accumulate ? to + sum : sum;
+    }
+  }
+}
+
+void matmul(Dtype dtype, const Matrix& A, const Matrix& B, void* C, bool accumulate) {
+  dtype == Dtype::float64 ? multiply<double>(A, B, C, accumulate)
+                          : multiply<float>(A, B, C, accumulate);
+}
+
+} // namespace nalu
+
+namespace {
+
+using namespace nalu;
+
+struct Sizes {
+  int64_t B, I, O;
+  bool gate_per_sample;
+};
+
+std::vector<float> drawn(int64_t n, unsigned seed) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<size_t>(n));
+  for (float& value : values) {
+    value = normal(rng) / 4;
+  }
+  return values;
+}
+
+// An untied NALU with a bias: its output and all its gradients.
+std::vector<float> outcome(const Kernels& kernels, const Sizes& s) {
+  const int64_t weights = s.O * s.I, gates = s.gate_per_sample ? 1 : s.O;
+  const auto x = drawn(s.B * s.I, 1), dy = drawn(s.B * s.O, 2);
+  const auto W_hat = drawn(weights, 3), M_hat = drawn(weights, 4), G = drawn(gates * s.I, 5);
+  const auto bias = drawn(gates, 6), W_mul = drawn(weights, 7), M_mul = drawn(weights, 8);
+  Layer layer{};
+  layer.dtype = Dtype::float32;
+  layer.shape = {s.B, s.I, s.O, gates};
+  layer.linear = layer.log_space = true;
+  layer.eps = 1e-7;
+  layer.input = {x.data(), s.I, 1};
+  layer.W_hat = W_hat.data();
+  layer.M_hat = M_hat.data();
+  layer.G = G.data();
+  layer.gate_bias = bias.data();
+  layer.W_hat_mul = W_mul.data();
+  layer.M_hat_mul = M_mul.data();
+
+  const int64_t sizes[] = {
+      s.B * s.O, s.B * s.I, weights, weights, gates * s.I, gates, weights, weights};
+  int64_t total = 0;
+  for (const int64_t size : sizes) {
+    total += size;
+  }
+  std::vector<float> results(static_cast<size_t>(total));
+  float* parts[8];
+  float* next = results.data();
+  for (int i = 0; i < 8; ++i) {
+    parts[i] = next;
+    next += sizes[i];
+  }
+  std::vector<float> kept(static_cast<size_t>(s.B * (2 * s.O + gates)));
+  const Saved saved{kept.data(), kept.data() + s.B * s.O, kept.data() + 2 * s.B * s.O};
+  kernels.forward(layer, parts[0], saved);
+  const Gradients grads{parts[1], parts[2], parts[3], parts[4], parts[5], parts[6], parts[7]};
+  kernels.backward(layer, {dy.data(), s.O, 1}, nullptr, saved, grads);
+  return results;
+}
+
+bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+} // namespace
+
+int main() {
+  const Kernels* all[] = {portable_kernels(), avx2_kernels(), avx512_kernels()};
+  // One chunk of rows, several, and weights for BLAS.
+  const Sizes layers[] = {
+      {5, 3, 2, false}, {700, 60, 50, false}, {2500, 9, 7, true}, {70, 130, 120, false}};
+  int wrong = 0;
+  for (const Kernels* kernels : all) {
+    if (kernels == nullptr) {
+      continue;
+    }
+    for (const Sizes& sizes : layers) {
+      thread_count = 1;
+      const auto alone = outcome(*kernels, sizes);
+      thread_count = 4;
+      bool agree = same(outcome(*kernels, sizes), alone);
+      std::thread callers[3];
+      std::atomic<bool> callers_agree{true};
+      for (std::thread& caller : callers) {
+        caller = std::thread([&] {
+          if (!same(outcome(*kernels, sizes), alone)) {
+            callers_agree = false;
+          }
+        });
+      }
+      for (std::thread& caller : callers) {
+        caller.join();
+      }
+      agree = agree && callers_agree;
+      std::printf(
+          "%s %dx%d->%d: %s\n",
+          kernels->name,
+          static_cast<int>(sizes.B),
+          static_cast<int>(sizes.I),
+          static_cast<int>(sizes.O),
+          agree ? "same bits" : "DIFFERS");
+      wrong += agree ? 0 : 1;
+    }
+  }
+  return wrong;
+}
