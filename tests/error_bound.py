@@ -77,6 +77,16 @@ class Arithmetic:
         return Bounded(self, value, error)
 
 
+    def watch_infinite_sums(self, a: Tensor, b: Tensor) -> None:
+        """Beside an infinite term of ``a @ b``, one that overflows makes a NaN of the sum or, as a
+        part of a multiply-add, does not."""
+        if bool(a.isfinite().all()) and bool(b.isfinite().all()):
+            return
+        a_finite, b_finite = (torch.where(t.isfinite(), t.abs(), 0) for t in (a, b))
+        huge = a_finite @ b_finite > torch.finfo(self.dtype).max / 4
+        self.near_cliff |= bool((huge & ~(a @ b).isfinite()).any())
+
+
 @dataclass(frozen=True)
 class Bounded:
     """A value in float64, and how far from it a computation in ``arithmetic`` may have landed."""
@@ -115,6 +125,7 @@ class Bounded:
 
     def matmul(self, other: Bounded, product: str) -> Bounded:
         a, b = self._shortened(product), other._shortened(product)
+        self.arithmetic.watch_infinite_sums(a.value, b.value)
         return self.arithmetic.rounded(
             a.value @ b.value,
             a._product_error(b, "matmul"),
