@@ -76,7 +76,6 @@ class Arithmetic:
         error = inherited + roundings * (self.u * size + info.eps * info.tiny)
         return Bounded(self, value, error)
 
-
     def watch_infinite_sums(self, a: Tensor, b: Tensor) -> None:
         """Beside an infinite term of ``a @ b``, one that overflows makes a NaN of the sum or, as a
         part of a multiply-add, does not."""
