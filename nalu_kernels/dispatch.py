@@ -144,8 +144,8 @@ def _try_on_gpu(operators: Operators) -> None:
 
 # Best first: with nothing forced, a tensor gets the first usable back end that serves its device.
 # triton before cuda, for it keeps the products of large layers in the same kernel as what is around
-# them. A tiny layer may be faster the other way round, being spared Triton's launch in Python; no GPU
-# has measured it yet (python -m benchmarks.gpu says where), so no size is an exception.
+# them. A tiny layer may be faster the other way round, being spared Triton's launch in Python; no
+# GPU has measured it yet (python -m benchmarks.gpu says where), so no size is an exception.
 _BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
