@@ -113,11 +113,8 @@ void gemm(
     bool accumulate,
     T* C,
     bool tf32) {
-  const auto operand = [tf32](T value) -> T {
-    if constexpr (sizeof(T) == 4) {
-      return tf32 ? to_tf32(value) : value;
-    }
-    return value;
+  const auto operand = [tf32](T value) {
+    return tf32 ? static_cast<T>(to_tf32(static_cast<float>(value))) : value;
   };
   for (int64_t col = 0; col < n; ++col) {
     for (int64_t row = 0; row < m; ++row) {
