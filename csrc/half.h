@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "layer.h"
+
 namespace nalu {
 namespace NALU_NAMESPACE {
 
@@ -93,6 +95,21 @@ struct ComputeOf<double> {
 
 template <class S>
 using Compute = typename ComputeOf<S>::type;
+
+// f(S{}) for a storage type.
+template <class F>
+inline void dispatch(Dtype dtype, const F& f) {
+  switch (dtype) {
+    case Dtype::float32:
+      return f(float{});
+    case Dtype::float64:
+      return f(double{});
+    case Dtype::bfloat16:
+      return f(BFloat16{});
+    case Dtype::float16:
+      return f(Float16{});
+  }
+}
 
 } // namespace NALU_NAMESPACE
 } // namespace nalu

@@ -24,21 +24,6 @@ inline void backward_of(
                         : backward_large<S>(layer, grad_output, output, saved, grads);
 }
 
-// f(S{}) for the layer's storage type.
-template <class F>
-inline void dispatch(Dtype dtype, const F& f) {
-  switch (dtype) {
-    case Dtype::float32:
-      return f(float{});
-    case Dtype::float64:
-      return f(double{});
-    case Dtype::bfloat16:
-      return f(BFloat16{});
-    case Dtype::float16:
-      return f(Float16{});
-  }
-}
-
 inline void forward(const Layer& layer, void* output, const Saved& saved) {
   dispatch(layer.dtype, [&](auto s) { forward_of<decltype(s)>(layer, output, saved); });
 }

@@ -1,4 +1,4 @@
-// One launch of a kernel on the stream of a call, and the choice of a template by dtype.
+// One launch of a kernel, on the stream of a call.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -35,21 +35,6 @@ inline void launch(
   if (status != cudaSuccess) {
     throw std::runtime_error(
         std::string("nalu_kernels: a CUDA launch failed: ") + cudaGetErrorString(status));
-  }
-}
-
-// f(S{}) for the layer's storage type.
-template <class F>
-inline void dispatch(Dtype dtype, const F& f) {
-  switch (dtype) {
-    case Dtype::float32:
-      return f(float{});
-    case Dtype::float64:
-      return f(double{});
-    case Dtype::bfloat16:
-      return f(device::BFloat16{});
-    case Dtype::float16:
-      return f(device::Float16{});
   }
 }
 
