@@ -151,7 +151,16 @@ def with_extensions() -> dict[str, object]:
             if self.editable_mode:
                 # Kept between installs, so that only what changed is compiled again.
                 self.build_temp = os.path.join("build", "editable")
-            super().run()
+            try:
+                super().run()
+            except BaseException:
+                if cuda_skipped is None:
+                    print(
+                        f"nalu_kernels: {setup_cuda.VARIABLE}=0 installs without the CUDA module, "
+                        "if that is what does not build",
+                        file=sys.stderr,
+                    )
+                raise
 
     extensions = [
         cpp_extension.CppExtension(

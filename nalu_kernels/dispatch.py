@@ -129,12 +129,11 @@ def _load_cuda() -> Operators:
 
 def _try_on_gpu(operators: Operators) -> None:
     """Which GPUs a binary serves was settled when it was built; only a launch tells."""
-    newest = max(range(torch.cuda.device_count()), key=torch.cuda.get_device_capability)
-    tensors = (torch.ones(1, 1, device=f"cuda:{newest}") for _ in range(3))
+    tensors = [torch.ones(1, 1, device="cuda") for _ in range(3)]
     try:
         operators.nac_forward(1.0, False, *tensors)
     except RuntimeError as error:
-        major, minor = torch.cuda.get_device_capability(newest)
+        major, minor = torch.cuda.get_device_capability()
         raise BackendUnavailable(
             f"the kernels do not run on the GPU here, of compute capability {major}.{minor} "
             f"(if they were not built for it: TORCH_CUDA_ARCH_LIST={major}.{minor} pip install "

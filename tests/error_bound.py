@@ -31,7 +31,7 @@ _TF32, _BF16, _FP16 = 2.0**-137, 2.0**-134, 2.0**-25
 SHORTENED = {
     "bf16x6": (0.0, _BF16),  # otherwise by less than one rounding of the sum
     "bf16x3": (1.5 * 2.0**-16, _BF16),  # with half of the product left out, 2^-16
-    "tf32": (2.0**-11, _TF32),
+    "tf32": (2.0**-10, _TF32),
     "bf16": (2.0**-8, _BF16),
     "fp16": (2.0**-11, _FP16),
 }

@@ -51,8 +51,8 @@ def test_products_beyond_64_bits_are_not_small(geometry: ctypes.CDLL, shape: Sha
     assert not is_small(geometry, *shape)
 
 
-@pytest.mark.parametrize("shape", [(2**40, 0, 5, 5), (2**40, 5, 0, 1)])
-def test_empty_sums_never_reach_blas(geometry: ctypes.CDLL, shape: Shape) -> None:
+@pytest.mark.parametrize("shape", [(2**40, 0, 5, 5), (2**40, 5, 0, 1), (0, 2**40, 5, 5)])
+def test_empty_matrices_never_reach_blas(geometry: ctypes.CDLL, shape: Shape) -> None:
     assert is_small(geometry, *shape)
 
 

@@ -19,7 +19,7 @@ from parity import Judge, threads
 from test_determinism import same_bits
 
 ROOT = Path(__file__).parent.parent
-PER_CALL = 100  # bytes; a tensor alone takes more
+ALLOWED = 2 << 20  # bytes; a tensor that leaks at every call, or a handle, takes more
 
 # Prints by how many bytes the process has grown over the last {calls} times that {step} was done.
 GROWTH = """
@@ -78,12 +78,12 @@ def growth(step: str, calls: int) -> int:
     ids=["trains", "infers", "raises"],
 )
 def test_memory_does_not_grow(step: str, calls: int) -> None:
-    assert growth(step, calls) < PER_CALL * calls
+    assert growth(step, calls) < ALLOWED
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here")
 def test_memory_that_grows_is_seen() -> None:
-    assert growth(LEAKS, 20_000) > PER_CALL * 20_000
+    assert growth(LEAKS, 20_000) > ALLOWED
 
 
 def in_a_fork(work: Callable[[], None], seconds: float = 60) -> str:

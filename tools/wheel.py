@@ -14,7 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from torch.utils.cpp_extension import CUDA_HOME
+
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+import setup_cuda  # noqa: E402
+
 DIST = ROOT / "dist"
 # They come with torch.
 TORCHS = ("libtorch*.so", "libc10*.so", "libcudart.so.*", "libcublas.so.*")
@@ -33,6 +38,10 @@ def only(pattern: str) -> Path:
 
 def build() -> None:
     shutil.rmtree(DIST, ignore_errors=True)
+    # For every GPU, not for this machine's alone.
+    codes = setup_cuda.nvcc_says(CUDA_HOME, "--list-gpu-code")
+    if codes:
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", setup_cuda.architectures(codes))
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", DIST)
 
 

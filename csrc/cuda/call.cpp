@@ -6,8 +6,9 @@
 
 #include "../tensor.h"
 
-// cuBLAS, as far as it is used here. torch has loaded it and holds its handles; its header, whose
-// values these are, comes with the larger of CUDA's toolkits only.
+// cuBLAS, as far as it is used here: torch's own products cannot be told which precision one of them
+// is to have. torch has loaded cuBLAS and holds its handles; its header, whose values these are,
+// comes with the larger of CUDA's toolkits only.
 extern "C" int cublasGemmEx_64(
     void* handle,
     int transpose_A,
@@ -95,20 +96,31 @@ void gemm(
   STD_TORCH_CHECK(status == 0, "cublasGemmEx_64 failed with status ", status);
 }
 
+// While it lives, that device is the current one.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int32_t device) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_create_cuda_guard(device, &handle_));
+  }
+  ~DeviceGuard() {
+    aoti_torch_delete_cuda_guard(handle_);
+  }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  CUDAGuardHandle handle_ = nullptr;
+};
+
 } // namespace
 
 struct Call::State {
-  explicit State(const Tensor& beside) : input(beside) {
-    const int32_t device = input.device_index();
-    TORCH_ERROR_CODE_CHECK(aoti_torch_create_cuda_guard(device, &guard));
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  }
-  ~State() {
-    aoti_torch_delete_cuda_guard(guard);
+  explicit State(const Tensor& beside) : input(beside), guard(input.device_index()) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(input.device_index(), &stream));
   }
 
   const Tensor& input;
-  CUDAGuardHandle guard = nullptr;
+  const DeviceGuard guard;
   void* stream = nullptr;
   std::vector<Tensor> scratch;
 };

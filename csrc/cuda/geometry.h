@@ -12,6 +12,9 @@ namespace cuda {
 // Of every block.
 constexpr int kThreads = 256;
 
+// Of a grid.
+constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
+
 constexpr int64_t divide_up(int64_t n, int64_t by) {
   return (n + by - 1) / by;
 }
@@ -36,8 +39,8 @@ struct Tile {
 constexpr int kNarrow = 8;
 constexpr int kWide = 32;
 
-// A small layer is one fused kernel each way; a large one takes five launches forward and ten
-// backward, of which BLAS has most of the work. Not measured but estimated, for want of a GPU: ten
+// A small layer is one fused kernel each way; a large one takes five launches forward and
+// eleven backward, of which BLAS has most of the work. Not measured but estimated, for want of a GPU: ten
 // launches cost the host about 40 us, in which one such kernel, at a tenth of a big chip's float32
 // rate, does 2^24 multiply-adds for each of its nine products; and a block that walks the whole
 // batch, or a whole row, takes about 1 us for 32 steps.
@@ -47,8 +50,8 @@ constexpr int64_t kSmallRow = 2048;
 
 // B I O may be beyond 64 bits; no factor of it is once each is small.
 constexpr bool is_small(const Shape& s) {
-  if (s.I == 0 || s.O == 0) {
-    return true; // BLAS need not know of empty sums
+  if (s.B == 0 || s.I == 0 || s.O == 0) {
+    return true; // BLAS need not know of empty matrices
   }
   return s.B <= kSmallBatch && s.I <= kSmallRow && s.O <= kSmallRow &&
       s.B * s.I * s.O <= kSmallWork;

@@ -94,7 +94,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) outputs_kernel(
       store<S>(output, i, layer.log_space ? exp(l[i]) : a[i]);
       continue;
     }
-    const int64_t row = i / O, col = i - row * O;
+    // Dividing takes longer than the rest, where nothing hangs on it.
+    const bool by_rows = per_sample || layer.gate_bias != nullptr;
+    const int64_t row = by_rows ? i / O : 0, col = i - row * O;
     const T bias = layer.gate_bias != nullptr ? load<S>(layer.gate_bias, per_sample ? 0 : col) : T(0);
     const T g = sigmoid(z[per_sample ? row : i] + bias), m = exp(l[i]);
     store<S>(output, i, mix(a[i], m, g));
@@ -110,19 +112,53 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) outputs_kernel(
 // Threads that share a row of outputs, and the rows of a block.
 constexpr int kRowLanes = 32, kBlockRows = kThreads / kRowLanes;
 
-// da, dl and dz from dy. A gate per sample sums over its row, in one order.
+// da, dl and dz from dy, as far as there are such paths; dz only of a gate per output. Each null where
+// not wanted.
 template <class S>
-__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) factors_kernel(
-    Layer layer,
-    Rows grad_output,
-    const void* output,
-    Saved saved,
-    Compute<S>* da,
-    Compute<S>* dl,
-    Compute<S>* dz) {
+struct FactorsTo {
+  using T = Compute<S>;
+
+  const void* output;
+  Saved saved;
+  T *da, *dl, *dz;
+
+  // Returns dg. `gate` is where in saved.g.
+  NALU_INLINE T put(T dy, int64_t at, int64_t gate) const {
+    if (da != nullptr && dl != nullptr) {
+      const T g = load<T>(saved.g, gate);
+      const MixGradient<T> grad(dy, load<T>(saved.a, at), load<T>(saved.m, at), g);
+      da[at] = grad.a;
+      dl[at] = grad.l;
+      return grad.g;
+    }
+    if (dl != nullptr) {
+      dl[at] = dy * load<S>(output, at);
+    } else {
+      da[at] = dy;
+    }
+    return T(0);
+  }
+};
+
+template <class S>
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
+    factors_kernel(Layer layer, Rows grad_output, FactorsTo<S> to, bool dense) {
+  using T = Compute<S>;
+  const int64_t O = layer.shape.O, n = layer.shape.B * O;
+  for (int64_t i = first_element(); i < n; i += elements_at_once()) {
+    const T dg = to.put(load_flat<S>(grad_output, i, O, dense), i, i);
+    if (to.dz != nullptr) {
+      to.dz[i] = grad_sigmoid(dg, load<T>(to.saved.g, i));
+    }
+  }
+}
+
+// The same of a gate per sample, whose dz sums over its row: in one order, by the lanes of a row.
+template <class S>
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
+    sample_factors_kernel(Layer layer, Rows grad_output, FactorsTo<S> to) {
   using T = Compute<S>;
   __shared__ T parts[kBlockRows][kRowLanes + 1];
-  const bool gated = layer.linear && layer.log_space, per_sample = gate_per_sample(layer.shape);
   const int64_t B = layer.shape.B, O = layer.shape.O;
   const int lane = static_cast<int>(threadIdx.x) % kRowLanes;
   const int place = static_cast<int>(threadIdx.x) / kRowLanes;
@@ -131,35 +167,18 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) factors_kernel(
     const int64_t row = row0 + place;
     T part = 0;
     for (int64_t col = lane; row < B && col < O; col += kRowLanes) {
-      const int64_t at = row * O + col;
-      const T dy = load<S>(grad_output, row, col);
-      if (gated) {
-        const T g = load<T>(saved.g, per_sample ? row : at);
-        const MixGradient<T> grad(dy, load<T>(saved.a, at), load<T>(saved.m, at), g);
-        da[at] = grad.a;
-        dl[at] = grad.l;
-        part += grad.g;
-        if (!per_sample) {
-          dz[at] = grad_sigmoid(grad.g, g);
-        }
-      } else if (layer.log_space) {
-        dl[at] = dy * load<S>(output, at);
-      } else {
-        da[at] = dy;
-      }
+      part += to.put(load<S>(grad_output, row, col), row * O + col, row);
     }
-    if (per_sample && gated) {
-      parts[place][lane] = part;
-      __syncthreads();
-      if (lane == 0 && row < B) {
-        T dg = part;
-        for (int i = 1; i < kRowLanes; ++i) {
-          dg += parts[place][i];
-        }
-        dz[row] = grad_sigmoid(dg, load<T>(saved.g, row));
+    parts[place][lane] = part;
+    __syncthreads();
+    if (lane == 0 && row < B) {
+      T dg = part;
+      for (int i = 1; i < kRowLanes; ++i) {
+        dg += parts[place][i];
       }
-      __syncthreads();
+      to.dz[row] = grad_sigmoid(dg, load<T>(to.saved.g, row));
     }
+    __syncthreads();
   }
 }
 
@@ -313,19 +332,13 @@ void backward(
   const Matrix dA = gated ? matrix(da, B, O)
       : linear            ? as_matrix<S>(call, grad_output, B, O, da)
                           : Matrix{};
-  if (da != nullptr || dl != nullptr) {
-    const int64_t row_blocks = divide_up(B, kBlockRows);
-    launch(
-        call,
-        pass_blocks(row_blocks * kThreads),
-        factors_kernel<S>,
-        layer,
-        grad_output,
-        output,
-        saved,
-        da,
-        dl,
-        dz);
+  const FactorsTo<S> to{output, saved, da, dl, dz};
+  if (gated && gate_per_sample(layer.shape)) {
+    const int64_t blocks = pass_blocks(divide_up(B, kBlockRows) * kThreads);
+    launch(call, blocks, sample_factors_kernel<S>, layer, grad_output, to);
+  } else if (da != nullptr || dl != nullptr) {
+    const bool dense = is_dense(grad_output, O);
+    launch(call, pass_blocks(B * O), factors_kernel<S>, layer, grad_output, to, dense);
   }
 
   Prepared<T> operands{};

@@ -26,6 +26,9 @@ inline void launch(
   if (blocks == 0) {
     return;
   }
+  if (blocks > kMostBlocks) {
+    throw std::runtime_error("nalu_kernels: a layer of too many rows for one launch");
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(kThreads);
@@ -33,6 +36,7 @@ inline void launch(
   const cudaError_t status =
       cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
   if (status != cudaSuccess) {
+    cudaGetLastError(); // or it would be taken for torch's next launch's
     throw std::runtime_error(
         std::string("nalu_kernels: a CUDA launch failed: ") + cudaGetErrorString(status));
   }

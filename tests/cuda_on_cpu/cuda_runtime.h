@@ -1,8 +1,9 @@
 // CUDA C++ for a machine without a GPU: as much of it as csrc/cuda/ uses, run on the CPU.
 //
 // A block's threads are fibers: each runs until __syncthreads(), then the next one does. So a
-// missing barrier shows: the first thread is as far ahead of the others as it can get. Blocks run
-// one after another, the last one first; nothing here is fast.
+// missing barrier shows: the first thread is as far ahead of the others as it can get; a barrier that
+// some threads do not come to is an error. Blocks run one after another, the last one first; nothing
+// here is fast.
 #pragma once
 
 #include <functional>
@@ -24,7 +25,7 @@ struct dim3 {
 };
 
 using cudaStream_t = struct CUstream_st*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorUnknown = 999 };
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -35,6 +36,7 @@ extern dim3 threadIdx, blockIdx, gridDim, blockDim;
 
 void __syncthreads();
 const char* cudaGetErrorString(cudaError_t);
+cudaError_t cudaGetLastError();
 
 // kernel() by every thread of every block.
 cudaError_t run_on_cpu(dim3 grid, dim3 block, const std::function<void()>& kernel);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "../../csrc/cuda/geometry.h"
@@ -30,6 +31,7 @@ ucontext_t scheduler;
 Fiber* running = nullptr;
 const std::function<void()>* body = nullptr;
 int64_t launches = 0;
+cudaError_t last_error = cudaSuccess;
 
 void run_fiber() {
   (*body)();
@@ -44,7 +46,7 @@ void __syncthreads() {
 
 cudaError_t run_on_cpu(dim3 grid, dim3 block, const std::function<void()>& kernel) {
   if (grid.x == 0 || block.x == 0 || block.x > fibers.size()) {
-    return cudaErrorInvalidConfiguration;
+    return last_error = cudaErrorInvalidConfiguration;
   }
   const std::lock_guard<std::mutex> lock(one_launch);
   ++launches;
@@ -66,10 +68,13 @@ cudaError_t run_on_cpu(dim3 grid, dim3 block, const std::function<void()>& kerne
       any = false;
       for (unsigned t = 0; t < block.x; ++t) {
         running = &fibers[t];
-        if (!running->done) {
-          threadIdx.x = t;
-          swapcontext(&scheduler, &running->context);
-          any |= !running->done;
+        threadIdx.x = t;
+        swapcontext(&scheduler, &running->context);
+        any |= !running->done;
+      }
+      for (unsigned t = 1; t < block.x; ++t) {
+        if (fibers[t].done != fibers[0].done) {
+          return last_error = cudaErrorUnknown;
         }
       }
     }
@@ -78,7 +83,12 @@ cudaError_t run_on_cpu(dim3 grid, dim3 block, const std::function<void()>& kerne
 }
 
 const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess ? "no error" : "invalid configuration argument";
+  return error == cudaErrorUnknown ? "not all threads of a block came to the same barriers"
+                                   : "invalid configuration argument";
+}
+
+cudaError_t cudaGetLastError() {
+  return std::exchange(last_error, cudaSuccess);
 }
 
 namespace {
@@ -90,7 +100,7 @@ float to_tf32(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   if (std::isfinite(value)) {
-    bits = (bits + 0xfffu + (bits >> 13 & 1u)) & ~0x1fffu;
+    bits &= ~0x1fffu; // tensor cores read no more
   }
   std::memcpy(&value, &bits, sizeof bits);
   return value;
