@@ -174,6 +174,8 @@ class Bounded:
         full = -math.log(self.arithmetic.u)
         size = self.value.abs()
         cliffs = ((size > full - 2) & (size < full + 3)) | ((value < 8 * tiny) & (value > 0))
+        # What is left of huge terms that cancel may be on either side.
+        cliffs |= (self.error > 1) & (size - self.error < full + 3)
         self.arithmetic.near_cliff |= bool(cliffs.any())
         inherited = (slope * self.error.expm1()).clamp(max=1) + flushed
         return self.arithmetic.rounded(value, inherited, roundings=3)
