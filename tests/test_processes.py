@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,7 @@ def in_a_fork(work: Callable[[], None], seconds: float = 60) -> str:
             work()
             os._exit(0)
         except BaseException:
+            traceback.print_exc()
             os._exit(1)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
