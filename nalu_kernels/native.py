@@ -10,8 +10,6 @@ from typing import Any
 import torch
 
 _OPERATORS = ("nac_forward", "nac_backward", "nalu_forward", "nalu_backward")
-
-
 _FOLDER = Path(__file__).parent
 
 

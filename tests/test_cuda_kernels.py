@@ -41,28 +41,26 @@ def kernels() -> Iterator[None]:
         yield
 
 
-@by_kind
-def test_a_small_layer_is_one_launch_each_way(kind: Kind, rng: Generator) -> None:
-    layer = draw(rng, kind, SMALL)
+def launches(layer: Layer) -> tuple[int, int]:
+    """Of the layer's forward and of its whole backward."""
     leaves = {name: tensor.requires_grad_() for name, tensor in layer.tensors.items()}
     before = emulated_cuda.launches()
     output = layer.call(nalu_kernels, **leaves)
     forward = emulated_cuda.launches()
     torch.autograd.grad(output, list(leaves.values()), layer.grad_output)
-    assert (forward - before, emulated_cuda.launches() - forward) == (1, 1)
+    return forward - before, emulated_cuda.launches() - forward
+
+
+@by_kind
+def test_a_small_layer_is_one_launch_each_way(kind: Kind, rng: Generator) -> None:
+    assert launches(draw(rng, kind, SMALL)) == (1, 1)
 
 
 @by_kind
 def test_a_large_layer_has_two_passes_forward_and_four_backward(kind: Kind, rng: Generator) -> None:
     """At most, beside cuBLAS's products."""
-    layer = draw(rng, kind, LARGE)
-    leaves = {name: tensor.requires_grad_() for name, tensor in layer.tensors.items()}
-    before = emulated_cuda.launches()
-    output = layer.call(nalu_kernels, **leaves)
-    forward = emulated_cuda.launches()
-    torch.autograd.grad(output, list(leaves.values()), layer.grad_output)
-    assert forward - before == (1 if kind.name == "nac" else 2)
-    assert emulated_cuda.launches() - forward == (2 if kind.name == "nac" else 4)
+    expected = (1, 2) if kind.name == "nac" else (2, 4)
+    assert launches(draw(rng, kind, LARGE)) == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES], ids=str)

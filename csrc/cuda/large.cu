@@ -112,8 +112,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) outputs_kernel(
 // Threads that share a row of outputs, and the rows of a block.
 constexpr int kRowLanes = 32, kBlockRows = kThreads / kRowLanes;
 
-// da, dl and dz from dy, as far as there are such paths; dz only of a gate per output. Each null where
-// not wanted.
+// Where da, dl and dz go, made from dy; each null where there is no such path.
 template <class S>
 struct FactorsTo {
   using T = Compute<S>;

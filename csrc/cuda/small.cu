@@ -61,17 +61,31 @@ NALU_INLINE int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
+// The right planes of the products with weights.
+constexpr int kW = 0, kWMul = 1, kG = 2;
+
+// W and, for the log-space path, W_mul of weight `at`, where the right operands have it.
+template <bool log_space, class S, class Tile>
+NALU_INLINE void put_weight(
+    const Layer& layer, Operands<Compute<S>, Tile>& operands, int k, int c, int64_t at) {
+  operands.right[kW][k][c] = load_weight<S>(layer.W_hat, layer.M_hat, at).value();
+  if constexpr (log_space) {
+    operands.right[kWMul][k][c] = layer.W_hat_mul != nullptr
+        ? load_weight<S>(layer.W_hat_mul, layer.M_hat_mul, at).value()
+        : operands.right[kW][k][c];
+  }
+}
+
 template <class S, class Tile, bool linear, bool log_space>
 __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
     forward_kernel(Layer layer, void* output, Saved saved) {
   using T = Compute<S>;
   constexpr bool gated = linear && log_space;
   constexpr int x_plane = 0, L_plane = 1; // left
-  constexpr int W_plane = 0, W_mul_plane = 1, G_plane = 2; // right
   __shared__ Operands<T, Tile> operands;
 
   const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
-  const bool untied = layer.W_hat_mul != nullptr, per_sample = gated && gate_per_sample(layer.shape);
+  const bool per_sample = gated && gate_per_sample(layer.shape);
   const T eps = static_cast<T>(layer.eps);
   const int64_t col_tiles = forward_col_tiles(layer.shape, Tile::kCols);
   const int64_t row0 = static_cast<int64_t>(blockIdx.x) / col_tiles * Tile::kRows;
@@ -93,16 +107,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
     for_each<Tile::kCols, Tile::kDepth>([&](int c, int k) {
       const int64_t col = col0 + c, i = k0 + k, at = col * I + i;
       if (col < O && i < I) {
-        operands.right[W_plane][k][c] = load_weight<S>(layer.W_hat, layer.M_hat, at).value();
-        if constexpr (log_space) {
-          operands.right[W_mul_plane][k][c] = untied
-              ? load_weight<S>(layer.W_hat_mul, layer.M_hat_mul, at).value()
-              : operands.right[W_plane][k][c];
-        }
+        put_weight<log_space, S>(layer, operands, k, c, at);
       }
       if constexpr (gated) {
         if ((col < O || per_sample) && i < I) {
-          operands.right[G_plane][k][c] = load<S>(layer.G, per_sample ? i : at);
+          operands.right[kG][k][c] = load<S>(layer.G, per_sample ? i : at);
         }
       }
     });
@@ -114,14 +123,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
         const int row = place.row(r);
         if constexpr (linear) {
           const T x = operands.left[x_plane][row][k];
-          a_part[r] = fused(x, operands.right[W_plane][k][place.col], a_part[r]);
+          a_part[r] = fused(x, operands.right[kW][k][place.col], a_part[r]);
           if constexpr (gated) {
-            z_part[r] = fused(x, operands.right[G_plane][k][place.col], z_part[r]);
+            z_part[r] = fused(x, operands.right[kG][k][place.col], z_part[r]);
           }
         }
         if constexpr (log_space) {
           const T L = operands.left[L_plane][row][k];
-          l_part[r] = fused(L, operands.right[W_mul_plane][k][place.col], l_part[r]);
+          l_part[r] = fused(L, operands.right[kWMul][k][place.col], l_part[r]);
         }
       }
     }
@@ -199,16 +208,31 @@ struct Backward {
 
 constexpr int kA = 0, kL = 1, kZ = 2; // the left planes, of da, dl and dz
 
+// The factors of (row, col), where the left operands have them.
+template <bool linear, bool log_space, class S, class Tile>
+NALU_INLINE void put_factors(
+    const Backward<S>& args,
+    Operands<Compute<S>, Tile>& operands,
+    int r,
+    int k,
+    int64_t row,
+    int64_t col,
+    bool per_sample) {
+  const auto factors = args.template factors<linear, log_space>(row, col, per_sample);
+  operands.left[kA][r][k] = factors.a;
+  operands.left[kL][r][k] = factors.l;
+  operands.left[kZ][r][k] = factors.z;
+}
+
 // dx = [da W + dz G] + (dl W_mul) sign(x) / (|x| + eps): rows are the batch's, columns the input's.
 template <class S, class Tile, bool linear, bool log_space>
 NALU_INLINE void input_tile(
     const Backward<S>& args, Operands<Compute<S>, Tile>& operands, int64_t tile) {
   using T = Compute<S>;
   constexpr bool gated = linear && log_space;
-  constexpr int W_plane = 0, W_mul_plane = 1, G_plane = 2; // right
   const Layer& layer = args.layer;
   const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
-  const bool untied = layer.W_hat_mul != nullptr, per_sample = gated && gate_per_sample(layer.shape);
+  const bool per_sample = gated && gate_per_sample(layer.shape);
   const T eps = static_cast<T>(layer.eps);
   const int64_t col_tiles = divide_up(I, Tile::kCols);
   const int64_t row0 = tile / col_tiles * Tile::kRows, col0 = tile % col_tiles * Tile::kCols;
@@ -218,24 +242,15 @@ NALU_INLINE void input_tile(
   for (int64_t k0 = 0; k0 < O; k0 += Tile::kDepth) {
     for_each<Tile::kRows, Tile::kDepth>([&](int r, int k) {
       if (row0 + r < B && k0 + k < O) {
-        const auto factors =
-            args.template factors<linear, log_space>(row0 + r, k0 + k, per_sample);
-        operands.left[kA][r][k] = factors.a;
-        operands.left[kL][r][k] = factors.l;
-        operands.left[kZ][r][k] = factors.z;
+        put_factors<linear, log_space>(args, operands, r, k, row0 + r, k0 + k, per_sample);
       }
     });
     for_each<Tile::kDepth, Tile::kCols>([&](int k, int c) {
       if (k0 + k < O && col0 + c < I) {
         const int64_t at = (k0 + k) * I + col0 + c;
-        operands.right[W_plane][k][c] = load_weight<S>(layer.W_hat, layer.M_hat, at).value();
-        if constexpr (log_space) {
-          operands.right[W_mul_plane][k][c] = untied
-              ? load_weight<S>(layer.W_hat_mul, layer.M_hat_mul, at).value()
-              : operands.right[W_plane][k][c];
-        }
+        put_weight<log_space, S>(layer, operands, k, c, at);
         if constexpr (gated) {
-          operands.right[G_plane][k][c] = per_sample ? T(0) : load<S>(layer.G, at);
+          operands.right[kG][k][c] = per_sample ? T(0) : load<S>(layer.G, at);
         }
       }
     });
@@ -246,7 +261,7 @@ NALU_INLINE void input_tile(
       for (int r = 0; r < Tile::kPerThread; ++r) {
         const int row = place.row(r);
         if constexpr (linear) {
-          const T W = operands.right[W_plane][k][place.col];
+          const T W = operands.right[kW][k][place.col];
           sum_part[r] = fused(operands.left[kA][row][k], W, sum_part[r]);
         }
         if constexpr (gated) {
@@ -254,11 +269,11 @@ NALU_INLINE void input_tile(
           if (per_sample) {
             dg_part[r] += dz;
           } else {
-            sum_part[r] = fused(dz, operands.right[G_plane][k][place.col], sum_part[r]);
+            sum_part[r] = fused(dz, operands.right[kG][k][place.col], sum_part[r]);
           }
         }
         if constexpr (log_space) {
-          const T W_mul = operands.right[W_mul_plane][k][place.col];
+          const T W_mul = operands.right[kWMul][k][place.col];
           log_part[r] = fused(operands.left[kL][row][k], W_mul, log_part[r]);
         }
       }
@@ -307,11 +322,7 @@ NALU_INLINE void weights_tile(
   for (int64_t k0 = 0; k0 < B; k0 += Tile::kDepth) {
     for_each<Tile::kDepth, Tile::kRows>([&](int k, int r) {
       if (k0 + k < B && row0 + r < O) {
-        const auto factors =
-            args.template factors<linear, log_space>(k0 + k, row0 + r, per_sample);
-        operands.left[kA][r][k] = factors.a;
-        operands.left[kL][r][k] = factors.l;
-        operands.left[kZ][r][k] = factors.z;
+        put_factors<linear, log_space>(args, operands, r, k, k0 + k, row0 + r, per_sample);
       }
     });
     for_each<Tile::kDepth, Tile::kCols>([&](int k, int c) {
