@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nalu_kernels import autograd
-from nalu_kernels.dispatch import Operators
+from nalu_kernels.operators import Operators
 from nalu_kernels.triton import launch
 
 from .contenders import EMPTY, Empty

@@ -82,22 +82,18 @@ inline bool one_row_stride(const Tensor& tensor, int64_t& row_stride) {
 // copied while they are read; the copies live as long as this does.
 class Arguments {
  public:
-  Arguments(
-      int32_t device_type,
-      const Tensor& input,
-      const Tensor& W_hat,
-      const Tensor& M_hat,
-      double eps)
+  // `W` is W_hat, or the weights themselves if no M_hat follows.
+  Arguments(int32_t device_type, const Tensor& input, const Tensor& W, double eps)
       : input_(input) {
     check_eps(eps);
     const int64_t dim = input.dim();
     STD_TORCH_CHECK(
         input.device_type() == device_type && dim >= 1 && dim <= Tensor::kMaxDim,
         "input must be on this operator's device, of 1 to 64 dimensions");
-    STD_TORCH_CHECK(W_hat.dim() == 2, "W_hat must have 2 dimensions");
+    STD_TORCH_CHECK(W.dim() == 2, "W_hat must have 2 dimensions");
     layer.dtype = dtype_of(input);
-    layer.shape.O = W_hat.sizes()[0];
-    layer.shape.I = W_hat.sizes()[1];
+    layer.shape.O = W.sizes()[0];
+    layer.shape.I = W.sizes()[1];
     layer.eps = eps;
     STD_TORCH_CHECK(
         input.sizes()[dim - 1] == layer.shape.I,
@@ -106,7 +102,10 @@ class Arguments {
     for (int64_t d = 0; d < dim - 1; ++d) {
       layer.shape.B *= input.sizes()[d];
     }
-    check_weight(W_hat, layer.shape.O, "W_hat", &Layer::W_hat);
+    check_weight(W, layer.shape.O, "W_hat", &Layer::W_hat);
+  }
+
+  void check_M_hat(const Tensor& M_hat) {
     check_weight(M_hat, layer.shape.O, "M_hat", &Layer::M_hat);
   }
 
@@ -143,6 +142,13 @@ class Arguments {
     check_like(output, input_, "output");
     check_output_shape(output, "output has the wrong shape");
     STD_TORCH_CHECK(output.is_contiguous(), "output is not what nac_forward returned");
+  }
+
+  // The product's own weights themselves.
+  void check_W_mul(const OptionalTensor& W_mul) {
+    if (W_mul.has_value()) {
+      check_weight(*W_mul, layer.shape.O, "W_mul", &Layer::W_hat_mul);
+    }
   }
 
   // After the last check.

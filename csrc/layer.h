@@ -26,7 +26,8 @@ struct Layer {
   double eps;
   Rows input;
   // Contiguous (O, I), G (gates, I), gate_bias (gates). W_hat_mul is null where one weight serves
-  // both paths.
+  // both paths. Where M_hat (M_hat_mul) is null, W_hat (W_hat_mul) is W itself: a forward on a CPU
+  // takes it so.
   const void *W_hat, *M_hat, *G, *gate_bias, *W_hat_mul, *M_hat_mul;
 };
 

@@ -51,7 +51,8 @@ void nac_forward(StableIValue* values, uint64_t, uint64_t) {
   const bool log_space = stack.take<bool>();
   const Tensor input = stack.tensor(), W_hat = stack.tensor(), M_hat = stack.tensor();
 
-  Arguments arguments(Device::type(), input, W_hat, M_hat, eps);
+  Arguments arguments(Device::type(), input, W_hat, eps);
+  arguments.check_M_hat(M_hat);
   arguments.layer.linear = !log_space;
   arguments.layer.log_space = log_space;
   arguments.read();
@@ -69,7 +70,8 @@ void nac_backward(StableIValue* values, uint64_t, uint64_t) {
   const OptionalTensor output = stack.optional_tensor();
   const Tensor input = stack.tensor(), W_hat = stack.tensor(), M_hat = stack.tensor();
 
-  Arguments arguments(Device::type(), input, W_hat, M_hat, eps);
+  Arguments arguments(Device::type(), input, W_hat, eps);
+  arguments.check_M_hat(M_hat);
   arguments.layer.log_space = output.has_value();
   arguments.layer.linear = !output.has_value();
   arguments.check_grad_output(grad_output);
@@ -102,7 +104,8 @@ struct NaluTensors {
         M_hat_mul(stack.optional_tensor()) {}
 
   Arguments check(int32_t device_type, double eps) const {
-    Arguments arguments(device_type, input, W_hat, M_hat, eps);
+    Arguments arguments(device_type, input, W_hat, eps);
+    arguments.check_M_hat(M_hat);
     arguments.check_gate(G, gate_bias);
     arguments.check_untied(W_hat_mul, M_hat_mul);
     arguments.layer.linear = arguments.layer.log_space = true;
@@ -167,6 +170,54 @@ void nalu_backward(StableIValue* values, uint64_t, uint64_t) {
   for (Tensor& result : results) {
     stack.put(std::move(result));
   }
+}
+
+// A Device whose kernels take W itself (see layer.h) has these too, and
+//   static void transform(const Layer&, void* W);
+
+template <class Device>
+void transform(StableIValue* values, uint64_t, uint64_t) {
+  Stack stack(values);
+  const Tensor W_hat = stack.tensor(), M_hat = stack.tensor();
+  Arguments arguments(Device::type(), W_hat, W_hat, 1.0);
+  arguments.check_M_hat(M_hat);
+  arguments.read();
+  Tensor W = W_hat.empty(W_hat.sizes(), W_hat.dim(), W_hat.dtype());
+  Device::transform(arguments.layer, W.data());
+  stack.put(std::move(W));
+}
+
+template <class Device>
+void nac_of_W(StableIValue* values, uint64_t, uint64_t) {
+  Stack stack(values);
+  const double eps = stack.take<double>();
+  const bool log_space = stack.take<bool>();
+  const Tensor input = stack.tensor(), W = stack.tensor();
+
+  Arguments arguments(Device::type(), input, W, eps);
+  arguments.layer.linear = !log_space;
+  arguments.layer.log_space = log_space;
+  arguments.read();
+  Tensor output = arguments.empty_output();
+  Device::forward(input, arguments.layer, output.data(), {});
+  stack.put(std::move(output));
+}
+
+template <class Device>
+void nalu_of_W(StableIValue* values, uint64_t, uint64_t) {
+  Stack stack(values);
+  const double eps = stack.take<double>();
+  const Tensor input = stack.tensor(), W = stack.tensor(), G = stack.tensor();
+  const OptionalTensor gate_bias = stack.optional_tensor(), W_mul = stack.optional_tensor();
+
+  Arguments arguments(Device::type(), input, W, eps);
+  arguments.check_gate(G, gate_bias);
+  arguments.check_W_mul(W_mul);
+  arguments.layer.linear = arguments.layer.log_space = true;
+  arguments.read();
+  Tensor output = arguments.empty_output();
+  Device::forward(input, arguments.layer, output.data(), {});
+  stack.put(std::move(output));
 }
 
 } // namespace nalu

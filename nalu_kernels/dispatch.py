@@ -11,34 +11,22 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from contextlib import ContextDecorator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import native
+from . import native, triton
 from .checks import DTYPES
+from .operators import Operators
 
 
 class BackendUnavailable(RuntimeError):
     """A back end cannot be used here; the message says why."""
-
-
-class Operators(NamedTuple):
-    """What a back end computes: forward and backward of each layer, each in one call.
-
-    The signatures are those of the schemas in ``csrc/ops.cpp``. An operator checks its arguments
-    before it launches anything, and raises RuntimeError if they are wrong.
-    """
-
-    nac_forward: Callable[..., Any]
-    nac_backward: Callable[..., Any]
-    nalu_forward: Callable[..., Any]
-    nalu_backward: Callable[..., Any]
 
 
 class Backend(NamedTuple):
@@ -49,6 +37,7 @@ class Backend(NamedTuple):
     dtypes: tuple[torch.dtype, ...]  # empty: every dtype
     load: Callable[[], Operators | None]
     about: Callable[[], str]  # what it is, once it has loaded
+    namespace: str = ""  # of its operators in torch.ops
     if_forced: tuple[str, ...] = ()  # device types that it serves only when it is asked for
 
 
@@ -82,15 +71,10 @@ def _load_triton() -> Operators:
     if importlib.util.find_spec("triton") is None:
         raise BackendUnavailable("triton is not installed (pip install triton)")
     try:
-        from .triton import operators
+        from .triton.operators import unrecorded
     except Exception as error:  # whatever a broken or too old Triton raises while it is imported
         raise BackendUnavailable(f"triton: {type(error).__name__}: {error}") from error
-    return Operators(
-        operators.nac_forward,
-        operators.nac_backward,
-        operators.nalu_forward,
-        operators.nalu_backward,
-    )
+    return unrecorded
 
 
 def _about_triton() -> str:
@@ -100,9 +84,9 @@ def _about_triton() -> str:
     return f"Triton {triton.__version__} kernels, {how}"
 
 
-def _load_compiled(load: Callable[[], tuple[Callable[..., Any], ...]]) -> Operators:
+def _load_compiled(load: Callable[[], Operators]) -> Operators:
     try:
-        return Operators(*load())
+        return load()
     except (ImportError, OSError) as error:
         raise BackendUnavailable(str(error)) from error
     except (AttributeError, RuntimeError) as error:
@@ -154,17 +138,35 @@ _BACKENDS: dict[str, Backend] = {
             DTYPES,
             _load_triton,
             _about_triton,
+            triton.NAMESPACE,
             if_forced=("cpu",) if _INTERPRETED else (),
         ),
-        Backend("cuda", ("cuda",), DTYPES, _load_cuda, lambda: "compiled CUDA kernels"),
+        Backend(
+            "cuda",
+            ("cuda",),
+            DTYPES,
+            _load_cuda,
+            lambda: "compiled CUDA kernels",
+            native.NAMESPACE,
+        ),
         Backend(
             "cpu",
             ("cpu",),
             DTYPES,
             _load_cpu,
             lambda: f"compiled C++ kernels, {native.cpu_capability()}",
+            native.NAMESPACE,
         ),
-        Backend("reference", (), (), lambda: None, lambda: "plain PyTorch, any device"),
+        Backend(
+            "reference",
+            (),
+            (),
+            lambda: None,
+            lambda: (
+                "plain PyTorch, any device; serves torch.func, forward-mode AD and gradients of "
+                "gradients for all"
+            ),
+        ),
     )
 }
 
@@ -183,13 +185,16 @@ def backends() -> dict[str, BackendStatus]:
     return {name: _load(name)[1] for name in _BACKENDS}
 
 
-_environment = os.environ.get("NALU_KERNELS_BACKEND", "")
-# A back end's name and who forced it. The environment's choice is the variable's default, so that
-# it reaches every thread.
-_forced: ContextVar[tuple[str, str] | None] = ContextVar(
-    "nalu_kernels_backend",
-    default=(_environment, "NALU_KERNELS_BACKEND") if _environment else None,
-)
+class _Forced(threading.local):
+    """The back end's name and who forced it, for each thread. Not a ContextVar: torch.compile knows
+    none, and would not notice a change."""
+
+    def __init__(self) -> None:
+        name = os.environ.get("NALU_KERNELS_BACKEND", "")
+        self.choice = (name, "NALU_KERNELS_BACKEND") if name else None
+
+
+_forced = _Forced()
 
 
 def _check_name(name: object, source: str) -> str:
@@ -206,34 +211,39 @@ def _require_usable(name: str, source: str) -> None:
         raise BackendUnavailable(f"{source}: back end {name!r} is not usable here: {reason}")
 
 
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
+class use_backend(ContextDecorator):
     """Forces back end ``name`` for the calls made inside ``with use_backend(name):``.
 
-    It holds for the current thread (or asyncio task) and outranks the environment variable
-    ``NALU_KERNELS_BACKEND``. A backward runs on the back end that its forward ran on.
+    It holds for the current thread and outranks the environment variable ``NALU_KERNELS_BACKEND``.
+    A backward runs on the back end that its forward ran on; so does what torch.compile made inside,
+    which is made anew where the choice has changed.
 
     Raises:
         ValueError: no back end has that name.
         BackendUnavailable: it cannot be used here; the message says why.
     """
-    source = "use_backend"
-    _require_usable(name, source)
-    token = _forced.set((name, source))
-    try:
-        yield
-    finally:
-        _forced.reset(token)
+
+    def __init__(self, name: str) -> None:
+        _require_usable(name, "use_backend")
+        self.name = name
+        self._outer: list[tuple[str, str] | None] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(_forced.choice)
+        _forced.choice = (self.name, "use_backend")
+
+    def __exit__(self, *exception: object) -> None:
+        _forced.choice = self._outer.pop()
 
 
 def _needs_reference() -> str | None:
     """What is at work that only the reference's plain PyTorch supports, if anything is."""
-    if torch.compiler.is_compiling():
-        return "torch.compile or torch.export is tracing"
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is active"
     if torch.autograd.forward_ad._current_level >= 0:
         return "forward-mode AD is active"
+    if torch._C._get_tracing_state() is not None:
+        return "torch.jit.trace is recording"
     return None
 
 
@@ -247,23 +257,27 @@ def which_backend(input: Tensor) -> tuple[str, str]:
     """
     if not isinstance(input, Tensor):
         raise TypeError(f"input: expected a torch.Tensor, got {type(input).__name__}")
-    forced = _forced.get()
-    if forced is not None:
-        name, source = forced
-        _require_usable(name, source)
-        backend = _BACKENDS[name]
-        types = backend.device_types + backend.if_forced if backend.device_types else ()
-        if not _serves(types, backend.dtypes, input.device.type, input.dtype):
-            raise ValueError(
-                f"input: back end {name!r}, forced by {source}, serves {', '.join(types)} tensors "
-                f"of floating dtype, got {input.dtype} on {input.device}"
-            )
+    chosen = _choose(_forced.choice, input.device.type, input.dtype)
     reason = _needs_reference()
-    if reason is not None:
-        return "reference", reason
-    if forced is not None:
-        return name, f"forced by {source}"
-    return _automatic(input.device.type, input.dtype)
+    return chosen if reason is None else ("reference", reason)
+
+
+def _choose(
+    forced: tuple[str, str] | None, device_type: str, dtype: torch.dtype
+) -> tuple[str, str]:
+    """The back end's name and why that one, if no transform is at work."""
+    if forced is None:
+        return _automatic(device_type, dtype)
+    name, source = forced
+    _require_usable(name, source)
+    backend = _BACKENDS[name]
+    types = backend.device_types + backend.if_forced if backend.device_types else ()
+    if not _serves(types, backend.dtypes, device_type, dtype):
+        raise ValueError(
+            f"input: back end {name!r}, forced by {source}, serves {', '.join(types)} tensors "
+            f"of floating dtype, got {dtype} on {device_type}"
+        )
+    return name, f"forced by {source}"
 
 
 def _serves(
@@ -304,14 +318,36 @@ def _automatic_operators(device_type: str, dtype: torch.dtype) -> Operators | No
 
 
 def select(input: Tensor) -> Operators | None:
-    """The operators for ``input``; None stands for the reference."""
+    """The operators for ``input``; None stands for the reference, and for a graph that is being
+    traced (``namespace_in_graph``)."""
     if torch.compiler.is_compiling():  # first, so that the compiler sees nothing of the rest
         return None
     # The plain case of which_backend, at a fifth of its cost.
     if (
-        _forced.get() is None
+        _forced.choice is None
         and not torch._C._are_functorch_transforms_active()
         and torch.autograd.forward_ad._current_level < 0
+        and torch._C._get_tracing_state() is None
     ):
         return _automatic_operators("cpu" if input.is_cpu else input.device.type, input.dtype)
     return _load(which_backend(input)[0])[0]
+
+
+def namespace_in_graph(input: Tensor) -> str:
+    """Where in torch.ops the operators are that a traced graph is to call; "": the reference."""
+    if _needs_reference() is not None:
+        return ""
+    return _namespace(_forced.choice, input.device.type, input.dtype)
+
+
+def _namespace(forced: tuple[str, str] | None, device_type: str, dtype: torch.dtype) -> str:
+    return _BACKENDS[_choose(forced, device_type, dtype)[0]].namespace
+
+
+# What torch.compiler.assume_constant_result would set, after importing the compiler: Dynamo calls
+# this instead of tracing it, and traces again when an argument changes.
+_namespace._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+# Graphs that were saved elsewhere name the operators, so they are there once this is imported.
+triton.define_operators(on_cpu=_INTERPRETED)
+_load("cpu")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from . import reference
+from .autocast import disabled, widen
 from .autograd import apply_nac, apply_nalu
 from .checks import check_eps, check_nac, check_nalu
-from .dispatch import select
+from .dispatch import namespace_in_graph, select
 
 # What an operator or the choice of a back end raises when an argument is wrong; the checks then
 # say which one. Anything else passes through.
@@ -44,6 +47,9 @@ def nac(
     Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equation 1 (W and a) and the
     log-space path of equation 2.
     """
+    narrow = None
+    if torch._C._is_any_autocast_enabled():
+        narrow, (input, W_hat, M_hat) = widen(input, W_hat, M_hat)
     try:
         operators = select(input)
         if operators is not None:
@@ -51,13 +57,15 @@ def nac(
             if type(eps) is not float or type(log_space) is not bool:
                 check_nac(input, W_hat, M_hat, log_space, eps)
             if torch.is_grad_enabled():
-                return apply_nac(operators, eps, log_space, input, W_hat, M_hat)
-            return operators.nac_forward(eps, log_space, input, W_hat, M_hat)
+                output = apply_nac(operators, eps, log_space, input, W_hat, M_hat)
+            else:
+                output = operators.nac_forward(eps, log_space, input, W_hat, M_hat)
     except _REFUSALS:
         check_nac(input, W_hat, M_hat, log_space, eps)
         raise
-    check_nac(input, W_hat, M_hat, log_space, eps)
-    return reference.nac(input, W_hat, M_hat, log_space=log_space, eps=eps)
+    if operators is None:
+        output = _nac_otherwise(input, W_hat, M_hat, log_space, eps)
+    return output if narrow is None else output.to(narrow)
 
 
 def nalu(
@@ -102,6 +110,10 @@ def nalu(
 
     Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2.
     """
+    narrow = None
+    if torch._C._is_any_autocast_enabled():
+        narrow, widened = widen(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
+        input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul = widened
     try:
         operators = select(input)
         if operators is not None:
@@ -111,19 +123,56 @@ def nalu(
             if gate_bias is not None or W_hat_mul is not None or M_hat_mul is not None:
                 tensors += (gate_bias, W_hat_mul, M_hat_mul)
             if torch.is_grad_enabled():
-                return apply_nalu(operators, eps, *tensors)
-            return operators.nalu_forward(eps, False, *tensors)[0]
+                output = apply_nalu(operators, eps, *tensors)
+            else:
+                output, _ = operators.nalu_forward(eps, False, *tensors)
     except _REFUSALS:
         check_nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
         raise
+    if operators is None:
+        output = _nalu_otherwise(input, (W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul), eps)
+    return output if narrow is None else output.to(narrow)
+
+
+# Without operators to call at once: in a graph that is being traced, or by the reference.
+
+
+def _nac_otherwise(
+    input: Tensor, W_hat: Tensor, M_hat: Tensor, log_space: bool, eps: float
+) -> Tensor:
+    check_nac(input, W_hat, M_hat, log_space, eps)
+    graph = _graph(input)
+    if graph is not None:
+        return graph.nac(float(eps), log_space, input, W_hat, M_hat)
+    with disabled(input):
+        return reference.nac(input, W_hat, M_hat, log_space=log_space, eps=eps)
+
+
+def _nalu_otherwise(input: Tensor, weights: tuple[Any, ...], eps: float) -> Tensor:
+    W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul = weights
     check_nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
-    return reference.nalu(
-        input,
-        W_hat,
-        M_hat,
-        G,
-        gate_bias=gate_bias,
-        W_hat_mul=W_hat_mul,
-        M_hat_mul=M_hat_mul,
-        eps=eps,
-    )
+    graph = _graph(input)
+    if graph is not None:
+        save = torch.is_grad_enabled() and any(
+            tensor is not None and tensor.requires_grad for tensor in (input, *weights)
+        )
+        return graph.nalu(float(eps), save, input, *weights)[0]
+    with disabled(input):
+        return reference.nalu(
+            input,
+            W_hat,
+            M_hat,
+            G,
+            gate_bias=gate_bias,
+            W_hat_mul=W_hat_mul,
+            M_hat_mul=M_hat_mul,
+            eps=eps,
+        )
+
+
+def _graph(input: Tensor) -> Any:
+    """The namespace of torch.ops whose operators a graph is to call, if one is being traced."""
+    if not torch.compiler.is_compiling():
+        return None
+    namespace = namespace_in_graph(input)
+    return getattr(torch.ops, namespace) if namespace else None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import inference
 from .checks import check_eps
 from .functional import nac, nalu
 
@@ -107,7 +108,15 @@ class NAC(nn.Module):
             self.W_hat.uniform_(-r, r)
             self.M_hat.uniform_(-r, r)
 
+    def train(self, mode: bool = True) -> NAC:
+        inference.forget(self)
+        return super().train(mode)
+
     def forward(self, input: Tensor) -> Tensor:
+        if not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            output = inference.nac(self, input)
+            if output is not None:
+                return output
         return nac(input, self.W_hat, self.M_hat, log_space=self.log_space, eps=self.eps)
 
     def extra_repr(self) -> str:
@@ -203,7 +212,15 @@ class NALU(nn.Module):
             if self.gate_bias is not None:
                 self.gate_bias.zero_()
 
+    def train(self, mode: bool = True) -> NALU:
+        inference.forget(self)
+        return super().train(mode)
+
     def forward(self, input: Tensor) -> Tensor:
+        if not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            output = inference.nalu(self, input)
+            if output is not None:
+                return output
         return nalu(
             input,
             self.W_hat,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
-_OPERATORS = ("nac_forward", "nac_backward", "nalu_forward", "nalu_backward")
+from .operators import Operators, overloads, register
+
+NAMESPACE = "nalu_kernels"
 _FOLDER = Path(__file__).parent
 
 
@@ -22,21 +22,20 @@ def _load_library(module: str, not_built: str) -> None:
 
 
 @functools.cache
-def load_cpu() -> tuple[Callable[..., Any], ...]:
-    """The CPU operators, in the order of ``dispatch.Operators``; ImportError or OSError if none."""
+def load_cpu() -> Operators:
+    """The CPU operators; ImportError or OSError if there are none."""
     _load_library(
         "_cpu",
         "the C++ extension was not built (no C++ compiler when nalu_kernels was installed, or "
         "it runs from a source tree: pip install --no-build-isolation -e .)",
     )
-    namespace = torch.ops.nalu_kernels
-    overloads = [getattr(namespace, name).default for name in _OPERATORS]
+    register(NAMESPACE)
     # The bare callable inside an OpOverload, where torch has it: a Python frame less in each call.
-    return tuple(getattr(overload, "_op", overload) for overload in overloads)
+    return Operators(*(getattr(overload, "_op", overload) for overload in overloads(NAMESPACE)))
 
 
 @functools.cache
-def load_cuda() -> tuple[Callable[..., Any], ...]:
+def load_cuda() -> Operators:
     """The operators once more, now that they serve CUDA tensors too; errors as of load_cpu."""
     operators = load_cpu()  # the schemas are there
     _load_library(

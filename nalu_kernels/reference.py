@@ -41,9 +41,24 @@ def nalu(
     eps: float = 1e-7,
 ) -> Tensor:
     """:func:`nalu_kernels.nalu`: the same mathematics, arguments and shapes, nothing checked."""
+    a, m, g = paths(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
+    return g * a + (1 - g) * m
+
+
+def paths(
+    input: Tensor,
+    W_hat: Tensor,
+    M_hat: Tensor,
+    G: Tensor,
+    gate_bias: Tensor | None,
+    W_hat_mul: Tensor | None,
+    M_hat_mul: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A NALU's sum a, product m and gate g."""
     W = weight(W_hat, M_hat)
     W_mul = W if W_hat_mul is None or M_hat_mul is None else weight(W_hat_mul, M_hat_mul)
     a = linear(input, W)
     m = torch.exp(linear(torch.log(torch.abs(input) + eps), W_mul))
     g = torch.sigmoid(linear(input, G, gate_bias))
-    return g * a + (1 - g) * m
+    return a, m, g

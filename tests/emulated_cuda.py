@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-from nalu_kernels import dispatch
+from nalu_kernels import dispatch, operators
 
 ROOT = Path(__file__).parent.parent
 TORCH = Path(torch.__file__).parent
+NAMESPACE = "nalu_kernels_cuda_on_cpu"
 EMULATOR = ROOT / "tests" / "cuda_on_cpu"
 SOURCES = sorted(
     [
@@ -81,17 +82,17 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def _load() -> dispatch.Operators:
+def _load() -> operators.Operators:
     _library()
-    namespace = torch.ops.nalu_kernels_cuda_on_cpu
-    names = dispatch.Operators._fields
-    return dispatch.Operators(*(getattr(namespace, name).default for name in names))
+    operators.register(NAMESPACE)
+    return operators.overloads(NAMESPACE)
 
 
 def install() -> None:
     """Makes the back end ``cuda`` serve CPU tensors, if it is forced."""
     dispatch._BACKENDS["cuda"] = dispatch._BACKENDS["cuda"]._replace(
         load=_load,
+        namespace=NAMESPACE,
         about=lambda: "compiled CUDA kernels, emulated on the CPU: for tests, slow",
         if_forced=("cpu",),
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.stubbed_gpu import pretend
 from layers import FULLEST, KINDS, draw
-from nalu_kernels.dispatch import Operators
+from nalu_kernels.operators import Operators
 
 launched: list[Any] = []
 
@@ -44,8 +44,8 @@ def calls(operators: Operators, kind_name: str) -> list[list[Any]]:
             saved = y if kind.log_space else None
             operators.nac_backward(eps, -1, layer.grad_output, saved, *tensors)
         else:
-            y, saved = operators.nalu_forward(eps, True, **layer.tensors)
-            operators.nalu_backward(eps, -1, layer.grad_output, saved, **layer.tensors)
+            y, saved = operators.nalu_forward(eps, True, *tensors)
+            operators.nalu_backward(eps, -1, layer.grad_output, saved, *tensors)
         found.append(list(launched))
     return found
 

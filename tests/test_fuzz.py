@@ -23,6 +23,7 @@ from conftest import SEED, Backend
 from layers import FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import dispatch
 from nalu_kernels.functional import _REFUSALS
+from nalu_kernels.operators import Operators
 from parity import Judge, threads
 from test_layouts import LAYOUTS, constant, expanded
 
@@ -190,7 +191,7 @@ def wrong_values(device: str) -> list[Any]:
     ]
 
 
-operators = strategies.sampled_from(dispatch.Operators._fields)
+operators = strategies.sampled_from(Operators._fields)
 changes = strategies.dictionaries(
     strategies.integers(0, 9), strategies.integers(0, 14), min_size=1, max_size=3
 )

@@ -18,6 +18,7 @@ import torch
 import nalu_kernels
 import setup_cuda
 from nalu_kernels import dispatch, native
+from nalu_kernels.operators import Operators
 
 ROOT = Path(__file__).parent.parent
 
@@ -143,7 +144,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
-    monkeypatch.setattr(native, "load_cpu", lambda: (lambda *arguments: None,) * 4)
+    monkeypatch.setattr(native, "load_cpu", lambda: Operators(*[lambda *arguments: None] * 4))
     monkeypatch.setattr(native, "_FOLDER", tmp_path)
     native.load_cuda.cache_clear()
     return tmp_path
@@ -177,7 +178,7 @@ def test_cuda_says_that_a_gpu_is_too_old(cuda: Path, monkeypatch: pytest.MonkeyP
     def no_kernel(*arguments: object) -> None:
         raise RuntimeError("no kernel image is available for execution on the device")
 
-    monkeypatch.setattr(native, "load_cuda", lambda: (no_kernel,) * 4)
+    monkeypatch.setattr(native, "load_cuda", lambda: Operators(*[no_kernel] * 4))
     monkeypatch.setattr(torch, "ones", lambda *size, device: device)
     found = why_not_cuda()
     assert "compute capability 7.0" in found

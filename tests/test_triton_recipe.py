@@ -141,7 +141,7 @@ def forward_recipe(layer: Layer, **changed: Tensor) -> Recipe:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recipe, "run", run)
-        operators.nalu_forward(1e-7, False, **{**layer.tensors, **changed})
+        operators.nalu_forward(1e-7, False, *{**layer.tensors, **changed}.values())
     (recipe,) = found
     return recipe
 

@@ -34,7 +34,7 @@
 namespace nalu {
 
 const Kernels* avx2_kernels() {
-  static constexpr Kernels kernels{"avx2", avx2::forward, avx2::backward};
+  static constexpr Kernels kernels{"avx2", avx2::forward, avx2::backward, avx2::transform};
   const bool supported = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   return supported ? &kernels : nullptr;
 }

@@ -34,7 +34,7 @@
 namespace nalu {
 
 const Kernels* avx512_kernels() {
-  static constexpr Kernels kernels{"avx512", avx512::forward, avx512::backward};
+  static constexpr Kernels kernels{"avx512", avx512::forward, avx512::backward, avx512::transform};
   const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   return supported ? &kernels : nullptr;
 }

@@ -12,6 +12,7 @@ struct Kernels {
   // output: what the forward returned; read only by a layer of the log-space path alone.
   void (*backward)(
       const Layer&, const Rows& grad_output, const void* output, const Saved&, const Gradients&);
+  void (*transform)(const Layer&, void* W);
 };
 
 const Kernels* portable_kernels();

@@ -146,6 +146,16 @@ struct PlainWeight {
   }
 };
 
+// f(the elements of W), which M_hat, where it is null, says are those of W_hat as they are.
+template <class T, class S, class F>
+inline void with_weight(const void* W_hat, const void* M_hat, const F& f) {
+  if (M_hat != nullptr) {
+    f(TransformedWeight<T, S>(W_hat, M_hat));
+  } else {
+    f(PlainWeight<T, S>(W_hat));
+  }
+}
+
 // to[i] = weight(i)
 template <class T, class F>
 inline void fill(int64_t begin, int64_t end, const F& weight, T* to) {

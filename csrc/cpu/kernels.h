@@ -39,5 +39,9 @@ inline void backward(
   });
 }
 
+inline void transform(const Layer& layer, void* W) {
+  dispatch(layer.dtype, [&](auto s) { transform_of<decltype(s)>(layer, W); });
+}
+
 } // namespace NALU_NAMESPACE
 } // namespace nalu

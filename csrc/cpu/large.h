@@ -44,6 +44,34 @@ inline void log_abs_rows(const Rows& x, int64_t rows, int64_t cols, T eps, T* L)
   });
 }
 
+// Whether what goes by W_hat is W already, as BLAS takes it.
+template <class T, class S>
+inline bool is_weight(const void* M_hat) {
+  return M_hat == nullptr && std::is_same_v<S, T>;
+}
+
+// W, which is made in `scratch` where it is not there already.
+template <class T, class S>
+inline const T* as_weight(const void* W_hat, const void* M_hat, int64_t n, T* scratch) {
+  if (is_weight<T, S>(M_hat)) {
+    return static_cast<const T*>(W_hat);
+  }
+  with_weight<T, S>(W_hat, M_hat, [&](const auto& weight) { parallel_fill(n, weight, scratch); });
+  return scratch;
+}
+
+template <class S>
+inline void transform_of(const Layer& layer, void* W) {
+  const int64_t n = layer.shape.O * layer.shape.I;
+  using T = Compute<S>;
+  parallel(n, kGrain, [&](int64_t begin, int64_t end) {
+    const TransformedWeight<T, S> weight(layer.W_hat, layer.M_hat);
+    for_each_vector<T>(end - begin, [=](int64_t i, auto count) {
+      store<T>(static_cast<S*>(W) + begin + i, weight(begin + i, count), count);
+    });
+  });
+}
+
 template <class S>
 inline void forward_large(const Layer& layer, void* output, const Saved& saved) {
   using T = Compute<S>;
@@ -66,13 +94,12 @@ inline void forward_large(const Layer& layer, void* output, const Saved& saved) 
     a = m = static_cast<T*>(output);
   }
 
-  Buffer<T> W(O * I);
-  parallel_fill(O * I, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
-  const Matrix Wt = transposed(matrix(W.get(), O, I));
+  Buffer<T> W_scratch(is_weight<T, S>(layer.M_hat) ? 0 : O * I);
+  const T* W = as_weight<T, S>(layer.W_hat, layer.M_hat, O * I, W_scratch.get());
   if (linear) {
     Buffer<T> copy(same ? 0 : B * I), G_copy(same ? 0 : gates * I);
     const Matrix x = as_matrix<T, S>(layer.input, B, I, copy);
-    matmul(kDtype<T>, x, Wt, a, false);
+    matmul(kDtype<T>, x, transposed(matrix(W, O, I)), a, false);
     if (gated) {
       const bool biased = layer.gate_bias != nullptr;
       if (biased) {
@@ -84,11 +111,11 @@ inline void forward_large(const Layer& layer, void* output, const Saved& saved) 
   }
   if (log_space) {
     if (untied) {
-      parallel_fill(O * I, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W.get());
+      W = as_weight<T, S>(layer.W_hat_mul, layer.M_hat_mul, O * I, W_scratch.get());
     }
     Buffer<T> L(B * I);
     log_abs_rows<T, S>(layer.input, B, I, static_cast<T>(layer.eps), L.get());
-    matmul(kDtype<T>, matrix(L.get(), B, I), Wt, m, false);
+    matmul(kDtype<T>, matrix(L.get(), B, I), transposed(matrix(W, O, I)), m, false);
   }
   parallel_rows(B, O, [&](int64_t begin, int64_t end) {
     const int64_t i = begin * O, n = (end - begin) * O;

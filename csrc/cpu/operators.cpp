@@ -35,6 +35,9 @@ struct Cpu {
   static void forward(const Tensor&, const Layer& layer, void* output, const Saved& saved) {
     kernels().forward(layer, output, saved);
   }
+  static void transform(const Layer& layer, void* W) {
+    kernels().transform(layer, W);
+  }
   static void backward(
       const Tensor&,
       const Layer& layer,
@@ -55,10 +58,15 @@ std::string cpu_capability() {
 } // namespace nalu
 
 STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CPU, m) {
+  m.impl("nac", nalu::nac_forward<nalu::Cpu>);
   m.impl("nac_forward", nalu::nac_forward<nalu::Cpu>);
   m.impl("nac_backward", nalu::nac_backward<nalu::Cpu>);
+  m.impl("nalu", nalu::nalu_forward<nalu::Cpu>);
   m.impl("nalu_forward", nalu::nalu_forward<nalu::Cpu>);
   m.impl("nalu_backward", nalu::nalu_backward<nalu::Cpu>);
+  m.impl("transform", nalu::transform<nalu::Cpu>);
+  m.impl("nac_of_W", nalu::nac_of_W<nalu::Cpu>);
+  m.impl("nalu_of_W", nalu::nalu_of_W<nalu::Cpu>);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CompositeExplicitAutograd, m) {

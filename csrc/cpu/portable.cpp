@@ -25,7 +25,7 @@
 namespace nalu {
 
 const Kernels* portable_kernels() {
-  static constexpr Kernels kernels{"portable", portable::forward, portable::backward};
+  static constexpr Kernels kernels{"portable", portable::forward, portable::backward, portable::transform};
   return &kernels;
 }
 

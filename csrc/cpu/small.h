@@ -118,9 +118,12 @@ inline void forward_small(const Layer& layer, void* output, const Saved& saved) 
   const int64_t size = rows_per_chunk(layer.shape);
   parallel(B > 0 ? divide_up(B, size) : 0, 1, [&](int64_t first, int64_t last) {
     Projection<T> W(O, I), W_mul(untied ? O : 0, I), G(gates, I);
-    W.fill_with(TransformedWeight<T, S>(layer.W_hat, layer.M_hat));
+    const auto fill_W = [](Projection<T>& to, const void* W_hat, const void* M_hat) {
+      with_weight<T, S>(W_hat, M_hat, [&](const auto& weight) { to.fill_with(weight); });
+    };
+    fill_W(W, layer.W_hat, layer.M_hat);
     if (untied) {
-      W_mul.fill_with(TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul));
+      fill_W(W_mul, layer.W_hat_mul, layer.M_hat_mul);
     }
     if (gated) {
       G.fill_with(PlainWeight<T, S>(layer.G));

@@ -1,13 +1,15 @@
-"""The operators of ``dispatch.Operators`` on CUDA tensors: arguments in, launches, tensors out."""
+"""The operators of ``operators.Operators`` on CUDA tensors: arguments in, launches, tensors out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import launch
+from ..operators import Operators, overloads
+from . import NAMESPACE, launch
 from .arguments import describe, require
 from .device import chip
 from .forms import Weights
@@ -95,3 +97,47 @@ def _backward(
     given = (describe(grad_output), describe(saved))
     recipe = launch.backward(_setting(input), needed, *given, *call)
     return recipe.run([*tensors, grad_output, saved])
+
+
+def _registered_nalu_forward(
+    eps: float, save: bool, input: Tensor, *weights: Any
+) -> tuple[Tensor, Tensor]:
+    """As the schema has it: nothing saved is a tensor too."""
+    y, saved = nalu_forward(eps, save, input, *weights)
+    if saved is None:
+        wide = torch.float64 if input.dtype == torch.float64 else torch.float32
+        saved = input.new_empty(0, dtype=wide)
+    return y, saved
+
+
+kernels = Operators(nac_forward, nac_backward, nalu_forward, nalu_backward)
+registered = {
+    **kernels._asdict(),
+    "nac": nac_forward,
+    "nalu": _registered_nalu_forward,
+    "nalu_forward": _registered_nalu_forward,
+}
+
+
+def _recorded(tensor: Tensor) -> bool:
+    """Whether calls with ``tensor`` are the business of more than the kernels: of a profiler, of
+    FakeTensorMode or FlopCounterMode, of a tensor that wraps others."""
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._autograd._profiler_enabled()
+        or type(tensor) not in (Tensor, torch.nn.Parameter)
+    )
+
+
+def _unrecorded(kernel: Callable[..., Any], overload: Callable[..., Any]) -> Callable[..., Any]:
+    """``kernel`` itself, which spares a call PyTorch's dispatcher, unless the call is recorded."""
+
+    # The third argument is the input, or the gradient of the output.
+    def operator(first: Any, second: Any, tensor: Tensor, *rest: Any) -> Any:
+        call = overload if _recorded(tensor) else kernel
+        return call(first, second, tensor, *rest)
+
+    return operator
+
+
+unrecorded = Operators(*map(_unrecorded, kernels, overloads(NAMESPACE)))

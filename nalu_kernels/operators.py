@@ -1,0 +1,234 @@
+"""What PyTorch has to know of the operators: schemas, shapes without numbers, gradients.
+
+There is one set of operators for each namespace: ``nalu_kernels`` (C++ and CUDA, see
+``csrc/ops.cpp``) and ``nalu_kernels_triton``. The Functions of ``autograd`` call ``nac_forward``,
+``nalu_forward`` and their backwards, of which autograd itself sees nothing. Graphs that
+torch.compile and torch.export make call ``nac`` and ``nalu``: the same kernels, with gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import flops, reference
+from .autocast import HALVES, wide
+from .autograd import nac_gradients, nalu_gradients
+from .checks import check_nac, check_nalu
+
+
+class Operators(NamedTuple):
+    """What a back end computes: forward and backward of each layer, each in one call.
+
+    The signatures are those of ``SCHEMAS``. An operator checks its arguments before it launches
+    anything, and raises RuntimeError if they are wrong.
+    """
+
+    nac_forward: Callable[..., Any]
+    nac_backward: Callable[..., Any]
+    nalu_forward: Callable[..., Any]
+    nalu_backward: Callable[..., Any]
+
+
+_NAC = "(float eps, bool log_space, Tensor input, Tensor W_hat, Tensor M_hat) -> Tensor"
+_NALU = (
+    "(float eps, bool save, Tensor input, Tensor W_hat, Tensor M_hat, Tensor G, "
+    "Tensor? gate_bias=None, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> (Tensor, Tensor)"
+)
+# Of every namespace, as they stand in csrc/ops.cpp, where the words for the arguments are.
+SCHEMAS = {
+    "nac": _NAC,
+    "nac_forward": _NAC,
+    "nac_backward": "(float eps, int needed, Tensor grad_output, Tensor? output, Tensor input, "
+    "Tensor W_hat, Tensor M_hat) -> (Tensor, Tensor, Tensor)",
+    "nalu": _NALU,
+    "nalu_forward": _NALU,
+    "nalu_backward": "(float eps, int needed, Tensor grad_output, Tensor saved, Tensor input, "
+    "Tensor W_hat, Tensor M_hat, Tensor G, Tensor? gate_bias=None, Tensor? W_hat_mul=None, "
+    "Tensor? M_hat_mul=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+}
+
+
+def overloads(namespace: str) -> Operators:
+    """The operators of a namespace, as torch.ops has them."""
+    operators = getattr(torch.ops, namespace)
+    return Operators(*(getattr(operators, name).default for name in Operators._fields))
+
+
+def define(
+    namespace: str, implementation: Callable[[str], Callable[..., Any]], keys: tuple[str, ...]
+) -> None:
+    """Defines the operators of a namespace by Python functions, for these dispatch keys."""
+    library = torch.library.Library(namespace, "DEF")
+    _libraries.append(library)
+    for name, schema in SCHEMAS.items():
+        library.define(name + schema)
+        for key in keys:
+            library.impl(name, implementation(name), key)
+
+
+# A library's definitions end with it.
+_libraries: list[torch.library.Library] = []
+
+
+def register(namespace: str) -> None:
+    """Tells PyTorch what it has to know of the operators of a namespace."""
+    library = torch.library.Library(namespace, "FRAGMENT")
+    _libraries.append(library)
+    packets = getattr(torch.ops, namespace)
+    for name, fake in _FAKES.items():
+        if hasattr(packets, name):
+            torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
+    for name in Operators._fields:
+        library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    operators = overloads(namespace)
+
+    def nac_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *nac_gradients(ctx, operators, ctx.needs_input_grad[2:], grad_output)
+
+    def nalu_backward(
+        ctx: Any, grad_output: Tensor, grad_saved: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        return None, None, *nalu_gradients(ctx, operators, ctx.needs_input_grad[2:], grad_output)
+
+    for name, backward, setup in (
+        ("nac", nac_backward, _save_for_nac),
+        ("nalu", nalu_backward, _save_for_nalu),
+    ):
+        torch.library.register_autograd(
+            f"{namespace}::{name}", backward, setup_context=setup, lib=library
+        )
+    torch._decomp.register_decomposition(packets.nac)(_decomposed_nac)
+    torch._decomp.register_decomposition(packets.nalu)(_decomposed_nalu)
+    flops.register(namespace)
+
+
+def _save_for_nac(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.eps, log_space, *tensors = inputs
+    ctx.save_for_backward(output if log_space else None, *tensors)
+
+
+def _save_for_nalu(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.eps, save, *tensors = inputs
+    if not save:
+        raise RuntimeError("nalu: save must be true where a gradient will be asked for")
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1], *tensors)
+
+
+# Shapes without numbers. What is wrong with the arguments is said here too, for a tensor that has
+# no numbers never meets an operator's own checks.
+
+
+def _output(input: Tensor, W_hat: Tensor) -> Tensor:
+    return input.new_empty((*input.shape[:-1], W_hat.shape[0]))
+
+
+def _gradients(needed: int, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(
+        tensor.new_empty(tensor.shape) if tensor is not None and needed >> i & 1 else None
+        for i, tensor in enumerate(tensors)
+    )
+
+
+def _fake_nac_forward(
+    eps: float, log_space: bool, input: Tensor, W_hat: Tensor, M_hat: Tensor
+) -> Tensor:
+    check_nac(input, W_hat, M_hat, log_space, eps)
+    return _output(input, W_hat)
+
+
+def _fake_nac_backward(
+    eps: float, needed: int, grad_output: Tensor, output: Tensor | None, *tensors: Tensor
+) -> tuple[Tensor | None, ...]:
+    return _gradients(needed, tensors)
+
+
+def _fake_nalu_forward(
+    eps: float,
+    save: bool,
+    input: Tensor,
+    W_hat: Tensor,
+    M_hat: Tensor,
+    G: Tensor,
+    gate_bias: Tensor | None = None,
+    W_hat_mul: Tensor | None = None,
+    M_hat_mul: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    check_nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
+    size = math.prod(input.shape[:-1]) * (2 * W_hat.shape[0] + G.shape[0]) if save else 0
+    half = input.dtype in HALVES
+    saved = input.new_empty((size,), dtype=torch.float32 if half else input.dtype)
+    return _output(input, W_hat), saved
+
+
+def _fake_nalu_backward(
+    eps: float,
+    needed: int,
+    grad_output: Tensor,
+    saved: Tensor,
+    input: Tensor,
+    W_hat: Tensor,
+    M_hat: Tensor,
+    G: Tensor,
+    gate_bias: Tensor | None = None,
+    W_hat_mul: Tensor | None = None,
+    M_hat_mul: Tensor | None = None,
+) -> tuple[Tensor | None, ...]:
+    return _gradients(needed, (input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul))
+
+
+def _fake_transform(W_hat: Tensor, M_hat: Tensor) -> Tensor:
+    return W_hat.new_empty(W_hat.shape)
+
+
+def _fake_nac_of_W(eps: float, log_space: bool, input: Tensor, W: Tensor) -> Tensor:
+    return _output(input, W)
+
+
+def _fake_nalu_of_W(eps: float, input: Tensor, W: Tensor, *_: Tensor | None) -> Tensor:
+    return _output(input, W)
+
+
+_FAKES: dict[str, Callable[..., Any]] = {
+    "nac": _fake_nac_forward,
+    "nac_forward": _fake_nac_forward,
+    "nac_backward": _fake_nac_backward,
+    "nalu": _fake_nalu_forward,
+    "nalu_forward": _fake_nalu_forward,
+    "nalu_backward": _fake_nalu_backward,
+    "transform": _fake_transform,
+    "nac_of_W": _fake_nac_of_W,
+    "nalu_of_W": _fake_nalu_of_W,
+}
+
+
+# As PyTorch's own operations, for exporters that know no others. Half precision is widened, as the
+# kernels do it.
+
+
+def _decomposed_nac(eps: float, log_space: bool, *tensors: Tensor) -> Tensor:
+    y = reference.nac(*map(wide, tensors), log_space=log_space, eps=eps)
+    return y.to(tensors[0].dtype)
+
+
+def _decomposed_nalu(
+    eps: float,
+    save: bool,
+    input: Tensor,
+    W_hat: Tensor,
+    M_hat: Tensor,
+    G: Tensor,
+    gate_bias: Tensor | None = None,
+    W_hat_mul: Tensor | None = None,
+    M_hat_mul: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    tensors = (input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
+    a, m, g = reference.paths(*map(wide, tensors), eps)  # type: ignore[call-arg]
+    y = (g * a + (1 - g) * m).to(input.dtype)
+    saved = torch.cat([a.flatten(), m.flatten(), g.flatten()]) if save else a.new_empty(0)
+    return y, saved
