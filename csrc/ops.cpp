@@ -8,21 +8,15 @@
 // output a (B O), the log-space path's m (B O) and the gate g (B gates), in the compute type;
 // empty if `save` is false.
 //
-// nac and nalu are nac_forward and nalu_forward once more, under names at which Python registers
-// their gradients (nalu_kernels/operators.py): what graphs call. transform gives W itself, and the
-// forwards "of_W" take it instead of W_hat and M_hat, for inference, where it stays the same.
+// transform gives W itself, and the forwards "of_W" take it instead of W_hat and M_hat, for
+// inference, where it stays the same.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(nalu_kernels, m) {
-  m.def("nac(float eps, bool log_space, Tensor input, Tensor W_hat, Tensor M_hat) -> Tensor");
   m.def("nac_forward(float eps, bool log_space, Tensor input, Tensor W_hat, Tensor M_hat) -> Tensor");
   m.def(
       "nac_backward(float eps, int needed, Tensor grad_output, Tensor? output, Tensor input, "
       "Tensor W_hat, Tensor M_hat) -> (Tensor, Tensor, Tensor)");
-  m.def(
-      "nalu(float eps, bool save, Tensor input, Tensor W_hat, Tensor M_hat, Tensor G, "
-      "Tensor? gate_bias=None, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> "
-      "(Tensor, Tensor)");
   m.def(
       "nalu_forward(float eps, bool save, Tensor input, Tensor W_hat, Tensor M_hat, Tensor G, "
       "Tensor? gate_bias=None, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> "

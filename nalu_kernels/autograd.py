@@ -8,7 +8,7 @@ differentiate again; so it is where vmap runs the backward (``is_grads_batched=T
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,53 +49,6 @@ def _bits(needed: tuple[bool, ...]) -> int:
     return sum(1 << i for i, need in enumerate(needed) if need)
 
 
-def nac_gradients(
-    ctx: Any, operators: Any, needed: tuple[bool, ...], grad_output: Tensor
-) -> Sequence[Tensor | None]:
-    """Of (input, W_hat, M_hat), from what the forward left in ``ctx``; None where not needed."""
-    output, *tensors = ctx.saved_tensors
-    if _reference_needed(grad_output):
-
-        def function(*tensors: Tensor) -> Tensor:
-            return reference.nac(*tensors, log_space=output is not None, eps=ctx.eps)
-
-        return _reference_gradients(function, tensors, needed, grad_output)
-    return operators.nac_backward(ctx.eps, _bits(needed), grad_output, output, *tensors)
-
-
-def nalu_gradients(
-    ctx: Any, operators: Any, needed: tuple[bool, ...], grad_output: Tensor
-) -> Sequence[Tensor | None]:
-    """Of (input, W_hat, M_hat, G), or of these and (gate_bias, W_hat_mul, M_hat_mul), from what the
-    forward left in ``ctx``; None where not needed."""
-    saved, *tensors = ctx.saved_tensors
-    if _reference_needed(grad_output):
-
-        def function(
-            input: Tensor,
-            W_hat: Tensor,
-            M_hat: Tensor,
-            G: Tensor,
-            gate_bias: Tensor | None = None,
-            W_hat_mul: Tensor | None = None,
-            M_hat_mul: Tensor | None = None,
-        ) -> Tensor:
-            return reference.nalu(
-                input,
-                W_hat,
-                M_hat,
-                G,
-                gate_bias=gate_bias,
-                W_hat_mul=W_hat_mul,
-                M_hat_mul=M_hat_mul,
-                eps=ctx.eps,
-            )
-
-        return _reference_gradients(function, tensors, needed, grad_output)
-    grads = operators.nalu_backward(ctx.eps, _bits(needed), grad_output, saved, *tensors)
-    return grads[: len(needed)]
-
-
 class NACFunction(torch.autograd.Function):
     """nac() of tensors = (input, W_hat, M_hat), by ``operators`` (an ``operators.Operators``)."""
 
@@ -110,7 +63,18 @@ class NACFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        grads = nac_gradients(ctx, ctx.operators, ctx.needs_input_grad[3:], grad_output)
+        output, *tensors = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
+        if _reference_needed(grad_output):
+
+            def function(*tensors: Tensor) -> Tensor:
+                return reference.nac(*tensors, log_space=output is not None, eps=ctx.eps)
+
+            grads = _reference_gradients(function, tensors, needed, grad_output)
+        else:
+            grads = ctx.operators.nac_backward(
+                ctx.eps, _bits(needed), grad_output, output, *tensors
+            )
         return None, None, None, *grads
 
 
@@ -128,8 +92,36 @@ class NALUFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        grads = nalu_gradients(ctx, ctx.operators, ctx.needs_input_grad[2:], grad_output)
-        return None, None, *grads
+        saved, *tensors = ctx.saved_tensors
+        needed = ctx.needs_input_grad[2:]
+        if _reference_needed(grad_output):
+
+            def function(
+                input: Tensor,
+                W_hat: Tensor,
+                M_hat: Tensor,
+                G: Tensor,
+                gate_bias: Tensor | None = None,
+                W_hat_mul: Tensor | None = None,
+                M_hat_mul: Tensor | None = None,
+            ) -> Tensor:
+                return reference.nalu(
+                    input,
+                    W_hat,
+                    M_hat,
+                    G,
+                    gate_bias=gate_bias,
+                    W_hat_mul=W_hat_mul,
+                    M_hat_mul=M_hat_mul,
+                    eps=ctx.eps,
+                )
+
+            grads = _reference_gradients(function, tensors, needed, grad_output)
+        else:
+            grads = ctx.operators.nalu_backward(
+                ctx.eps, _bits(needed), grad_output, saved, *tensors
+            )
+        return None, None, *grads[: len(needed)]
 
 
 # Two short cuts, together 2.5 of the 45 us that a tiny layer's forward and backward take.

@@ -41,6 +41,10 @@ def _nalu_forward(eps: float, save: bool, *shapes: Any, **_: Any) -> int:
     return 2 * _product(input, W_hat) + _product(input, G)
 
 
+def _nalu(eps: float, *shapes: Any, **_: Any) -> int:
+    return _nalu_forward(eps, False, *shapes)
+
+
 def _nalu_backward(
     eps: float, needed: int, grad_output: Any, saved: Any, *shapes: Any, **_: Any
 ) -> int:
@@ -70,7 +74,7 @@ _FORMULAS = {
     "nac": _nac_forward,
     "nac_forward": _nac_forward,
     "nac_backward": _nac_backward,
-    "nalu": _nalu_forward,
+    "nalu": _nalu,
     "nalu_forward": _nalu_forward,
     "nalu_backward": _nalu_backward,
     "nac_of_W": _nac_of_W,

@@ -153,10 +153,7 @@ def _nalu_otherwise(input: Tensor, weights: tuple[Any, ...], eps: float) -> Tens
     check_nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
     graph = _graph(input)
     if graph is not None:
-        save = torch.is_grad_enabled() and any(
-            tensor is not None and tensor.requires_grad for tensor in (input, *weights)
-        )
-        return graph.nalu(float(eps), save, input, *weights)[0]
+        return graph.nalu(float(eps), input, *weights)
     with disabled(input):
         return reference.nalu(
             input,

@@ -1,22 +1,26 @@
 """W, kept between the calls of a layer that is not being trained.
 
 In eval() and without gradients a layer's W stays what it is, and in a large layer with few rows it
-takes longer to make than to use. So the CPU's kernels keep it: until a parameter has changed, which
-PyTorch counts (``Tensor._version``), or been replaced, or the layer's mode is set. What PyTorch does
-not count, docs/inference.md says.
+takes longer to make than to use. So the CPU's kernels keep it, until a parameter has been replaced
+or changed in place, which PyTorch counts (``Tensor._version``). Fused optimizers change parameters
+uncounted: after a step of any optimizer nothing is kept, nor after a call with gradients, nor when
+the layer's mode is set. docs/inference.md says what cannot be noticed.
 """
 
 from __future__ import annotations
 
+import functools
 from types import NoneType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .dispatch import select
 from .native import load_cpu
+
 
 class _Kept(NamedTuple):
     """``W``, as long as the parameters are these objects, with this memory and in these versions.
@@ -40,6 +44,11 @@ class _Kept(NamedTuple):
 _kept: WeakKeyDictionary[nn.Module, dict[str, _Kept]] = WeakKeyDictionary()
 
 
+@functools.cache
+def _forget_at_steps() -> None:
+    register_optimizer_step_post_hook(lambda *_: _kept.clear())
+
+
 def forget(layer: nn.Module) -> None:
     """Has W made anew at the next call."""
     _kept.pop(layer, None)
@@ -48,6 +57,9 @@ def forget(layer: nn.Module) -> None:
 def nac(layer: Any, input: Tensor) -> Tensor | None:
     """What the layer returns, by the W that is kept; None if that is not how it is computed."""
     try:
+        if torch.is_grad_enabled():
+            forget(layer)
+            return None
         if not _applies(layer, input):
             return None
         W = _weight(layer, "W_hat", "M_hat")
@@ -59,6 +71,9 @@ def nac(layer: Any, input: Tensor) -> Tensor | None:
 def nalu(layer: Any, input: Tensor) -> Tensor | None:
     """What the layer returns, by the W that is kept; None if that is not how it is computed."""
     try:
+        if torch.is_grad_enabled():
+            forget(layer)
+            return None
         if not _applies(layer, input):
             return None
         W = _weight(layer, "W_hat", "M_hat")
@@ -77,6 +92,7 @@ def _applies(layer: Any, input: Tensor) -> bool:
     return (
         type(input) is Tensor
         and W_hat is not None
+        and type(layer.eps) is float  # an operator would take True for 1.0
         and W_hat.dtype in (torch.float32, torch.float64)
         and all(type(given) in (nn.Parameter, NoneType) for given in layer._parameters.values())
         and not torch._C._is_any_autocast_enabled()
@@ -94,6 +110,7 @@ def _weight(layer: Any, W_name: str, M_name: str) -> Tensor:
         W = torch.ops.nalu_kernels.transform(W_hat, M_hat)
         if W_hat.is_shared() or M_hat.is_shared():  # another process may change them, uncounted
             return W
+        _forget_at_steps()
         kept = _Kept((W_hat, M_hat), (W_hat.detach(), M_hat.detach()), versions, W)
         of_layer[W_name] = kept
     return kept.W

@@ -113,7 +113,7 @@ class NAC(nn.Module):
         return super().train(mode)
 
     def forward(self, input: Tensor) -> Tensor:
-        if not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        if not self.training and not torch.compiler.is_compiling():
             output = inference.nac(self, input)
             if output is not None:
                 return output
@@ -217,7 +217,7 @@ class NALU(nn.Module):
         return super().train(mode)
 
     def forward(self, input: Tensor) -> Tensor:
-        if not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        if not self.training and not torch.compiler.is_compiling():
             output = inference.nalu(self, input)
             if output is not None:
                 return output

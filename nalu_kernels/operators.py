@@ -1,13 +1,14 @@
 """What PyTorch has to know of the operators: schemas, shapes without numbers, gradients.
 
 There is one set of operators for each namespace: ``nalu_kernels`` (C++ and CUDA, see
-``csrc/ops.cpp``) and ``nalu_kernels_triton``. The Functions of ``autograd`` call ``nac_forward``,
-``nalu_forward`` and their backwards, of which autograd itself sees nothing. Graphs that
-torch.compile and torch.export make call ``nac`` and ``nalu``: the same kernels, with gradients.
+``csrc/ops.cpp``) and ``nalu_kernels_triton``. The Functions of ``autograd`` call the kernels,
+``nac_forward`` to ``nalu_backward``, of which autograd itself sees nothing. Graphs of torch.compile
+and torch.export call ``nac`` and ``nalu``, which are the Functions, as operators.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from . import flops, reference
 from .autocast import HALVES, wide
-from .autograd import nac_gradients, nalu_gradients
+from .autograd import apply_nac, apply_nalu
 from .checks import check_nac, check_nalu
 
 
@@ -34,19 +35,14 @@ class Operators(NamedTuple):
     nalu_backward: Callable[..., Any]
 
 
-_NAC = "(float eps, bool log_space, Tensor input, Tensor W_hat, Tensor M_hat) -> Tensor"
-_NALU = (
-    "(float eps, bool save, Tensor input, Tensor W_hat, Tensor M_hat, Tensor G, "
-    "Tensor? gate_bias=None, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> (Tensor, Tensor)"
-)
-# Of every namespace, as they stand in csrc/ops.cpp, where the words for the arguments are.
+# As they stand in csrc/ops.cpp, where the words for the arguments are.
 SCHEMAS = {
-    "nac": _NAC,
-    "nac_forward": _NAC,
+    "nac_forward": "(float eps, bool log_space, Tensor input, Tensor W_hat, Tensor M_hat) -> "
+    "Tensor",
     "nac_backward": "(float eps, int needed, Tensor grad_output, Tensor? output, Tensor input, "
     "Tensor W_hat, Tensor M_hat) -> (Tensor, Tensor, Tensor)",
-    "nalu": _NALU,
-    "nalu_forward": _NALU,
+    "nalu_forward": "(float eps, bool save, Tensor input, Tensor W_hat, Tensor M_hat, Tensor G, "
+    "Tensor? gate_bias=None, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> (Tensor, Tensor)",
     "nalu_backward": "(float eps, int needed, Tensor grad_output, Tensor saved, Tensor input, "
     "Tensor W_hat, Tensor M_hat, Tensor G, Tensor? gate_bias=None, Tensor? W_hat_mul=None, "
     "Tensor? M_hat_mul=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
@@ -62,7 +58,7 @@ def overloads(namespace: str) -> Operators:
 def define(
     namespace: str, implementation: Callable[[str], Callable[..., Any]], keys: tuple[str, ...]
 ) -> None:
-    """Defines the operators of a namespace by Python functions, for these dispatch keys."""
+    """Defines the kernels of a namespace by Python functions, for these dispatch keys."""
     library = torch.library.Library(namespace, "DEF")
     _libraries.append(library)
     for name, schema in SCHEMAS.items():
@@ -76,48 +72,39 @@ _libraries: list[torch.library.Library] = []
 
 
 def register(namespace: str) -> None:
-    """Tells PyTorch what it has to know of the operators of a namespace."""
+    """Tells PyTorch what it has to know of the kernels of a namespace, and adds nac and nalu."""
     library = torch.library.Library(namespace, "FRAGMENT")
     _libraries.append(library)
+    kernels = overloads(namespace)
+
+    def nac(eps: float, log_space: bool, *tensors: Tensor) -> Tensor:
+        return kernels.nac_forward(eps, log_space, *tensors)
+
+    def nalu(eps: float, *tensors: Tensor | None) -> Tensor:
+        return kernels.nalu_forward(eps, False, *tensors)[0]
+
+    for name in Operators._fields:
+        library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    library.define(
+        "nac(float eps, bool log_space, Tensor input, Tensor W_hat, Tensor M_hat) -> Tensor"
+    )
+    library.impl("nac", nac, "CompositeExplicitAutograd")
+    library.impl("nac", functools.partial(apply_nac, kernels), "Autograd")
+    library.define(
+        "nalu(float eps, Tensor input, Tensor W_hat, Tensor M_hat, Tensor G, "
+        "Tensor? gate_bias=None, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> Tensor"
+    )
+    library.impl("nalu", nalu, "CompositeExplicitAutograd")
+    library.impl("nalu", functools.partial(apply_nalu, kernels), "Autograd")
+
     packets = getattr(torch.ops, namespace)
     for name, fake in _FAKES.items():
         if hasattr(packets, name):
             torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
-    for name in Operators._fields:
-        library.impl(name, torch.library.fallthrough_kernel, "Autograd")
-    operators = overloads(namespace)
-
-    def nac_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *nac_gradients(ctx, operators, ctx.needs_input_grad[2:], grad_output)
-
-    def nalu_backward(
-        ctx: Any, grad_output: Tensor, grad_saved: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        return None, None, *nalu_gradients(ctx, operators, ctx.needs_input_grad[2:], grad_output)
-
-    for name, backward, setup in (
-        ("nac", nac_backward, _save_for_nac),
-        ("nalu", nalu_backward, _save_for_nalu),
-    ):
-        torch.library.register_autograd(
-            f"{namespace}::{name}", backward, setup_context=setup, lib=library
-        )
-    torch._decomp.register_decomposition(packets.nac)(_decomposed_nac)
-    torch._decomp.register_decomposition(packets.nalu)(_decomposed_nalu)
+    # What nac and nalu turn into where they are decomposed.
+    torch._decomp.register_decomposition(packets.nac_forward)(_decomposed_nac_forward)
+    torch._decomp.register_decomposition(packets.nalu_forward)(_decomposed_nalu_forward)
     flops.register(namespace)
-
-
-def _save_for_nac(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.eps, log_space, *tensors = inputs
-    ctx.save_for_backward(output if log_space else None, *tensors)
-
-
-def _save_for_nalu(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.eps, save, *tensors = inputs
-    if not save:
-        raise RuntimeError("nalu: save must be true where a gradient will be asked for")
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1], *tensors)
 
 
 # Shapes without numbers. What is wrong with the arguments is said here too, for a tensor that has
@@ -166,6 +153,10 @@ def _fake_nalu_forward(
     return _output(input, W_hat), saved
 
 
+def _fake_nalu(eps: float, *tensors: Tensor) -> Tensor:
+    return _fake_nalu_forward(eps, False, *tensors)[0]
+
+
 def _fake_nalu_backward(
     eps: float,
     needed: int,
@@ -198,7 +189,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "nac": _fake_nac_forward,
     "nac_forward": _fake_nac_forward,
     "nac_backward": _fake_nac_backward,
-    "nalu": _fake_nalu_forward,
+    "nalu": _fake_nalu,
     "nalu_forward": _fake_nalu_forward,
     "nalu_backward": _fake_nalu_backward,
     "transform": _fake_transform,
@@ -211,12 +202,12 @@ _FAKES: dict[str, Callable[..., Any]] = {
 # kernels do it.
 
 
-def _decomposed_nac(eps: float, log_space: bool, *tensors: Tensor) -> Tensor:
+def _decomposed_nac_forward(eps: float, log_space: bool, *tensors: Tensor) -> Tensor:
     y = reference.nac(*map(wide, tensors), log_space=log_space, eps=eps)
     return y.to(tensors[0].dtype)
 
 
-def _decomposed_nalu(
+def _decomposed_nalu_forward(
     eps: float,
     save: bool,
     input: Tensor,
@@ -227,8 +218,15 @@ def _decomposed_nalu(
     W_hat_mul: Tensor | None = None,
     M_hat_mul: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    tensors = (input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
-    a, m, g = reference.paths(*map(wide, tensors), eps)  # type: ignore[call-arg]
-    y = (g * a + (1 - g) * m).to(input.dtype)
+    a, m, g = reference.paths(
+        wide(input),
+        wide(W_hat),
+        wide(M_hat),
+        wide(G),
+        wide(gate_bias),
+        wide(W_hat_mul),
+        wide(M_hat_mul),
+        eps,
+    )
     saved = torch.cat([a.flatten(), m.flatten(), g.flatten()]) if save else a.new_empty(0)
-    return y, saved
+    return (g * a + (1 - g) * m).to(input.dtype), saved

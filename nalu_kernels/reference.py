@@ -55,7 +55,7 @@ def paths(
     M_hat_mul: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A NALU's sum a, product m and gate g."""
+    """What a NALU mixes: the sum a, the product m and the gate g."""
     W = weight(W_hat, M_hat)
     W_mul = W if W_hat_mul is None or M_hat_mul is None else weight(W_hat_mul, M_hat_mul)
     a = linear(input, W)

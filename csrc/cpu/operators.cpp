@@ -58,10 +58,8 @@ std::string cpu_capability() {
 } // namespace nalu
 
 STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CPU, m) {
-  m.impl("nac", nalu::nac_forward<nalu::Cpu>);
   m.impl("nac_forward", nalu::nac_forward<nalu::Cpu>);
   m.impl("nac_backward", nalu::nac_backward<nalu::Cpu>);
-  m.impl("nalu", nalu::nalu_forward<nalu::Cpu>);
   m.impl("nalu_forward", nalu::nalu_forward<nalu::Cpu>);
   m.impl("nalu_backward", nalu::nalu_backward<nalu::Cpu>);
   m.impl("transform", nalu::transform<nalu::Cpu>);

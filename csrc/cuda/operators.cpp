@@ -37,10 +37,8 @@ struct Cuda {
 } // namespace nalu
 
 STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CUDA, m) {
-  m.impl("nac", nalu::nac_forward<nalu::Cuda>);
   m.impl("nac_forward", nalu::nac_forward<nalu::Cuda>);
   m.impl("nac_backward", nalu::nac_backward<nalu::Cuda>);
-  m.impl("nalu", nalu::nalu_forward<nalu::Cuda>);
   m.impl("nalu_forward", nalu::nalu_forward<nalu::Cuda>);
   m.impl("nalu_backward", nalu::nalu_backward<nalu::Cuda>);
 }

@@ -14,7 +14,7 @@ def _deferred(name: str) -> Callable[..., Any]:
     def operator(*arguments: Any) -> Any:
         from . import operators
 
-        return operators.registered[name](*arguments)
+        return getattr(operators.registered, name)(*arguments)
 
     return operator
 

@@ -111,12 +111,7 @@ def _registered_nalu_forward(
 
 
 kernels = Operators(nac_forward, nac_backward, nalu_forward, nalu_backward)
-registered = {
-    **kernels._asdict(),
-    "nac": nac_forward,
-    "nalu": _registered_nalu_forward,
-    "nalu_forward": _registered_nalu_forward,
-}
+registered = kernels._replace(nalu_forward=_registered_nalu_forward)
 
 
 def _recorded(tensor: Tensor) -> bool:
