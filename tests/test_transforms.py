@@ -1,18 +1,19 @@
-"""torch.func, forward-mode AD and the compiler: the reference runs, whichever back end is chosen.
+"""torch.func and forward-mode AD: the reference runs, whichever back end is chosen.
 And what calls a backward in unusual ways."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor, func
 from torch.autograd import forward_ad
-from torch.utils.checkpoint import checkpoint
 
 import nalu_kernels
 from conftest import Backend
-from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
-from nalu_kernels import reference
+from layers import KINDS, Kind, Layer, draw, outcome
+from nalu_kernels import NAC, NALU, reference
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
@@ -96,6 +97,51 @@ def test_hessian(layer: Layer) -> None:
 
 
 @by_kind
+@pytest.mark.parametrize("jacobian", [func.jacrev, func.jacfwd], ids=["jacrev", "jacfwd"])
+def test_jacobians(layer: Layer, jacobian: Any) -> None:
+    """Of every tensor at once."""
+    names, tensors = list(layer.tensors), tuple(layer.tensors.values())
+
+    def through(module: object) -> tuple[Tensor, ...]:
+        def function(*given: Tensor) -> Tensor:
+            return layer.call(module, **dict(zip(names, given, strict=True)))
+
+        return jacobian(function, argnums=tuple(range(len(names))))(*tensors)
+
+    for found, expected in zip(through(nalu_kernels), through(reference), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_gradients_of_each_sample(backend: Backend, rng: Generator) -> None:
+    """By functional_call and vmap(grad), against one backward for each sample."""
+    model = torch.nn.Sequential(NALU(4, 3, gate_bias=True), NAC(3, 1)).to(backend.device)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    x = torch.rand(5, 4, generator=rng).to(backend.device)
+
+    def loss(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
+        return func.functional_call(model, parameters, (row,)).square().sum()
+
+    found = func.vmap(func.grad(loss), in_dims=(None, 0))(parameters, x)
+    for i, row in enumerate(x):
+        model.zero_grad()
+        model(row).square().sum().backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(found[name][i], parameter.grad)
+
+
+@by_kind
+def test_gradgradcheck(layer: Layer) -> None:
+    tensors = {name: t[:2] if name == "input" else t for name, t in layer.tensors.items()}
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors.values()]
+    leaves[0] = (leaves[0].detach() + 20).requires_grad_()  # away from the cliff of log at 0
+
+    def function(*given: Tensor) -> Tensor:
+        return layer.call(nalu_kernels, **dict(zip(tensors, given, strict=True)))
+
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True, atol=1e-4, rtol=1e-3)
+
+
+@by_kind
 def test_batched_output_gradients(layer: Layer) -> None:
     """As in a vectorised Jacobian: the backward alone runs under vmap."""
     x = layer.tensors["input"].requires_grad_()
@@ -105,24 +151,3 @@ def test_batched_output_gradients(layer: Layer) -> None:
         for module in (nalu_kernels, reference)
     )
     torch.testing.assert_close(found, expected)
-
-
-@by_kind
-def test_checkpoint(layer: Layer) -> None:
-    x = layer.tensors["input"].requires_grad_()
-
-    def function(x: Tensor) -> Tensor:
-        return layer.call(nalu_kernels, input=x)
-
-    output = checkpoint(function, x, use_reentrant=False)
-    (found,) = torch.autograd.grad(output, x, layer.grad_output)
-    torch.testing.assert_close(found, outcome(reference, layer, {"input"})["input"])
-
-
-@pytest.mark.parametrize("kind", [BY_NAME["nac_log_space"], FULLEST], ids=lambda kind: kind.name)
-def test_compiled_in_one_graph(layer: Layer) -> None:
-    class Compiled:
-        nac = staticmethod(torch.compile(nalu_kernels.nac, backend="aot_eager", fullgraph=True))
-        nalu = staticmethod(torch.compile(nalu_kernels.nalu, backend="aot_eager", fullgraph=True))
-
-    close(outcome(Compiled, layer), outcome(reference, layer))
