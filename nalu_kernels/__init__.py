@@ -1,5 +1,6 @@
 """NAC and NALU layers (Trask et al. 2018) as fused kernels for PyTorch."""
 
+from .convert import convert
 from .dispatch import BackendUnavailable, backends, use_backend, which_backend
 from .functional import nac, nalu
 from .modules import NAC, NALU
@@ -11,6 +12,7 @@ __all__ = [
     "NALU",
     "BackendUnavailable",
     "backends",
+    "convert",
     "nac",
     "nalu",
     "use_backend",
