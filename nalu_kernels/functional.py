@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -47,6 +48,10 @@ def nac(
     Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equation 1 (W and a) and the
     log-space path of equation 2.
     """
+    if type(input) is not Tensor and _is_dtensor(input):
+        from . import distributed
+
+        return distributed.nac(input, W_hat, M_hat, log_space=log_space, eps=eps)
     narrow = None
     if torch._C._is_any_autocast_enabled():
         narrow, (input, W_hat, M_hat) = widen(input, W_hat, M_hat)
@@ -110,6 +115,10 @@ def nalu(
 
     Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2.
     """
+    if type(input) is not Tensor and _is_dtensor(input):
+        from . import distributed
+
+        return distributed.nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
     narrow = None
     if torch._C._is_any_autocast_enabled():
         narrow, widened = widen(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
@@ -165,6 +174,14 @@ def _nalu_otherwise(input: Tensor, weights: tuple[Any, ...], eps: float) -> Tens
             M_hat_mul=M_hat_mul,
             eps=eps,
         )
+
+
+def _is_dtensor(input: object) -> bool:
+    """Of those, the shards are computed; none exists before torch's module has been imported."""
+    if type(input) is torch.nn.Parameter:
+        return False
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(input, module.DTensor)
 
 
 def _graph(input: Tensor) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import inference
-from .checks import check_eps
+from .checks import DTYPES, check_eps
 from .functional import nac, nalu
 
 
@@ -44,6 +44,14 @@ def _size(name: str, value: Any) -> int:
     if size < 0:
         raise ValueError(f"{name}: expected a size of at least 0, got {size}")
     return size
+
+
+def _factory(device: torch.device | str | None, dtype: torch.dtype | None) -> dict[str, Any]:
+    """What the parameters are made with; a dtype that no input could have is refused."""
+    if dtype is not None and dtype not in DTYPES:
+        wanted = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
+        raise TypeError(f"dtype: expected {wanted} or None, got {dtype}")
+    return {"device": device, "dtype": dtype}
 
 
 def _flag(name: str, value: object) -> bool:
@@ -96,9 +104,9 @@ class NAC(nn.Module):
         self.log_space = _flag("log_space", log_space)
         check_eps(eps)
         self.eps = eps
-        shape = (self.out_features, self.in_features)
-        self.W_hat = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.M_hat = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        shape, factory = (self.out_features, self.in_features), _factory(device, dtype)
+        self.W_hat = nn.Parameter(torch.empty(shape, **factory))
+        self.M_hat = nn.Parameter(torch.empty(shape, **factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -188,8 +196,10 @@ class NALU(nn.Module):
         self.gate = gate
         _flag("gate_bias", gate_bias)
 
+        factory = _factory(device, dtype)
+
         def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+            return nn.Parameter(torch.empty(shape, **factory))
 
         gates = out_features if gate == "output" else 1
         self.W_hat = parameter(out_features, in_features)

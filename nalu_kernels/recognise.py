@@ -30,8 +30,8 @@ class Parts(NamedTuple):
 
 
 def parts_of(module: nn.Module) -> Parts | None:
-    """None unless each of the module's parameters has its place in a NAC or a NALU, and no child has
-    them all: then it is the child, and not what it is wrapped in."""
+    """None unless each of the module's parameters has its place in a NAC or a NALU; and if a child
+    has them all, for then it is the child, and not what it is wrapped in."""
     names = [name for name, _ in module.named_parameters()]
     if any(len(list(child.parameters())) == len(names) for child in module.children()):
         return None

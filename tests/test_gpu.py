@@ -117,6 +117,23 @@ def test_a_graph_replays_forward_and_backward(
         assert same_bits(replayed, outcome(nalu_kernels, new))
 
 
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+@by_telling_kind
+def test_compiled_as_uncompiled(kind: Kind, mode: str, rng: Generator) -> None:
+    """By Inductor, with a CUDA graph that it makes of the kernels where that is asked for."""
+    torch.compiler.reset()
+
+    class Compiled:
+        nac = staticmethod(torch.compile(nalu_kernels.nac, fullgraph=True, mode=mode))
+        nalu = staticmethod(torch.compile(nalu_kernels.nalu, fullgraph=True, mode=mode))
+
+    for _ in range(4):  # warms up, records, replays twice
+        layer = draw(rng, kind, SMALL, device="cuda")
+        torch.compiler.cudagraph_mark_step_begin()
+        found = {name: tensor.clone() for name, tensor in outcome(Compiled, layer).items()}
+        assert same_bits(found, outcome(nalu_kernels, layer))
+
+
 @by_kind
 def test_work_goes_to_the_current_stream(kind: Kind, rng: Generator) -> None:
     layer = draw(rng, kind, FEW_ROW_TILES, device="cuda")

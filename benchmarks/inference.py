@@ -1,0 +1,41 @@
+"""What it saves to keep W between calls: eval() under no_grad against train() under no_grad.
+
+    python -m benchmarks.inference
+
+The floor is three Linear layers of the same shape.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+
+import torch
+
+from nalu_kernels import NALU, which_backend
+
+from .timing import interleave, ratio
+
+SHAPES = ((64, 2, 1), (1, 100, 2), (1, 100, 100), (1, 512, 512), (1, 1024, 1024), (256, 512, 512))
+
+
+@torch.no_grad()
+def main() -> None:
+    print(f"Forward of a tied NALU without gradients, on {which_backend(torch.ones(1))[0]}:")
+    for B, I, O in SHAPES:  # noqa: E741
+        kept, made, x = NALU(I, O).eval(), NALU(I, O), torch.rand(B, I)
+        made.load_state_dict(copy.deepcopy(kept.state_dict()))
+        linears = [torch.nn.Linear(I, O, bias=False) for _ in range(3)]
+        calls = {
+            "kept": lambda kept=kept, x=x: kept(x),
+            "made": lambda made=made, x=x: made(x),
+            "linears": lambda linears=linears, x=x: [linear(x) for linear in linears],
+        }
+        samples = interleave(calls, budget_s=2.0)
+        figures = {name: 1e6 * statistics.median(times) for name, times in samples.items()}
+        text = ", ".join(f"{name} {figure:.1f} us" for name, figure in figures.items())
+        print(f"  {B}x{I}->{O}: {text}; {ratio(samples, 'made', 'kept'):.2f} times faster")
+
+
+if __name__ == "__main__":
+    main()

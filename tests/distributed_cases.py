@@ -1,0 +1,347 @@
+"""What test_distributed.py has two processes do, over gloo: ``python distributed_cases.py FILE``.
+
+Each case is a function of the rank. What it raises is written to FILE, by case and rank.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import parallelize_module
+from torch.nn.parallel import DistributedDataParallel
+
+import nalu_kernels
+from nalu_kernels import NAC, NALU
+from nalu_kernels.distributed import ColwiseParallel, RowwiseParallel
+
+WORLD = 2
+CASES: dict[str, Callable[[int], None]] = {}
+
+
+def case(function: Callable[[int], None]) -> Callable[[int], None]:
+    CASES[function.__name__] = function
+    return function
+
+
+def make() -> nn.Sequential:
+    """The same on every rank; 5 and 3 do not divide by two."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        NALU(4, 6, tied=False, gate_bias=True),
+        NALU(6, 5, gate="sample", gate_bias=True),
+        NAC(5, 3, log_space=True),
+        NALU(3, 2),
+    )
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(8, 4, generator=generator) + 0.5
+    return x, x[:, :2] + x[:, 2:]
+
+
+def mesh(*sizes: int, names: tuple[str, ...] = ("tp",)) -> DeviceMesh:
+    return init_device_mesh("cpu", sizes or (WORLD,), mesh_dim_names=names)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def steps(model: nn.Module, x: Tensor, target: Tensor, n: int = 3) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(n):
+        optimizer.zero_grad()
+        (whole(model(x)) - target).square().mean().backward()
+        optimizer.step()
+
+
+def alone() -> nn.Sequential:
+    """Trained in one process."""
+    model = make()
+    steps(model, *batch())
+    return model
+
+
+def same_parameters(model: nn.Module, expected: nn.Module) -> None:
+    models = (model, expected, make())
+    for found, wanted, start in zip(*(each.parameters() for each in models), strict=True):
+        torch.testing.assert_close(whole(found.detach()), wanted.detach())
+        assert not torch.equal(wanted, start)
+
+
+def rows_of(rank: int) -> tuple[Tensor, ...]:
+    return tuple(tensor.chunk(WORLD)[rank] for tensor in batch())
+
+
+@case
+def ddp(rank: int) -> None:
+    model = DistributedDataParallel(make())
+    steps(model, *rows_of(rank))
+    same_parameters(model, alone())
+
+
+@case
+def ddp_with_buckets_as_gradients(rank: int) -> None:
+    model = DistributedDataParallel(make(), gradient_as_bucket_view=True, static_graph=True)
+    steps(model, *rows_of(rank))
+    same_parameters(model, alone())
+
+
+@case
+def fsdp(rank: int) -> None:
+    model = make()
+    for layer in model:
+        fully_shard(layer)
+    fully_shard(model)
+    assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
+    steps(model, *rows_of(rank))
+    same_parameters(model, alone())
+
+
+@case
+def fsdp_in_bfloat16(rank: int) -> None:
+    """The parameters are bfloat16 in a layer, and float32 to the optimizer."""
+    model = fully_shard(make(), mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+    x, target = rows_of(rank)
+    output = model(x)
+    assert output.dtype == torch.bfloat16
+    expected = make().bfloat16()(x.bfloat16())
+    assert torch.equal(output, expected)
+    (output.float() - target).square().mean().backward()
+    assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@case
+def fsdp_state_dict(rank: int) -> None:
+    model = fully_shard(make())
+    options = StateDictOptions(full_state_dict=True)
+    state = get_model_state_dict(model, options=options)
+    if rank == 0:
+        for name, tensor in make().state_dict().items():
+            assert torch.equal(state[name], tensor)
+    doubled = {name: 2 * tensor for name, tensor in make().state_dict().items()}
+    set_model_state_dict(model, doubled, options=options)
+    for found, start in zip(model.parameters(), make().parameters(), strict=True):
+        assert torch.equal(whole(found), 2 * start)
+
+
+STYLES = {
+    "column": lambda: ColwiseParallel(use_local_output=False),
+    "row": lambda: RowwiseParallel(input_layouts=Replicate(), use_local_output=False),
+}
+
+
+def parallel(layer: nn.Module, style: str) -> nn.Module:
+    return parallelize_module(layer, mesh(), STYLES[style]())
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "nac": lambda: NAC(4, 5),
+    "nac_log_space": lambda: NAC(5, 4, log_space=True),
+    "nac_one_output": lambda: NAC(3, 1),
+    "nalu": lambda: NALU(5, 3),
+    "nalu_untied": lambda: NALU(4, 3, tied=False, gate_bias=True),
+    "nalu_sample": lambda: NALU(4, 3, gate="sample", gate_bias=True),
+    "nalu_one_input": lambda: NALU(1, 4),
+}
+
+
+def tensor_parallel(style: str, name: str) -> Callable[[int], None]:
+    """Outputs and all gradients are those of one process; a rank may be left with nothing."""
+
+    def check(rank: int) -> None:
+        torch.manual_seed(2)
+        layer = LAYERS[name]().double()
+        x = torch.randn(2, 6, layer.in_features, dtype=torch.float64, requires_grad=True)
+        upstream = torch.randn(2, 6, layer.out_features, dtype=torch.float64)
+        expected = layer(x)
+        wanted = torch.autograd.grad(expected, [x, *layer.parameters()], upstream)
+        parallel(layer, style)
+        sharded = [p for p in layer.parameters() if not p.placements[0].is_replicate()]
+        assert sharded
+        given = distribute_tensor(x.detach(), mesh(), [Replicate()]).requires_grad_()
+        found = layer(given)
+        torch.testing.assert_close(whole(found), expected)
+        upstreams = distribute_tensor(upstream, mesh(), [Replicate()])
+        gradients = torch.autograd.grad(found, [given, *layer.parameters()], upstreams)
+        for gradient, one in zip(gradients, wanted, strict=True):
+            torch.testing.assert_close(whole(gradient), one)
+
+    return check
+
+
+for _style in STYLES:
+    for _name in LAYERS:
+        CASES[f"{_style}_{_name}"] = tensor_parallel(_style, _name)
+
+
+@case
+def column_runs_the_kernels(rank: int) -> None:
+    """Each rank one call, of its own columns."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layer = parallel(NALU(4, 6), "column")
+    x = distribute_tensor(torch.rand(8, 4), mesh(), [Replicate()])
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    assert counter.get_total_flops() == 6 * 8 * 4 * (6 // WORLD)
+
+
+@case
+def columns_then_rows_train(rank: int) -> None:
+    """As torch's styles pair two Linears, with local tensors between; and torch's layers beside."""
+
+    def pair() -> nn.Sequential:
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Linear(4, 6), NALU(6, 8), NALU(8, 2), nn.Linear(2, 2))
+
+    x, target = batch()
+    expected = pair()
+    steps(expected, x, target)
+    model = pair()
+    plan = {
+        "0": ColwiseParallel(output_layouts=Replicate()),
+        "1": ColwiseParallel(),
+        "2": RowwiseParallel(),
+        "3": ColwiseParallel(output_layouts=Replicate()),
+    }
+    parallelize_module(model, mesh(), plan)
+    steps(model, x, target)
+    for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(whole(found.detach()), wanted.detach())
+
+
+@case
+def frozen_parameters_stay_frozen(rank: int) -> None:
+    layer = NALU(4, 6)
+    layer.W_hat.requires_grad_(False)
+    for style in STYLES:
+        found = parallel(NALU(4, 6).requires_grad_(False), style)
+        assert not any(parameter.requires_grad for parameter in found.parameters())
+    parallel(layer, "column")
+    whole(layer(distribute_tensor(torch.rand(8, 4), mesh(), [Replicate()]))).sum().backward()
+    assert layer.W_hat.grad is None and layer.G.grad is not None
+
+
+@case
+def rows_of_the_batch_are_shards_too(rank: int) -> None:
+    """Plain DTensors: replicated weights, whose gradients are sums over the ranks."""
+    x, W, M, G = (torch.rand(n, 4, dtype=torch.float64) for n in (6, 3, 3, 1))
+    dist.broadcast(x, 0)
+    for tensor in (W, M, G):
+        dist.broadcast(tensor, 0)
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, W, M, G)]
+    expected = nalu_kernels.nalu(*leaves)
+    wanted = torch.autograd.grad(expected.square().sum(), leaves)
+    for placement in (Shard(0), Shard(1), Replicate()):
+        given = [distribute_tensor(x, mesh(), [placement]).requires_grad_()]
+        given += [
+            distribute_tensor(tensor, mesh(), [Replicate()]).requires_grad_()
+            for tensor in (W, M, G)
+        ]
+        found = nalu_kernels.nalu(*given)
+        torch.testing.assert_close(whole(found), expected)
+        for gradient, one in zip(
+            torch.autograd.grad(found.square().sum(), given), wanted, strict=True
+        ):
+            torch.testing.assert_close(whole(gradient), one)
+
+
+@case
+def a_mesh_of_two_dimensions(rank: int) -> None:
+    """Rows over one and columns over the other; then FSDP over the first of them."""
+    both = mesh(WORLD, 1, names=("dp", "tp"))
+    x, target = batch()
+    expected = make()
+    steps(expected, x, target)
+    model = make()
+    plan = {str(i): ColwiseParallel(output_layouts=Replicate()) for i in range(len(model))}
+    parallelize_module(model, both["tp"], plan)
+    fully_shard(model, mesh=both["dp"])
+    steps(model, *rows_of(rank))
+    same_parameters(model, expected)
+
+
+@case
+def mixed_arguments_are_refused(rank: int) -> None:
+    W = torch.rand(3, 4)
+    sharded = distribute_tensor(W, mesh(), [Shard(0)])
+    x = distribute_tensor(torch.rand(2, 4), mesh(), [Replicate()])
+    for arguments, error, words in (
+        ((x, W, W), TypeError, "W_hat: expected a DTensor"),
+        ((torch.rand(2, 4), sharded, sharded), RuntimeError, "mixed torch.Tensor and DTensor"),
+        ((x, sharded, distribute_tensor(W.T, mesh(), [Shard(0)])), ValueError, "M_hat: expected"),
+    ):
+        try:
+            nalu_kernels.nac(*arguments)
+        except error as refusal:
+            assert words in str(refusal), refusal
+        else:
+            raise AssertionError(f"not refused: {words}")
+
+
+@case
+def compiled(rank: int) -> None:
+    """DDP around a compiled model: the gradients are still averaged."""
+    torch.compiler.reset()
+    model = DistributedDataParallel(torch.compile(make(), backend="aot_eager", fullgraph=True))
+    steps(model, *rows_of(rank), n=1)
+    expected = make()
+    steps(expected, *batch(), n=1)
+    for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+@case
+def compiled_tensor_parallel(rank: int) -> None:
+    torch.compiler.reset()
+    x = distribute_tensor(torch.rand(8, 4), mesh(), [Replicate()])
+    for style in STYLES:
+        layer = parallel(NALU(4, 6), style)
+        expected = whole(layer(x))
+        found = torch.compile(layer, backend="aot_eager")(x)
+        torch.testing.assert_close(whole(found), expected)
+
+
+def run(rank: int, store: str, results: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{store}",
+        rank=rank,
+        world_size=WORLD,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    found = {}
+    for name, function in CASES.items():
+        try:
+            function(rank)
+            found[name] = ""
+        except Exception:
+            found[name] = traceback.format_exc()
+        dist.barrier()
+    Path(f"{results}.{rank}").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(run, (f"{folder}/store", sys.argv[1]), WORLD)
