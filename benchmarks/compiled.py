@@ -3,7 +3,7 @@
     python -m benchmarks.compiled
 
 A step is forward, mean squared error and backward of so many NALU(2, 2) in a row on 64 rows. Beside
-it the same of the plain formulas, and of Linear layers, which shows what torch.compile itself takes.
+it the same of the plain formulas, and of Linear layers: what torch.compile itself takes.
 """
 
 from __future__ import annotations

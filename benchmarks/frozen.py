@@ -2,8 +2,8 @@
 
     python -m benchmarks.frozen
 
-The floor is the share of the nine products that are left: forward 3; backward 3 for the input, 2 for
-W_hat and M_hat, 1 for G.
+The floor is the share of the nine products that are left: forward 3; backward 3 for the input, 2
+for W_hat and M_hat, 1 for G.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def step(B: int, I: int, O: int, trained: tuple[str, ...]) -> Callable[[], objec
     tensors |= {name: torch.randn(O, I) for name in ("W_hat", "M_hat", "G")}
     leaves = [tensors[name].requires_grad_() for name in trained]
     upstream = torch.rand(B, O)
-    return lambda: torch.autograd.grad(nalu(**tensors), leaves, upstream)
+    x, W_hat, M_hat, G = tensors.values()
+    return lambda: torch.autograd.grad(nalu(x, W_hat, M_hat, G), leaves, upstream)
 
 
 def main() -> None:
@@ -44,9 +45,8 @@ def main() -> None:
         for name, (_, products) in TRAINED.items():
             part = ratio(samples, name, "everything")
             median = 1e6 * statistics.median(samples[name])
-            print(
-                f"    {name}: {median:.1f} us, {part:.2f} of all; products {(3 + products) / 9:.2f}"
-            )
+            left = (3 + products) / 9
+            print(f"    {name}: {median:.1f} us, {part:.2f} of all; products {left:.2f}")
 
 
 if __name__ == "__main__":
