@@ -40,4 +40,12 @@ def disabled(input: Tensor) -> AbstractContextManager[Any]:
 
 
 def _enabled(device_type: str) -> bool:
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return _exists(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def _exists(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type)
+
+
+# As in dispatch.py: torch 2.11's compiler cannot trace it.
+_exists._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -15,8 +15,14 @@ import pytest
 import torch
 
 import distributed_cases
+import nalu_kernels
 
 ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {
+    "GLOO_SOCKET_IFNAME": "lo",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(Path(nalu_kernels.__file__).parent.parent),  # the library that is tested here
+}
 pytestmark = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
     reason="torch was built without gloo",
@@ -28,7 +34,7 @@ def outcome(command: list[str], seconds: float) -> tuple[int, str]:
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **ENVIRONMENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -78,7 +78,7 @@ def test_a_checkpoint_keeps_the_input_alone(model: nn.Sequential, x: Tensor) -> 
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         output = checkpoint(model, x, use_reentrant=False)
-        assert [tensor.shape for tensor in kept] == [x.shape]
+        assert sum(tensor.numel() for tensor in kept) <= x.numel()
         gradients(model, output)
 
 
