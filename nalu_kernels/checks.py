@@ -32,8 +32,18 @@ def _floating(name: str, value: object) -> Tensor:
     return tensor
 
 
+def is_dtensor(value: object) -> bool:
+    """Whether it is a DTensor, whose module takes long to import: who has one has imported it."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(value, getattr(module, "DTensor", ()))
+
+
 def _like_input(name: str, value: object, input: Tensor) -> Tensor:
     tensor = _dense(name, value)
+    if is_dtensor(tensor) != is_dtensor(input):
+        kinds = ("a DTensor", "a plain tensor")
+        wanted, got = kinds if is_dtensor(input) else reversed(kinds)
+        raise TypeError(f"{name}: expected {wanted}, as input is, got {got}")
     if tensor.dtype != input.dtype:
         raise TypeError(f"{name}: expected the dtype of input, {input.dtype}, got {tensor.dtype}")
     if tensor.device != input.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
@@ -11,12 +10,13 @@ from torch import Tensor
 from . import reference
 from .autocast import disabled, widen
 from .autograd import apply_nac, apply_nalu
-from .checks import check_eps, check_nac, check_nalu
+from .checks import check_nac, check_nalu, is_dtensor
 from .dispatch import namespace_in_graph, select
 
 # What an operator or the choice of a back end raises when an argument is wrong; the checks then
 # say which one. Anything else passes through.
 _REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError)
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def nac(
@@ -48,18 +48,14 @@ def nac(
     Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equation 1 (W and a) and the
     log-space path of equation 2.
     """
-    if type(input) is not Tensor and _is_dtensor(input):
-        from . import distributed
-
-        return distributed.nac(input, W_hat, M_hat, log_space=log_space, eps=eps)
     narrow = None
     if torch._C._is_any_autocast_enabled():
         narrow, (input, W_hat, M_hat) = widen(input, W_hat, M_hat)
     try:
         operators = select(input)
         if operators is not None:
-            # An operator would take True for 1.0, and 1 for True.
-            if type(eps) is not float or type(log_space) is not bool:
+            # An operator would take True for 1.0, and 1 for True, and some DTensors for plain ones.
+            if type(eps) is not float or type(log_space) is not bool or type(W_hat) not in _PLAIN:
                 check_nac(input, W_hat, M_hat, log_space, eps)
             if torch.is_grad_enabled():
                 output = apply_nac(operators, eps, log_space, input, W_hat, M_hat)
@@ -115,10 +111,6 @@ def nalu(
 
     Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2.
     """
-    if type(input) is not Tensor and _is_dtensor(input):
-        from . import distributed
-
-        return distributed.nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
     narrow = None
     if torch._C._is_any_autocast_enabled():
         narrow, widened = widen(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
@@ -126,8 +118,8 @@ def nalu(
     try:
         operators = select(input)
         if operators is not None:
-            if type(eps) is not float:  # an operator would take True for 1.0
-                check_eps(eps)
+            if type(eps) is not float or type(W_hat) not in _PLAIN:  # as above
+                check_nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
             tensors: tuple[Tensor | None, ...] = (input, W_hat, M_hat, G)
             if gate_bias is not None or W_hat_mul is not None or M_hat_mul is not None:
                 tensors += (gate_bias, W_hat_mul, M_hat_mul)
@@ -143,13 +135,18 @@ def nalu(
     return output if narrow is None else output.to(narrow)
 
 
-# Without operators to call at once: in a graph that is being traced, or by the reference.
+# Without operators to call at once: in a graph that is being traced, by the reference, or of
+# DTensors.
 
 
 def _nac_otherwise(
     input: Tensor, W_hat: Tensor, M_hat: Tensor, log_space: bool, eps: float
 ) -> Tensor:
     check_nac(input, W_hat, M_hat, log_space, eps)
+    if is_dtensor(input):
+        from . import sharded  # imports what takes long
+
+        return sharded.nac(input, W_hat, M_hat, log_space, eps)
     graph = _graph(input)
     if graph is not None:
         return graph.nac(float(eps), log_space, input, W_hat, M_hat)
@@ -160,6 +157,10 @@ def _nac_otherwise(
 def _nalu_otherwise(input: Tensor, weights: tuple[Any, ...], eps: float) -> Tensor:
     W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul = weights
     check_nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
+    if is_dtensor(input):
+        from . import sharded
+
+        return sharded.nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
     graph = _graph(input)
     if graph is not None:
         return graph.nalu(float(eps), input, *weights)
@@ -174,14 +175,6 @@ def _nalu_otherwise(input: Tensor, weights: tuple[Any, ...], eps: float) -> Tens
             M_hat_mul=M_hat_mul,
             eps=eps,
         )
-
-
-def _is_dtensor(input: object) -> bool:
-    """Of those, the shards are computed; none exists before torch's module has been imported."""
-    if type(input) is torch.nn.Parameter:
-        return False
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(input, module.DTensor)
 
 
 def _graph(input: Tensor) -> Any:

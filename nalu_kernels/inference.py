@@ -96,8 +96,15 @@ def _applies(layer: Any, input: Tensor) -> bool:
         and W_hat.dtype in (torch.float32, torch.float64)
         and all(type(given) in (nn.Parameter, NoneType) for given in layer._parameters.values())
         and not torch._C._is_any_autocast_enabled()
+        and not _memory_may_be_filled()
         and select(input) is load_cpu()
     )
+
+
+def _memory_may_be_filled() -> bool:
+    """Whether other processes' numbers may come into parameters uncounted, as ``fully_shard`` has
+    them come at every call: into the same objects, memory and versions."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _weight(layer: Any, W_name: str, M_name: str) -> Tensor:

@@ -287,7 +287,7 @@ def mixed_arguments_are_refused(rank: int) -> None:
     x = distribute_tensor(torch.rand(2, 4), mesh(), [Replicate()])
     for arguments, error, words in (
         ((x, W, W), TypeError, "W_hat: expected a DTensor"),
-        ((torch.rand(2, 4), sharded, sharded), RuntimeError, "mixed torch.Tensor and DTensor"),
+        ((torch.rand(2, 4), sharded, sharded), TypeError, "W_hat: expected a plain tensor"),
         ((x, sharded, distribute_tensor(W.T, mesh(), [Shard(0)])), ValueError, "M_hat: expected"),
     ):
         try:
@@ -296,6 +296,61 @@ def mixed_arguments_are_refused(rank: int) -> None:
             assert words in str(refusal), refusal
         else:
             raise AssertionError(f"not refused: {words}")
+
+
+@case
+def fsdp_evaluates_what_it_has_now(rank: int) -> None:
+    """Its parameters are filled anew at each call, uncounted: a layer may not keep its weights."""
+    model, x = fully_shard(NALU(4, 3)).eval(), batch()[0]
+    options = StateDictOptions(full_state_dict=True)
+    for factor in (1.0, 2.0):
+        twin = NALU(4, 3)
+        model.reshard()
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                parameter.fill_(factor / 4)
+            set_model_state_dict(model, twin.state_dict(), options=options)
+            torch.testing.assert_close(model(x), twin(x))
+
+
+@case
+def rows_in_bfloat16_are_summed_in_float32(rank: int) -> None:
+    """A shard's share of a logarithm, rounded, would be percents of the product."""
+    torch.manual_seed(5)
+    layer = NAC(64, 3, log_space=True, dtype=torch.bfloat16)
+    x = (torch.rand(8, 64) * 9 + 1).bfloat16()
+    expected = layer(x)
+    parallel(layer, "row")
+    found = whole(layer(distribute_tensor(x, mesh(), [Replicate()])))
+    torch.testing.assert_close(found, expected, rtol=2**-7, atol=0)
+
+
+@case
+def gradients_of_gradients_are_refused(rank: int) -> None:
+    for style in STYLES:
+        layer = parallel(NALU(4, 6), style)
+        x = distribute_tensor(torch.rand(8, 4), mesh(), [Replicate()]).requires_grad_()
+        try:
+            torch.autograd.grad(whole(layer(x)).sum(), x, create_graph=True)
+        except RuntimeError as refusal:
+            assert "no gradients of gradients" in str(refusal), refusal
+        else:
+            raise AssertionError("not refused")
+
+
+@case
+def local_tensors_between_styles_need_not_divide(rank: int) -> None:
+    def pair() -> nn.Sequential:
+        torch.manual_seed(3)
+        return nn.Sequential(NALU(4, 5), NALU(5, 2))
+
+    x, target = batch()
+    expected, model = pair(), pair()
+    steps(expected, x, target)
+    parallelize_module(model, mesh(), {"0": ColwiseParallel(), "1": RowwiseParallel()})
+    steps(model, x, target)
+    for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(whole(found.detach()), wanted.detach())
 
 
 @case
