@@ -64,6 +64,8 @@ class NACFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         output, *tensors = ctx.saved_tensors
+        if output is not None:
+            output = output.contiguous()  # saved_tensors_hooks may have given it other strides
         needed = ctx.needs_input_grad[3:]
         if _reference_needed(grad_output):
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_WANTED = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
 
 
 def _dense(name: str, value: object) -> Tensor:
@@ -27,8 +28,7 @@ def _dense(name: str, value: object) -> Tensor:
 def _floating(name: str, value: object) -> Tensor:
     tensor = _dense(name, value)
     if tensor.dtype not in DTYPES:
-        wanted = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        raise TypeError(f"{name}: expected a tensor of dtype {wanted}, got {tensor.dtype}")
+        raise TypeError(f"{name}: expected a tensor of dtype {_WANTED}, got {tensor.dtype}")
     return tensor
 
 
@@ -65,6 +65,14 @@ def check_eps(eps: object) -> None:
         raise TypeError(f"eps: expected a positive finite float, got {type(eps).__name__}")
     if not 0 < eps <= sys.float_info.max:
         raise ValueError(f"eps: expected a positive finite float, got {eps}")
+
+
+def check_dtype(dtype: object) -> None:
+    """Raises TypeError unless dtype, of a layer that is to be made, is one of DTYPES or None."""
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype: expected a torch.dtype or None, got {type(dtype).__name__}")
+    if dtype is not None and dtype not in DTYPES:
+        raise TypeError(f"dtype: expected {_WANTED}, got {dtype}")
 
 
 def _check_common(

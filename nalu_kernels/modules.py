@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import inference
-from .checks import DTYPES, check_eps
+from .checks import check_dtype, check_eps
 from .functional import nac, nalu
 
 
@@ -46,14 +46,6 @@ def _size(name: str, value: Any) -> int:
     return size
 
 
-def _factory(device: torch.device | str | None, dtype: torch.dtype | None) -> dict[str, Any]:
-    """What the parameters are made with; a dtype that no input could have is refused."""
-    if dtype is not None and dtype not in DTYPES:
-        wanted = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
-        raise TypeError(f"dtype: expected {wanted} or None, got {dtype}")
-    return {"device": device, "dtype": dtype}
-
-
 def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
@@ -73,7 +65,7 @@ class NAC(nn.Module):
         log_space: compute on logarithms: products, quotients and powers for sums, differences
             and multiples.
         eps: keeps log(0) finite.
-        device, dtype: of the parameters.
+        device, dtype: of the parameters; float32, float64, bfloat16 or float16.
 
     Shape:
         (..., in_features) to (..., out_features).
@@ -103,10 +95,11 @@ class NAC(nn.Module):
         self.out_features = _size("out_features", out_features)
         self.log_space = _flag("log_space", log_space)
         check_eps(eps)
+        check_dtype(dtype)
         self.eps = eps
-        shape, factory = (self.out_features, self.in_features), _factory(device, dtype)
-        self.W_hat = nn.Parameter(torch.empty(shape, **factory))
-        self.M_hat = nn.Parameter(torch.empty(shape, **factory))
+        shape = (self.out_features, self.in_features)
+        self.W_hat = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.M_hat = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -151,7 +144,7 @@ class NALU(nn.Module):
         gate: "output" for one gate per output, "sample" for one per sample; published code has
             both.
         gate_bias: add a bias b to the gate, initialised to 0 (the paper has none).
-        device, dtype: of the parameters.
+        device, dtype: of the parameters; float32, float64, bfloat16 or float16.
 
     Shape:
         (..., in_features) to (..., out_features).
@@ -189,6 +182,7 @@ class NALU(nn.Module):
         self.in_features = _size("in_features", in_features)
         self.out_features = _size("out_features", out_features)
         check_eps(eps)
+        check_dtype(dtype)
         self.eps = eps
         self.tied = _flag("tied", tied)
         if gate not in ("output", "sample"):
@@ -196,10 +190,8 @@ class NALU(nn.Module):
         self.gate = gate
         _flag("gate_bias", gate_bias)
 
-        factory = _factory(device, dtype)
-
         def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(shape, **factory))
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
         gates = out_features if gate == "output" else 1
         self.W_hat = parameter(out_features, in_features)

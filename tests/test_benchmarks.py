@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("pytest_benchmark")
 
 import nalu_kernels
-from benchmarks import accuracy, table
+from benchmarks import accuracy, frozen, table
 from benchmarks.cases import ALL, BACKWARD, FORWARD, NEEDED, QUICK, Case
 from benchmarks.contenders import COMPILED, EAGER, EMPTY, LIBRARY, LINEARS, NAMES, build
 from benchmarks.speed import Measured, measure, ratios, record
@@ -152,3 +152,20 @@ def test_benchmarks_are_collected_case_by_case() -> None:
     assert len(tests) == len(QUICK) * len(NAMES)
     assert len(set(ALL)) == len(ALL) and set(QUICK) <= set(ALL)
     assert nalu_kernels.__name__ in tests[0]
+
+
+def test_frozen_tensors_leave_the_products_that_are_printed() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    calls = frozen.calls((5, 3, 4))
+    assert list(calls) == [*frozen.FROZEN, EMPTY]
+    for name, call in calls.items():
+        with FlopCounterMode(display=False) as counter:
+            call()
+            call()
+        left = frozen.FROZEN[name][1] if name != EMPTY else 0
+        assert counter.get_total_flops() == 2 * left * (2 * 5 * 3 * 4), name
+    text = "\n".join(frozen.lines({frozen.ALL: [2e-6, 4e-6], "W frozen": [1e-6, 2e-6]}))
+    assert (
+        "3.0 us    1.00      1.00  (6 of 6" in text and "1.5 us    0.50      0.67  (4 of 6" in text
+    )

@@ -239,6 +239,34 @@ def test_log_space_of_the_layer() -> None:
         nalu_kernels.NAC(I, O, log_space=1)
 
 
+@pytest.mark.parametrize("layer", ["NAC", "NALU"])
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        (torch.int64, "dtype: expected float32, float64, bfloat16, float16, got torch.int64"),
+        (torch.complex64, "got torch.complex64"),
+        (torch.bool, "got torch.bool"),
+        (torch.float8_e4m3fn, "got torch.float8_e4m3fn"),
+        ("float32", "dtype: expected a torch.dtype or None, got str"),
+        (float, "dtype: expected a torch.dtype or None, got type"),
+    ],
+    ids=str,
+)
+def test_dtype_of_the_layer(
+    layer: str, dtype: object, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before any parameter is made."""
+    monkeypatch.setattr(torch, "empty", None)
+    with pytest.raises(TypeError, match=re.escape(words)):
+        getattr(nalu_kernels, layer)(I, O, dtype=dtype)
+
+
+@pytest.mark.parametrize("layer", ["NAC", "NALU"])
+def test_device_of_the_layer(layer: str) -> None:
+    with pytest.raises(RuntimeError, match="device"):
+        getattr(nalu_kernels, layer)(I, O, device="no such device")
+
+
 @pytest.mark.parametrize("wrong", ["shape", "dtype"])
 def test_output_gradient_is_checked(wrong: str, backend: Backend, rng: Generator) -> None:
     """By autograd, before it comes to the kernels."""

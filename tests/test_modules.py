@@ -6,7 +6,6 @@ import copy
 import io
 import math
 import pickle
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -302,10 +301,3 @@ def test_gate_of_one_sample_has_xavier_of_its_own_shape() -> None:
 def test_public_names() -> None:
     for name in nalu_kernels.__all__:
         assert hasattr(nalu_kernels, name)
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.float8_e5m2, "float32"])
-def test_dtypes_that_no_input_could_have(make: Factory, dtype: object) -> None:
-    words = rf"dtype: expected float32, float64, bfloat16, float16 or None, got {dtype}"
-    with pytest.raises(TypeError, match=re.escape(words)):
-        make(4, 3, dtype=dtype)
