@@ -2,7 +2,7 @@
 
     python -m benchmarks.inference
 
-The floor is three Linear layers of the same shape.
+The floor is three Linear layers of the same shape. One thread.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SHAPES = ((64, 2, 1), (1, 100, 2), (1, 100, 100), (1, 512, 512), (1, 1024, 1024)
 
 @torch.no_grad()
 def main() -> None:
+    torch.set_num_threads(1)  # other work disturbs it least
     print(f"Forward of a tied NALU without gradients, on {which_backend(torch.ones(1))[0]}:")
     for B, I, O in SHAPES:  # noqa: E741
         kept, made, x = NALU(I, O).eval(), NALU(I, O), torch.rand(B, I)
