@@ -17,7 +17,7 @@ BLOCKS = {
 # One for each thing that users do with torch.nn.Linear.
 PROMISES = (
     *("autocast", "compile", "convert", "distributed", "export"),
-    *("higher_order", "inference", "tools", "training"),
+    *("higher_order", "inference", "operators", "tools", "training"),
 )
 
 
