@@ -4,6 +4,7 @@ torch.nn.Linear."""
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,8 @@ def test_an_average_is_not_mistaken_for_the_last_one(
 def test_update_bn_has_nothing_to_do(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     """As for any model without batch normalisation; with one it finds its statistics."""
     before = copy.deepcopy(model.state_dict())
-    swa_utils.update_bn([batch[0]], model)
+    for given in (model, swa_utils.AveragedModel(model)):
+        swa_utils.update_bn([batch[0]], given)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     norm = nn.BatchNorm1d(2).to(batch[0])
     model.insert(1, norm)
@@ -302,3 +304,17 @@ def test_the_profiler_shows_the_references_formulas() -> None:
         found = profiled(lambda: model(x).sum().backward())
     assert found >= {"aten::linear", "aten::tanh", "aten::sigmoid", "aten::exp", "TanhBackward0"}
     assert not any("nalu" in name.lower() for name in found)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With its ``py`` blocks, which need more than PyTorch."""
+    for name in ("lightning", "safetensors", "torchinfo"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    page = Path(__file__).parents[1] / "docs" / "tools.md"
+    blocks = re.findall(r"```py(?:thon)?\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": page.name}
+    for block in blocks:
+        exec(compile(block, page.name, "exec"), namespace)
+    assert "trainer" in namespace and not list(tmp_path.iterdir())

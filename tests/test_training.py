@@ -134,6 +134,18 @@ def test_checkpoint_where_only_parameters_are_trained(model: nn.Sequential, x: T
     close(gradients(lambda x: checkpoint(model, x, use_reentrant=False), x, model), expected)
 
 
+def test_a_checkpoint_keeps_the_input_alone(model: nn.Sequential, x: Tensor) -> None:
+    kept: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        checkpoint(model, x, use_reentrant=False)
+    assert {tensor.data_ptr() for tensor in kept} <= {x.data_ptr()}
+
+
 @pytest.mark.parametrize("reentrant", [False, True], ids=["", "reentrant"])
 def test_checkpoint_draws_the_same_random_numbers(
     make: Make, x: Tensor, reentrant: bool, rng: Generator
