@@ -18,7 +18,7 @@ from .recognise import Candidate, Parts, candidates, parts_of
 
 # Of outputs and gradients in float64, relative to the largest number of each.
 _TOLERANCE = 1e-8
-_HUGE = slice(12, 16)  # rows of the inputs
+_ROWS, _HUGE = 24, slice(12, 16)
 
 
 class Replaced(NamedTuple):
@@ -107,7 +107,7 @@ def convert(model: nn.Module) -> Report:
 
 def _visit(report: Report, path: str, module: nn.Module, seen: set[nn.Module]) -> None:
     """Outermost first: a NALU is replaced as a whole, before its NAC could be."""
-    if module in seen or isinstance(module, (NAC, NALU)):
+    if module in seen or isinstance(module, (NAC, NALU, torch.jit.ScriptModule)):
         return
     seen.add(module)
     parts = parts_of(module)
@@ -134,9 +134,17 @@ def _counterpart(model: nn.Module, module: nn.Module, parts: Parts) -> tuple[Can
     """The layer that can take the module's place, and the largest difference."""
     if any(_has_hooks(part) for part in module.modules()):
         raise _NoCounterpart("it has hooks, which would be lost")
+    if any("eps" not in name for name, _ in module.named_buffers()):
+        raise _NoCounterpart("it has buffers, which would be lost")
     if any(parameter.is_meta for parameter in module.parameters()):
         raise _NoCounterpart("it is on the meta device, where there is nothing to compare")
-    candidate, difference = _agreeing(module, parts)
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
+        candidate, difference = _agreeing(module, parts)
+    theirs = {old for old, _ in candidate.roles.values()}
+    if theirs <= candidate.roles.keys() and any(
+        name != old for name, (old, _) in candidate.roles.items()
+    ):
+        raise _NoCounterpart("its names are NALU's for other parameters, as in a checkpoint")
     if candidate.transposed:
         if _is_shared(model, module):
             raise _NoCounterpart("its transposed weights are shared with another module")
@@ -189,45 +197,54 @@ def _agreeing(module: nn.Module, parts: Parts) -> tuple[Candidate, float]:
 
 
 class _Round:
-    """Outputs and gradients of a module's twin in float64: with its own parameters (seed 0), which
-    may be too small to tell formulas apart, or with random ones."""
+    """Outputs and gradients of a module's twin in float64: in evaluation with its own parameters
+    (seed 0), which may be too small to tell formulas apart; else in training with random ones, and
+    with rows in two dimensions."""
 
     def __init__(self, module: nn.Module, in_features: int, seed: int) -> None:
         rng = torch.Generator().manual_seed(seed)
-        twin = copy.deepcopy(module).to("cpu", torch.float64).requires_grad_().eval()
+        twin = copy.deepcopy(module).to("cpu", torch.float64).requires_grad_().train(bool(seed))
         self.parameters: dict[str, Tensor] = dict(twin.named_parameters())
         if seed:
             with torch.no_grad():
                 for parameter in self.parameters.values():
                     parameter.normal_(generator=rng)
         self.input = _inputs(in_features, rng)
-        with torch.random.fork_rng(), torch.enable_grad():
-            self.expected = self._outcome(twin(self.input))
+        output = twin(self.input) if not seed else _of_two_dimensions(twin, self.input)
+        self.expected = self._outcome(output)
 
     def difference(self, candidate: Candidate) -> float:
-        with torch.enable_grad():
-            found = self._outcome(candidate.call(self.input, self.parameters))
+        found = self._outcome(candidate.call(self.input, self.parameters))
         return max(map(_relative, found, self.expected))
 
     def _outcome(self, output: Tensor) -> list[Tensor]:
         """The output, and the gradients of the input and the parameters."""
-        upstream = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype).view_as(output)
+        upstream = torch.linspace(0.5, 1.5, output.numel()).to(output).view_as(output)
         upstream[_HUGE] = 0  # beside which nothing else would count in a sum over rows
         leaves = [self.input, *self.parameters.values()]
         grads = torch.autograd.grad(output, leaves, upstream, materialize_grads=True)
         return [output.detach(), *grads]
 
 
+def _of_two_dimensions(twin: nn.Module, input: Tensor) -> Tensor:
+    """The output of rows in two dimensions, if the module takes those, as a matrix."""
+    try:
+        return twin(input.view(2, len(input) // 2, -1)).reshape(len(input), -1)
+    except Exception:  # it has to take matrices
+        return twin(input)
+
+
 def _inputs(in_features: int, rng: torch.Generator) -> Tensor:
     """Rows of both signs, of ordinary, tiny and huge magnitude; one number in ten is 0."""
-    size = (24, in_features)
-    uniform = torch.rand(size, generator=rng, dtype=torch.float64)
+    size = (_ROWS, in_features)
+    uniform = torch.rand(size, generator=rng, dtype=torch.float64, device="cpu")
     magnitude = 10 ** (2 * uniform - 1)
     magnitude[8:12] *= 1e-9
     # Products around e^100, where formulas differ that cut exponents off.
     magnitude[_HUGE] = torch.exp(100 * (1 + uniform[_HUGE]) / max(in_features, 1) ** 0.5)
-    sign = torch.randn(size, generator=rng, dtype=torch.float64).sign()
-    x = (sign * magnitude).masked_fill(torch.rand(size, generator=rng) < 0.1, 0)
+    sign = torch.randn(size, generator=rng, dtype=torch.float64, device="cpu").sign()
+    zero = torch.rand(size, generator=rng, device="cpu") < 0.1
+    x = (sign * magnitude).masked_fill(zero, 0)
     return x.requires_grad_()
 
 

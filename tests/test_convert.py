@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +72,14 @@ class LiteralNalu(nn.Module):
         return g * linear(x, W) + (1 - g) * torch.exp(linear(torch.log(x.abs() + 1e-6), W))
 
 
+class Matrices(Nac):
+    """Takes no other inputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        W, M = (getattr(self, name) for name in self.names)
+        return torch.mm(x, (torch.tanh(W) * torch.sigmoid(M)).t())
+
+
 class TwoNacs(nn.Module):
     """A NAC for each path, of which the product's comes first, and a Linear for a gate."""
 
@@ -91,6 +100,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "W_hat": (lambda: Nac(4, 3), "NAC(in_features=4, out_features=3)"),
     "square": (lambda: Nac(3, 3), "NAC(in_features=3, out_features=3)"),
     "w, m": (lambda: Nac(4, 3, ("w", "m")), "NAC(in_features=4, out_features=3)"),
+    "of matrices": (lambda: Matrices(4, 3), "NAC(in_features=4, out_features=3)"),
     "one output": (lambda: Nac(2, 1), "NAC(in_features=2, out_features=1)"),
     "transposed": (
         lambda: Nac(4, 3, ("W", "M"), transposed=True),
@@ -276,7 +286,21 @@ class Noisy(NestedNalu):
         return super().forward(x) + 1e-3 * torch.randn(())
 
 
-@pytest.mark.parametrize("kind", [Squashed, Clipped, Detached, Thresholded, Noisy])
+class DropsInTraining(NestedNalu):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.1, self.training)
+
+
+class MixesRows(NestedNalu):
+    """As it should on a matrix; not where rows have two dimensions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) - super().forward(x[0]) * (x.dim() > 2)
+
+
+@pytest.mark.parametrize(
+    "kind", [Squashed, Clipped, Detached, Thresholded, Noisy, DropsInTraining, MixesRows]
+)
 def test_near_misses_stay(kind: type[NestedNalu]) -> None:
     """But the NAC inside of one is replaced: that it is."""
     torch.manual_seed(1)
@@ -322,8 +346,11 @@ def test_what_cannot_be_tried_stays() -> None:
     shared, square = Nac(4, 3, ("W", "M"), transposed=True), Nac(3, 3, transposed=True)
     other = nn.Linear(3, 4, bias=False)
     other.weight = shared.W
+    counting = Nac(4, 3)
+    counting.register_buffer("calls", torch.zeros(()))
     model = nn.ModuleDict(
         {
+            "counting": counting,
             "pair": Pair(4, 3),
             "hooked": hooked,
             "meta": Nac(4, 3).to("meta"),
@@ -338,7 +365,8 @@ def test_what_cannot_be_tried_stays() -> None:
     assert reasons["meta"] == "it is on the meta device, where there is nothing to compare"
     assert reasons["shared"] == "its transposed weights are shared with another module"
     assert "square and transposed" in reasons["square"]
-    assert len(reasons) == 5
+    assert reasons["counting"] == "it has buffers, which would be lost"
+    assert len(reasons) == 6
 
 
 def test_modules_and_parameters_in_two_places(rng: Generator) -> None:
@@ -368,6 +396,18 @@ def test_nothing_else_is_touched() -> None:
     for parameter, (value, version) in parameters.items():
         assert torch.equal(parameter, value) and parameter._version == version
         assert torch.equal(parameter.grad, torch.ones_like(parameter))
+
+
+@pytest.mark.parametrize(
+    "context", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu")]
+)
+def test_in_any_context(context: Callable[[], Any], rng: Generator) -> None:
+    x = torch.rand(5, 4, generator=rng)
+    model = nn.Sequential(NestedNalu(4, 3), nn.Linear(3, 2))
+    expected = model(x)
+    with context():
+        assert len(convert(model).replaced) == 1
+    torch.testing.assert_close(model(x), expected)
 
 
 def test_an_optimizer_goes_on(rng: Generator) -> None:
