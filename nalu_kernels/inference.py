@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from .dispatch import select
-from .native import load_cpu
+from .dispatch import _load, select
+from .operators import Operators
 
 
 class _Kept(NamedTuple):
@@ -97,8 +97,12 @@ def _applies(layer: Any, input: Tensor) -> bool:
         and all(type(given) in (nn.Parameter, NoneType) for given in layer._parameters.values())
         and not torch._C._is_any_autocast_enabled()
         and not _memory_may_be_filled()
-        and select(input) is load_cpu()
+        and _is_for_the_cpu(select(input))
     )
+
+
+def _is_for_the_cpu(operators: Operators | None) -> bool:
+    return operators is not None and operators is _load("cpu")[0]
 
 
 def _memory_may_be_filled() -> bool:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,3 +284,26 @@ def test_threads(rng: Generator) -> None:
         thread.join()
     assert len(found) == 200
     assert all(torch.equal(output, expected) for output in found)
+
+
+def test_without_the_compiled_kernels(tmp_path: Path) -> None:
+    """There is nothing to keep, and the layers work: trained, evaluated and compiled."""
+    package = Path(nalu_kernels.__file__).parent
+    shutil.copytree(
+        package, tmp_path / package.name, ignore=shutil.ignore_patterns("_cpu*", "_cuda*", "__pyc*")
+    )
+    code = (
+        "import torch, nalu_kernels\n"
+        "layer, x = nalu_kernels.NALU(3, 2), torch.rand(4, 3)\n"
+        "layer(x).sum().backward()\n"
+        "layer.eval()\n"
+        "with torch.no_grad():\n"
+        "    assert torch.equal(layer(x), layer(x))\n"
+        "torch.compile(layer, backend='eager', fullgraph=True)(x)\n"
+        "print(nalu_kernels.which_backend(x)[0])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    environment.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, "-c", code]
+    printed = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
+    assert printed.strip() == "reference"
