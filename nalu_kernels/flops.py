@@ -3,19 +3,14 @@ torch.utils.flop_counter: a product of (B, I) with (I, O) counts 2 B I O, as it 
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 import torch
 
-_COUNTER = "torch.utils.flop_counter"
-_namespaces: list[str] = []
+from .when_imported import when_imported
 
 
 def _product(input: Sequence[int], weight: Sequence[int]) -> int:
@@ -83,41 +78,13 @@ _FORMULAS = {
 
 
 def register(namespace: str) -> None:
-    """Gives torch.utils.flop_counter the formulas of a namespace's operators: now if it has been
-    imported, else as soon as it is, for to import it is to import Triton."""
-    _namespaces.append(namespace)
-    if _COUNTER in sys.modules:
-        _tell(sys.modules[_COUNTER], namespace)
-    elif _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)
-
-
-def _tell(counter: ModuleType, namespace: str) -> None:
+    """Gives torch.utils.flop_counter, once it is imported (for that imports Triton), the formulas
+    of a namespace's operators."""
     operators = getattr(torch.ops, namespace)
-    for name, formula in _FORMULAS.items():
-        if hasattr(operators, name):
-            counter.register_flop_formula(getattr(operators, name))(formula)
 
+    def tell(counter: ModuleType) -> None:
+        for name, formula in _FORMULAS.items():
+            if hasattr(operators, name):
+                counter.register_flop_formula(getattr(operators, name))(formula)
 
-class _Finder(MetaPathFinder):
-    """Finds the counter where others find it, and sees to it that it is told once it has run."""
-
-    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if name != _COUNTER:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
-            return spec
-        run = spec.loader.exec_module
-
-        def run_and_tell(module: ModuleType) -> None:
-            run(module)
-            for namespace in _namespaces:
-                _tell(module, namespace)
-
-        spec.loader.exec_module = run_and_tell  # type: ignore[method-assign]
-        return spec
-
-
-_finder = _Finder()
+    when_imported("torch.utils.flop_counter", tell)

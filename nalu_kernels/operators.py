@@ -20,6 +20,7 @@ from . import flops, reference
 from .autocast import HALVES, wide
 from .autograd import apply_nac, apply_nalu
 from .checks import check_nac, check_nalu
+from .when_imported import when_imported
 
 
 class Operators(NamedTuple):
@@ -104,6 +105,11 @@ def register(namespace: str) -> None:
     # What nac and nalu turn into where they are decomposed.
     torch._decomp.register_decomposition(packets.nac_forward)(_decomposed_nac_forward)
     torch._decomp.register_decomposition(packets.nalu_forward)(_decomposed_nalu_forward)
+    # Where the environment says CI, Inductor refuses to call what it could decompose.
+    kept = [f"{namespace}::{name}" for name in ("nac_forward", "nalu_forward")]
+    when_imported(
+        "torch._inductor.lowering", lambda lowering: lowering.FALLBACK_ALLOW_LIST.update(kept)
+    )
     flops.register(namespace)
 
 

@@ -104,8 +104,14 @@ def test_a_program_loads_in_another_process(rng: Generator, tmp_path: Path) -> N
 
 
 def test_ahead_of_time_package(
-    model: nn.Module, rows: Any, backend: Backend, tmp_path: Path
+    model: nn.Module,
+    rows: Any,
+    backend: Backend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also where Inductor would rather decompose than call an operator: on everybody's CI."""
+    monkeypatch.setenv("CI", "true")
     if backend.name in ("triton", "cuda") and backend.device == "cpu":
         pytest.skip("what stands in for a GPU here is no operator of a package")
     with torch.no_grad():
