@@ -114,9 +114,9 @@ def test_jacobians(layer: Layer, jacobian: Any) -> None:
 
 def test_gradients_of_each_sample(backend: Backend, rng: Generator) -> None:
     """By functional_call and vmap(grad), against one backward for each sample."""
-    model = torch.nn.Sequential(NALU(4, 3, gate_bias=True), NAC(3, 1)).to(backend.device)
+    model = torch.nn.Sequential(NALU(4, 3, gate_bias=True), NAC(3, 1)).to(backend.device).double()
     parameters = {name: p.detach() for name, p in model.named_parameters()}
-    x = torch.rand(5, 4, generator=rng).to(backend.device)
+    x = torch.rand(5, 4, generator=rng, dtype=torch.float64).to(backend.device)
 
     def loss(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
         return func.functional_call(model, parameters, (row,)).square().sum()
