@@ -106,7 +106,8 @@ def test_inside_a_model(backend: Backend, rng: Generator) -> None:
     assert all(grad.dtype == torch.float32 for grad in expected)
     torch.compiler.reset()
     found = gradients(torch.compile(model, backend="aot_eager", fullgraph=True))
-    torch.testing.assert_close(found, expected, rtol=3e-2, atol=3e-2)  # bfloat16 between
+    for gradient, wanted in zip(found, expected, strict=True):
+        assert (gradient - wanted).norm() <= 0.1 * wanted.norm()  # bfloat16 between
 
 
 def test_transforms_and_reference_have_the_same_policy(backend: Backend, rng: Generator) -> None:
