@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -81,6 +82,8 @@ def test_edge_shapes(
 def test_large_layers(
     kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
 ) -> None:
+    if backend.interpreted and math.prod(shape) > 10**7 and kind != FULLEST:
+        pytest.skip("ten seconds each; tests/test_triton_rows.py has large layers too")
     layer = draw(rng, kind, shape, device=backend.device)
     judge = Judge(layer)
     with threads(2):
