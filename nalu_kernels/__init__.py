@@ -1,5 +1,6 @@
 """NAC and NALU layers (Trask et al. 2018) as fused kernels for PyTorch."""
 
+from .cells import NACCell, NALUCell
 from .convert import convert
 from .dispatch import BackendUnavailable, backends, use_backend, which_backend
 from .functional import nac, nalu
@@ -11,6 +12,8 @@ __all__ = [
     "NAC",
     "NALU",
     "BackendUnavailable",
+    "NACCell",
+    "NALUCell",
     "backends",
     "convert",
     "nac",

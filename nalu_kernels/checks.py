@@ -131,3 +131,17 @@ def check_nalu(
     if W_hat_mul is not None:
         for name, value in (("W_hat_mul", W_hat_mul), ("M_hat_mul", M_hat_mul)):
             _shape(name, _like_input(name, value, x), (out_features, in_features))
+
+
+def check_state(input: object, hx: object, input_size: int, hidden_size: int) -> None:
+    """Raises TypeError or ValueError if these are not an input and a state (or None) of a cell."""
+    x = _dense("input", input)
+    if x.dim() not in (1, 2) or x.shape[-1] != input_size:
+        raise ValueError(
+            f"input: expected shape (batch, {input_size}) or ({input_size},), got {tuple(x.shape)}"
+        )
+    if hx is None:
+        return
+    # Autocast hands back the state in a dtype of its own; torch.cat then widens.
+    state = _dense("hx", hx) if torch._C._is_any_autocast_enabled() else _like_input("hx", hx, x)
+    _shape("hx", state, (*x.shape[:-1], hidden_size))

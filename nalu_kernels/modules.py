@@ -37,7 +37,7 @@ def init_range(in_features: int, out_features: int) -> float:
     return high
 
 
-def _size(name: str, value: Any) -> int:
+def check_size(name: str, value: Any) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     size = operator.index(value)
@@ -91,8 +91,8 @@ class NAC(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.in_features = _size("in_features", in_features)
-        self.out_features = _size("out_features", out_features)
+        self.in_features = check_size("in_features", in_features)
+        self.out_features = check_size("out_features", out_features)
         self.log_space = _flag("log_space", log_space)
         check_eps(eps)
         check_dtype(dtype)
@@ -179,8 +179,8 @@ class NALU(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.in_features = _size("in_features", in_features)
-        self.out_features = _size("out_features", out_features)
+        self.in_features = check_size("in_features", in_features)
+        self.out_features = check_size("out_features", out_features)
         check_eps(eps)
         check_dtype(dtype)
         self.eps = eps
