@@ -16,10 +16,11 @@ EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint bench fuzz sanitize gpu wheel clean distclean force
+.PHONY: help demo experiments test lint bench fuzz sanitize gpu wheel clean distclean force
 
 help:
-	@echo "make demo       NALU beside an MLP, inside and far outside the numbers it was trained on"
+	@echo "make demo       two experiments in a minute or two: what NACs and NALUs do that others do not"
+	@echo "make experiments   all experiments in their small size, and examples/RESULTS.md"
 	@echo "make test       the tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
@@ -30,7 +31,13 @@ help:
 	@echo "make clean      removes what was built; make distclean removes .venv too"
 
 demo: $(STAMP)
-	$(RUN) -m nalu_kernels extrapolate
+	$(RUN) -m nalu_kernels identity
+	$(RUN) -m nalu_kernels digits
+
+# Goes on where an earlier call was interrupted; `rm -r results` starts anew.
+experiments: $(STAMP)
+	$(RUN) -m nalu_kernels all --out results
+	$(RUN) -m nalu_kernels report results --out examples
 
 test: $(STAMP)
 	$(RUN) -m pytest -n auto --dist worksteal

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
+
+_COMMON = ("command", "full", "device", "jobs", "fresh", "out", "seeds", "steps")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,53 +28,113 @@ def _at_least_one(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    # Imported only now: who imports this module does not want the experiments yet.
+    from .experiments import NAMES, load
+
     parser = _Parser(
         prog="python -m nalu_kernels",
-        description="NAC and NALU layers (Trask et al. 2018): the experiments.",
+        description="NAC and NALU layers (Trask et al. 2018): the experiments of the literature.",
+        epilog="python -m nalu_kernels COMMAND --help has a command's options.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    about = "what networks compute outside their training range: y = x, arithmetic, digit sums"
-    extrapolate = commands.add_parser(
-        "extrapolate",
-        help=about,
-        description=about[0].upper() + about[1:] + ". Prints tables, saves a plot and the numbers.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    for name in NAMES:
+        experiment = load(name)
+        command = commands.add_parser(
+            name,
+            help=experiment.title,
+            description=f"{experiment.title[0].upper()}{experiment.title[1:]}. "
+            f"Source: {experiment.source}. Prints a table, saves results.json and plot.png; "
+            "interrupted, the same command goes on.",
+        )
+        small, full = experiment.small, experiment.full
+        _common(command, out=f"results/{name}, with --full results/{name}-full")
+        command.add_argument(
+            "--seeds",
+            type=_at_least_one,
+            metavar="N",
+            help=f"train each model N times (default: {small.seeds}, with --full {full.seeds})",
+        )
+        command.add_argument(
+            "--steps",
+            type=_at_least_one,
+            metavar="N",
+            help=f"training steps (default: {small.steps:,}, with --full {full.steps:,})",
+        )
+        experiment.add_options(command)
+    everything = commands.add_parser("all", help="every experiment in turn")
+    _common(everything, out="results; each experiment gets a folder in it")
+    report = commands.add_parser(
+        "report",
+        help="a page of what experiments measured, beside published figures",
+        description="Writes RESULTS.md, and results/ with the numbers and plots it shows.",
     )
-    extrapolate.add_argument("--device", default="cpu", help="where to train: cpu, cuda, cuda:1")
-    extrapolate.add_argument(
-        "--seeds", type=_at_least_one, default=5, metavar="N", help="train each model N times"
+    report.add_argument(
+        "folder", nargs="?", default="results", help="the runs' folder (default: results)"
     )
-    extrapolate.add_argument(
-        "--steps",
-        type=_at_least_one,
-        default=1200,
-        metavar="N",
-        help="training steps of each model of the arithmetic tasks; those of y = x train for two "
-        "thirds as many, the digit sums for one third",
-    )
-    extrapolate.add_argument(
-        "--out", default="results/extrapolate", metavar="DIR", help="folder for the PNG and JSON"
+    report.add_argument(
+        "--out", default="examples", metavar="DIR", help="where to write (default: examples)"
     )
     return parser
 
 
+def _common(command: argparse.ArgumentParser, *, out: str) -> None:
+    command.add_argument(
+        "--full", action="store_true", help="the published size, which may take days"
+    )
+    command.add_argument(
+        "--device", default="cpu", help="where to train: cpu, cuda, cuda:1 (default: cpu)"
+    )
+    command.add_argument("--out", metavar="DIR", help=f"folder for what it saves (default: {out})")
+    command.add_argument(
+        "--jobs",
+        type=_at_least_one,
+        metavar="N",
+        help="networks trained at once (default: one for each CPU core, on other devices 1)",
+    )
+    command.add_argument(
+        "--fresh", action="store_true", help="forget what an earlier run left in the folder"
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    from .experiments import NAMES, load, runner, summary
+
+    if options.command == "report":
+        summary.write(options.folder, options.out)
+        return
+    common: dict[str, Any] = {key: getattr(options, key) for key in _COMMON[1:5]}
+    if options.command == "all":
+        for name in NAMES:
+            runner.run(load(name), out=f"{options.out or 'results'}/{name}", **common)
+            print()
+        return
+    runner.run(
+        load(options.command),
+        out=options.out,
+        seeds=options.seeds,
+        steps=options.steps,
+        options={key: value for key, value in vars(options).items() if key not in _COMMON},
+        **common,
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand and returns its exit code: 2 for a request that cannot be met."""
-    parser = _parser()
+    prog = "python -m nalu_kernels"
     try:
+        parser = _parser()
         options = parser.parse_args(argv)
         if options.command is None:
             parser.print_help()
             return 0
-        # Imported only now: the experiments need the optional packages, the help does not.
-        from .experiments import extrapolate
-
-        extrapolate.main(options.device, options.seeds, options.steps, options.out)
+        _run(options)
     except ValueError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the parts that had finished are saved", file=sys.stderr)
+        print(
+            "\ninterrupted: what had finished is saved; run it again to go on", file=sys.stderr
+        )
         return 130
     return 0
 

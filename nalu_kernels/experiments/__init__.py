@@ -1,5 +1,36 @@
-"""The paper's experiments on this library's layers; ``python -m nalu_kernels`` runs them.
+"""The literature's experiments on this library's layers; ``python -m nalu_kernels`` runs them.
 
-They need the packages of the extra ``experiments`` (matplotlib, scikit-learn, tqdm). ``toolkit``
-trains, ``report`` writes, ``plot`` draws; each other module is one experiment.
+They need the packages of the extra ``experiments``. A module for each experiment, by its name;
+``experiment.py`` says what one is, ``training.py`` trains, ``runner.py`` runs, ``store.py`` saves
+and resumes; ``report.py``, ``plot.py`` and ``summary.py`` show.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .experiment import Experiment
+
+_ALL = (
+    "identity",
+    "static",
+    "recurrent",
+    "digits",
+    "words",
+    "programs",
+    "gridworld",
+    "testbench",
+    "single",
+)
+# TEMPORARY while the modules are being written
+import pathlib
+
+NAMES = tuple(n for n in _ALL if (pathlib.Path(__file__).parent / f"{n}.py").exists())
+
+
+def load(name: str) -> Experiment:
+    """The experiment called ``name``, one of NAMES."""
+    experiment: Experiment = importlib.import_module(f"{__name__}.{name}").EXPERIMENT
+    return experiment

@@ -2,19 +2,14 @@
 
 Source: Trask et al. 2018, "Neural Arithmetic Logic Units", section 1.1 and figure 1. A network of
 3 hidden layers of 8 units learns the identity on [-5, 5] and is tested on [-20, 20], once for each
-of the usual activations. The picture of the paper averages 100 networks an activation, this one as
-many as there are seeds. Beside them stands a stack of NAC layers of the same shape.
-
-All the networks with ordinary activations are trained as one batch of matrices: Adam works on each
-number by itself, so they do not feel each other.
+of the usual activations. Beside them stands a stack of NAC layers of the same shape.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,188 +17,148 @@ from torch.nn import functional as F
 
 from nalu_kernels import NAC
 
+from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial, every
 from .report import columns, how_often, median, number
-from .toolkit import (
-    Group,
-    Progress,
-    Result,
-    Settings,
-    batches,
-    build,
-    cool_down,
-    generator,
-    train,
-    uniform,
-)
+from .training import Group, Training, build, cool_down, generator, uniform
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "Hardtanh": F.hardtanh,
-    "Sigmoid": torch.sigmoid,
-    "ReLU6": F.relu6,
-    "Tanh": torch.tanh,
-    "Tanhshrink": F.tanhshrink,
-    "Hardshrink": F.hardshrink,
-    "LeakyReLU": F.leaky_relu,
-    "Softshrink": F.softshrink,
-    "Softsign": F.softsign,
-    "ReLU": F.relu,
-    "PReLU": F.relu,  # plus its learned slope: see _Networks
-    "Softplus": F.softplus,
-    "ELU": F.elu,
-    "SELU": F.selu,
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "Hardtanh": nn.Hardtanh,
+    "Sigmoid": nn.Sigmoid,
+    "ReLU6": nn.ReLU6,
+    "Tanh": nn.Tanh,
+    "Tanhshrink": nn.Tanhshrink,
+    "Hardshrink": nn.Hardshrink,
+    "LeakyReLU": nn.LeakyReLU,
+    "Softshrink": nn.Softshrink,
+    "Softsign": nn.Softsign,
+    "ReLU": nn.ReLU,
+    "PReLU": nn.PReLU,
+    "Softplus": nn.Softplus,
+    "ELU": nn.ELU,
+    "SELU": nn.SELU,
 }
-NAC_STACK = "NAC"
 SIZES = (1, 8, 8, 8, 1)
 INSIDE, OUTSIDE = 5.0, 20.0
+EXACT = 0.01  # a mean error below this counts as exact
 _BATCH = 64
-_KEY = 1  # of this experiment's generators
+_INPUTS = [float(x) for x in range(-int(OUTSIDE), int(OUTSIDE) + 1)]
 
 
-class _Networks:
-    """One network for each activation and seed, (activation, seed, out, in) flattened in front."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.weights: list[Tensor] = []
-        self.biases: list[Tensor] = []
-        sources = [generator(_KEY, 0, seed) for seed in range(settings.seeds)]
-        count = len(ACTIVATIONS)
-        for fan_in, fan_out in pairwise(SIZES):
-            bound = 1 / math.sqrt(fan_in)  # torch.nn.Linear's
-            for shape, kept in (((fan_in, fan_out), self.weights), ((1, fan_out), self.biases)):
-                drawn = [uniform(source, (count, *shape), -bound, bound) for source in sources]
-                stacked = torch.stack(drawn, dim=1).flatten(0, 1)
-                kept.append(stacked.to(settings.device).requires_grad_())
-        # torch.nn.PReLU's initial slope, one for each hidden layer
-        slopes = torch.full((len(SIZES) - 2, settings.seeds, 1, 1), 0.25, device=settings.device)
-        self.slopes = slopes.requires_grad_()
-
-    def _activate(self, hidden: Tensor, layer: int) -> Tensor:
-        slices = hidden.chunk(len(ACTIVATIONS))
-        activated = [
-            # max(0, h) + slope * min(0, h)
-            F.relu(h) - self.slopes[layer] * F.relu(-h) if name == "PReLU" else function(h)
-            for (name, function), h in zip(ACTIVATIONS.items(), slices, strict=True)
-        ]
-        return torch.cat(activated)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x of shape (activations * seeds, batch, 1) to the same."""
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if layer:
-                x = self._activate(x, layer - 1)
-            x = torch.baddbmm(bias, x, weight)
-        return x
-
-    def parameters(self) -> list[Tensor]:
-        return [*self.weights, *self.biases, self.slopes]
+def _network(model: str) -> nn.Sequential:
+    if model == "NAC":
+        return nn.Sequential(*(NAC(fan_in, fan_out) for fan_in, fan_out in pairwise(SIZES)))
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(SIZES):
+        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[model]()]
+    return nn.Sequential(*layers[:-1])
 
 
-@dataclass
-class Identity(Result):
-    """Mean absolute errors: ``curves[name]`` at each of ``inputs``, averaged over the seeds, and
-    ``inside[name]``, ``outside[name]`` for each seed."""
+class Identity(Experiment):
+    name = "identity"
+    title = "y = x inside and outside the training range, for each activation and a NAC"
+    source = "Trask et al. 2018, section 1.1, figure 1"
+    differs = (
+        "Adam with the rates below and few steps; the figure in the paper averages 100 networks an "
+        "activation and does not give its numbers."
+    )
+    small = Scale(seeds=5, steps=800)
+    full = Scale(seeds=100, steps=10_000)
 
-    training_range: tuple[float, float]
-    inputs: list[float]
-    curves: dict[str, list[float]]
-    inside: dict[str, list[float]]
-    outside: dict[str, list[float]]
+    def trials(self, settings: Settings) -> list[Trial]:
+        return every([*ACTIVATIONS, "NAC"], ["y = x"], settings.seeds)
 
-    def table(self) -> list[str]:
+    def run(self, trial: Trial, settings: Settings, training: Training) -> dict[str, Any]:
+        network = build(
+            lambda: _network(trial.model), training.device, self.name, trial.model, trial.seed
+        )
+        source = generator(self.name, "data", trial.seed)
+
+        def draw(count: int) -> Tensor:
+            return uniform(source, (count, _BATCH, 1), -INSIDE, INSIDE)
+
+        rate = 0.05 if trial.model == "NAC" else 0.01
+        groups = [Group(network.parameters(), rate, cool_down)]
+
+        def loss(x: Tensor) -> Tensor:
+            return F.mse_loss(network(x), x)
+
+        training.fit(network, groups, draw, loss, settings.steps, source=source)
+        x = torch.tensor(_INPUTS, device=training.device)[:, None]
+        with torch.no_grad():
+            errors = (network(x) - x).abs().flatten().cpu()
+        inside = torch.tensor(_INPUTS).abs() <= INSIDE
+        return {
+            "inside": float(errors[inside].mean()),
+            "outside": float(errors[~inside].mean()),
+            "curve": errors.tolist(),
+        }
+
+    def _errors(self, outcome: Outcome, model: str) -> tuple[float, float]:
+        """Medians over the seeds, inside and outside."""
+        inside, outside = (
+            median(outcome.values(metric, model=model, task="y = x"))
+            for metric in ("inside", "outside")
+        )
+        return inside, outside
+
+    def table(self, outcome: Outcome) -> list[str]:
         rows = [["network", "|x| <= 5", "5 < |x| <= 20", "ratio"]]
-        for name in sorted(self.curves, key=lambda name: median(self.outside[name])):
-            inside, outside = median(self.inside[name]), median(self.outside[name])
+        errors = {model: self._errors(outcome, model) for model in outcome.models}
+        for model, (inside, outside) in sorted(errors.items(), key=lambda item: item[1][1]):
             ratio = number(outside / inside) if inside else "-"
-            rows.append([name, number(inside), number(outside), ratio])
+            rows.append([model, number(inside), number(outside), ratio])
         return [
             "y = x: 3 hidden layers of 8, trained on [-5, 5]; mean absolute error, median of seeds",
             "",
             *columns(rows, (-14, 12, 16, 12)),
         ]
 
-    def claims(self) -> list[str]:
-        usual = [name for name in self.curves if name != NAC_STACK]
-        ratios = {
-            name: median(self.outside[name]) / max(median(self.inside[name]), 1e-12)
-            for name in usual
-        }
-        worse = [name for name in usual if ratios[name] > 2]
-        typical = number(median([*ratios.values()]))
-        best = min(usual, key=lambda name: median(self.outside[name]))
-        exact = [error < 0.01 for error in self.outside[NAC_STACK]]
+    def claims(self, outcome: Outcome) -> list[str]:
+        usual = {model: self._errors(outcome, model) for model in ACTIVATIONS}
+        ratios = {model: outside / max(inside, 1e-12) for model, (inside, outside) in usual.items()}
+        worse = sum(ratio > 2 for ratio in ratios.values())
+        best = min(usual, key=lambda model: usual[model][1])
+        exact = [error < EXACT for error in outcome.values("outside", model="NAC", task="y = x")]
         return [
-            f"y = x: {len(worse)} of {len(usual)} ordinary activations err more than twice as much "
-            f"outside the training range as inside; the median factor is {typical}; best outside: "
-            f"{best}, {number(median(self.outside[best]))}",
-            f"y = x: NAC stack exact outside (error below 0.01): {how_often(exact)}",
+            f"{worse} of {len(usual)} ordinary activations err more than twice as much outside the "
+            f"training range as inside; the median factor is {number(median([*ratios.values()]))}; "
+            f"best outside: {best}, {number(usual[best][1])}",
+            f"NAC stack exact outside (error below {EXACT:g}): {how_often(exact)}",
         ]
 
+    def compare(self, outcome: Outcome) -> list[Comparison]:
+        return [
+            Comparison(
+                f"{model}, mean absolute error outside",
+                number(self._errors(outcome, model)[1]),
+                "",
+                "figure 1 has curves without numbers",
+            )
+            for model in ("Tanh", "ReLU", "NAC")
+        ]
 
-def total_steps(settings: Settings) -> int:
-    return _steps(settings) * (1 + settings.seeds)
+    def draw(self, figure: Any, outcome: Outcome) -> None:
+        from matplotlib import colormaps
 
-
-def _steps(settings: Settings) -> int:
-    return max(1, settings.steps * 2 // 3)
-
-
-def _train_usual(settings: Settings, progress: Progress) -> _Networks:
-    """All networks with ordinary activations; those of one seed see the same numbers."""
-    networks = _Networks(settings)
-    sources = [generator(_KEY, 1, seed) for seed in range(settings.seeds)]
-
-    def draw(count: int) -> Tensor:
-        shape = (count, _BATCH, 1)
-        drawn = [uniform(source, shape, -INSIDE, INSIDE) for source in sources]
-        return torch.stack(drawn, dim=1)  # (count, seeds, batch, 1)
-
-    def loss(x: Tensor) -> Tensor:
-        x = x.repeat(len(ACTIVATIONS), 1, 1)
-        return (networks(x) - x).square().mean(dim=(1, 2)).sum()
-
-    steps = _steps(settings)
-    groups = [Group(networks.parameters(), 0.01, cool_down)]
-    train(groups, batches(draw, steps, settings.device), loss, steps, progress)
-    return networks
-
-
-def _train_nac(settings: Settings, seed: int, progress: Progress) -> nn.Module:
-    def make() -> nn.Module:
-        return nn.Sequential(*(NAC(fan_in, fan_out) for fan_in, fan_out in pairwise(SIZES)))
-
-    network = build(make, settings.device, _KEY, 2, seed)
-    source = generator(_KEY, 1, seed)
-
-    def draw(count: int) -> Tensor:
-        return uniform(source, (count, _BATCH, 1), -INSIDE, INSIDE)
-
-    steps = _steps(settings)
-    train(
-        [Group(list(network.parameters()), 0.05, cool_down)],
-        batches(draw, steps, settings.device),
-        lambda x: F.mse_loss(network(x), x),
-        steps,
-        progress,
-    )
-    return network
+        axes = figure.subplots()
+        axes.axvspan(-INSIDE, INSIDE, color="0.9", zorder=0)
+        place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "top"}
+        axes.text(0, 0.98, "trained here", fontsize=7, color="0.35", **place)
+        usual = sorted(ACTIVATIONS, key=lambda model: -self._errors(outcome, model)[1])
+        palette = colormaps["tab20"]
+        for index, model in enumerate([*usual, "NAC"]):
+            curves = outcome.values("curve", model=model, task="y = x")
+            mean = [sum(errors) / len(errors) for errors in zip(*curves, strict=True)]
+            style = {"lw": 2, "color": "black"} if model == "NAC" else {"color": palette(index)}
+            axes.plot(_INPUTS, mean, label=model, **{"lw": 1, **style})
+        axes.set(
+            title="y = x by networks of 3 hidden layers of 8",
+            xlabel="input",
+            ylabel="mean absolute error",
+            xlim=(-OUTSIDE, OUTSIDE),
+            ylim=(0, None),
+        )
+        axes.legend(ncols=2, fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, 0.93))
 
 
-def run(settings: Settings, progress: Progress) -> Identity:
-    """Trains and tests every network."""
-    networks = _train_usual(settings, progress)
-    stacks = [_train_nac(settings, seed, progress) for seed in range(settings.seeds)]
-    x = torch.linspace(-OUTSIDE, OUTSIDE, 81, device=settings.device)[:, None]
-    inside = (x.abs() <= INSIDE).flatten().cpu()
-    count = len(ACTIVATIONS) * settings.seeds
-    with torch.no_grad():
-        usual = (networks(x.expand(count, -1, -1)) - x).abs().cpu()
-        nac = torch.stack([(stack(x) - x).abs() for stack in stacks]).cpu()
-    errors = dict(zip(ACTIVATIONS, usual[..., 0].chunk(len(ACTIVATIONS)), strict=True))
-    errors[NAC_STACK] = nac[..., 0]  # (seeds, inputs)
-    return Identity(
-        training_range=(-INSIDE, INSIDE),
-        inputs=x.flatten().tolist(),
-        curves={name: error.mean(dim=0).tolist() for name, error in errors.items()},
-        inside={name: error[:, inside].mean(dim=1).tolist() for name, error in errors.items()},
-        outside={name: error[:, ~inside].mean(dim=1).tolist() for name, error in errors.items()},
-    )
+EXPERIMENT = Identity()

@@ -63,18 +63,40 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def finite(value: Any) -> Any:
+    """The same, with infinity for NaN and for null, which is what JSON has instead of both."""
+    if value is None:
+        return math.inf
+    if isinstance(value, float):
+        return finite_or_infinite(value)
+    return _each(finite, value)
+
+
 def _strict(value: Any) -> Any:
     """The same, with null for what JSON has no number for (infinities and NaN)."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    return _each(_strict, value)
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
+        return {key: function(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
+        return [function(item) for item in value]
     return value
 
 
 def write_json(path: Path, numbers: dict[str, Any]) -> None:
-    """Writes ``numbers`` as strict JSON; null stands for an error that overflowed."""
-    text = json.dumps(_strict(numbers), indent=2, allow_nan=False) + "\n"
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Writes ``numbers`` as strict JSON, a line for each key and for each item of a list of
+    objects; null stands for an error that overflowed."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return "[\n  " + ",\n  ".join(map(text, value)) + "\n ]"
+        return json.dumps(_strict(value), allow_nan=False)
+
+    lines = ",\n ".join(f"{json.dumps(key)}: {text(value)}" for key, value in numbers.items())
+    write_atomic(
+        path, lambda temporary: temporary.write_text(f"{{\n {lines}\n}}\n", encoding="utf-8")
+    )

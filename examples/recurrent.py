@@ -1,0 +1,11 @@
+"""The experiment ``recurrent`` alone: python examples/recurrent.py (--help has its options).
+
+Its code is nalu_kernels/experiments/recurrent.py.
+"""
+
+import sys
+
+from nalu_kernels.__main__ import main
+
+if __name__ == "__main__":  # its processes import this file too
+    sys.exit(main(["recurrent", *sys.argv[1:]]))

@@ -1,0 +1,286 @@
+"""Runs an experiment: checks the request, trains what is not finished yet, prints, plots, saves."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import textwrap
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nalu_kernels import __version__, use_backend, which_backend
+
+from . import load
+from .experiment import Experiment, Outcome, Settings, Trial
+from .plot import save_plot
+from .progress import Progress
+from .refusal import Refusal, optional
+from .store import Store, writable_folder
+from .training import Training
+
+_WIDTH = 100
+_Finished = tuple[float, dict[str, Any]]  # seconds and numbers of a trial
+
+
+def usable_device(name: str) -> torch.device:
+    """The device called ``name``; Refusal if tensors cannot be computed there."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise Refusal(f"--device {name}: not usable here: {reason}") from error
+    return device
+
+
+def _backend(device: torch.device) -> tuple[str, str]:
+    try:
+        return which_backend(torch.empty(1, device=device))
+    except (RuntimeError, ValueError) as error:  # a forced back end that does not work here
+        raise Refusal(str(error)) from error
+
+
+def paragraph(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, subsequent_indent="  ")
+
+
+def run(
+    experiment: Experiment,
+    *,
+    device: str = "cpu",
+    seeds: int | None = None,
+    steps: int | None = None,
+    full: bool = False,
+    out: str | None = None,
+    jobs: int | None = None,
+    fresh: bool = False,
+    options: dict[str, Any] | None = None,
+) -> Outcome:
+    """Runs ``experiment``, or what is left of it to do, and prints what came out.
+
+    Args:
+        seeds, steps: None is the experiment's own, of its published size if ``full``.
+        out: folder for results.json and plot.png; None is results/ and the experiment's name.
+        jobs: how many trials are trained at once; None is one for each CPU core on a CPU, else 1.
+        fresh: forget what an earlier run left in ``out``.
+        options: the experiment's own.
+
+    Raises:
+        Refusal: before anything is trained, for a request that cannot be met.
+        KeyboardInterrupt: what had finished is saved, and so are the checkpoints of the rest.
+    """
+    for package in ("matplotlib", "tqdm", *experiment.requires):
+        optional(package)
+    place = usable_device(device)
+    backend, why = _backend(place)
+    scale = experiment.full if full else experiment.small
+    settings = Settings(
+        device=place,
+        seeds=seeds or scale.seeds,
+        steps=steps or scale.steps,
+        out=Path(out or f"results/{experiment.name}{'-full' if full else ''}"),
+        full=full,
+        backend=backend,
+        options=options or {},
+    )
+    experiment.check(settings)
+    writable_folder(settings.out)
+    recorded = {
+        "experiment": experiment.name,
+        "nalu_kernels": __version__,
+        "torch": torch.__version__,
+        "backend": backend,
+        "backend_reason": why,
+        "device": str(place),
+        "full": full,
+        "seeds": settings.seeds,
+        "steps": settings.steps,
+        "options": experiment.describe(settings),
+    }
+    store = Store(settings.out, recorded, experiment.trials(settings), fresh=fresh)
+    jobs = jobs or (_cores() if place.type == "cpu" else 1)
+    print(
+        f"{experiment.name}: nalu_kernels {__version__}, torch {torch.__version__}, device {place},"
+        f" back end {backend}"
+    )
+    print(paragraph(f"{backend}: {why}"))
+    print(
+        f"seeds 0 to {settings.seeds - 1}, {settings.steps:,} steps, {jobs} at a time, results in "
+        f"{settings.out}",
+        flush=True,
+    )
+    started = time.perf_counter()
+    _train(experiment, settings, store, jobs)
+    outcome = store.outcome()
+    claims = experiment.claims(outcome)
+    store.finish(claims)
+    plot = settings.out / "plot.png"
+    save_plot(experiment, outcome, plot)
+    print("\n" + "\n".join([*experiment.table(outcome), ""]))
+    for claim in claims:
+        print(paragraph(f"- {claim}"))
+    print(f"\n{time.perf_counter() - started:.0f} s; {store.path}, {plot}", flush=True)
+    return outcome
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _train(experiment: Experiment, settings: Settings, store: Store, jobs: int) -> None:
+    to_do = store.to_do()
+    if not to_do:
+        print("all of it had been done before: nothing is trained")
+        return
+    finished = len(experiment.trials(settings)) - len(to_do)
+    if finished or any(store.checkpoint(trial).exists() for trial in to_do):
+        print(f"going on: {finished} trials had been finished before", flush=True)
+    steps = sum(experiment.steps(trial, settings) for trial in to_do)
+    with Progress(experiment.name, len(to_do), steps) as progress, _terminated_as_interrupted():
+        if jobs == 1:
+            _here(experiment, settings, store, to_do, progress)
+        else:
+            _in_processes(experiment, settings, store, to_do, progress, jobs)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, with which clusters end jobs, ends a run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _surroundings(backend: str) -> Iterator[None]:
+    """One thread: for networks this small, more cost more than they bring, and the numbers do not
+    depend on how many cores there are. The back end that has been named, without its warning."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings(), use_backend(backend):
+            warnings.filterwarnings(
+                "ignore", message="nalu_kernels runs on", category=RuntimeWarning
+            )
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _one(experiment: Experiment, trial: Trial, settings: Settings, training: Training) -> _Finished:
+    with _surroundings(settings.backend):
+        numbers = experiment.run(trial, settings, training)
+    return training.seconds, numbers
+
+
+def _here(
+    experiment: Experiment,
+    settings: Settings,
+    store: Store,
+    to_do: list[Trial],
+    progress: Progress,
+) -> None:
+    steps = 0
+    finished = 0
+
+    def advance(more: int) -> None:
+        nonlocal steps
+        steps += more
+        progress.show(finished, steps)
+
+    for trial in to_do:
+        training = Training(settings.device, store.checkpoint(trial), advance)
+        store.add(trial, *_one(experiment, trial, settings, training))
+        finished += 1
+        progress.show(finished, steps)
+
+
+# In other processes
+
+
+class _Shared:
+    """What the processes of a run share with the one that started them."""
+
+    steps: Any
+    stop: Any
+
+
+def _start_worker(steps: Any, stop: Any) -> None:
+    # Ctrl-C reaches the whole group of processes; only the first one decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _Shared.steps, _Shared.stop = steps, stop
+
+
+def _advance(more: int) -> None:
+    with _Shared.steps.get_lock():
+        _Shared.steps.value += more
+
+
+def _stopping() -> bool:
+    stopping: bool = _Shared.stop.is_set()
+    return stopping
+
+
+def _in_worker(name: str, trial: Trial, settings: Settings, checkpoint: Path) -> _Finished:
+    training = Training(settings.device, checkpoint, _advance, _stopping)
+    return _one(load(name), trial, settings, training)
+
+
+def _in_processes(
+    experiment: Experiment,
+    settings: Settings,
+    store: Store,
+    to_do: list[Trial],
+    progress: Progress,
+    jobs: int,
+) -> None:
+    context = multiprocessing.get_context("spawn")  # forked children of torch's threads may hang
+    steps, stop = context.Value("q", 0), context.Event()
+    shared = (steps, stop)
+    with ProcessPoolExecutor(jobs, context, _start_worker, shared) as pool:
+        pending: dict[Future[_Finished], Trial] = {
+            pool.submit(
+                _in_worker, experiment.name, trial, settings, store.checkpoint(trial)
+            ): trial
+            for trial in to_do
+        }
+        try:
+            while pending:
+                done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in done:
+                    store.add(pending.pop(future), *future.result())
+                progress.show(len(to_do) - len(pending), steps.value)
+        except BaseException as error:
+            # The others save their checkpoints; what has finished meanwhile is kept.
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            for future, trial in pending.items():
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    store.add(trial, *future.result())
+            if isinstance(error, BrokenProcessPool):
+                raise Refusal(
+                    "a training process ended before its time (for want of memory?); what had "
+                    "finished is saved, and --jobs 1 takes the least memory"
+                ) from error
+            raise

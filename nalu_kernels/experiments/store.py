@@ -1,0 +1,119 @@
+"""The folder of a run: results.json with every finished trial, and checkpoints of the others.
+
+results.json is written anew, in one piece, whenever a trial has finished, so that whatever ends the
+run, what had finished is there. A run goes on where its folder was left if everything recorded
+about it is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .experiment import Outcome, Trial
+from .refusal import Refusal
+from .report import finite, write_json
+
+# What has to be the same for a run to go on in a folder. More seeds are only more trials.
+_SAME = ("experiment", "nalu_kernels", "torch", "backend", "device", "full", "steps", "options")
+
+
+def writable_folder(folder: Path) -> Path:
+    """``folder``, made if needed; Refusal if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Refusal(f"--out {folder}: cannot write there: {error.strerror}") from error
+    return folder
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What results.json at ``path`` has; Refusal if it is not one."""
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refusal(f"{path}: cannot read: {error.strerror}") from error
+    except ValueError as error:
+        raise Refusal(f"{path}: not JSON, so not the results of a run: {error}") from error
+    if not isinstance(recorded, dict) or not {*_SAME, "seeds", "trials"} <= recorded.keys():
+        raise Refusal(f"{path}: not the results of a run")
+    recorded["trials"] = finite(recorded["trials"])
+    return recorded
+
+
+class Store:
+    """Of one run: ``recorded`` is what is said of it, ``trials`` all that it consists of.
+
+    Raises:
+        Refusal: the folder holds the results of another run, and ``fresh`` does not say that they
+            may go.
+    """
+
+    def __init__(
+        self, folder: Path, recorded: dict[str, Any], trials: list[Trial], *, fresh: bool
+    ) -> None:
+        self.path = folder / "results.json"
+        self._checkpoints = folder / "checkpoints"
+        self._recorded = recorded
+        self._trials = trials
+        self._rows: dict[Trial, dict[str, Any]] = {}
+        if fresh:
+            self.path.unlink(missing_ok=True)
+            shutil.rmtree(self._checkpoints, ignore_errors=True)
+        elif self.path.exists():
+            self._go_on(read(self.path))
+        self._save()
+
+    def _go_on(self, found: dict[str, Any]) -> None:
+        for key in _SAME:
+            # through JSON: a tuple comes back as a list
+            wanted = json.loads(json.dumps(self._recorded[key]))
+            if found[key] != wanted:
+                raise Refusal(
+                    f"{self.path} holds another run, with {key} {found[key]!r} instead of "
+                    f"{wanted!r}: choose another --out, or --fresh to lose it"
+                )
+        for row in found["trials"]:
+            self._rows[Trial(row["model"], row["task"], row["seed"])] = row
+        if not self._rows.keys() <= set(self._trials):
+            raise Refusal(
+                f"{self.path} holds {found['seeds']} seeds, more than the {self._recorded['seeds']}"
+                " asked for: ask for as many, choose another --out, or --fresh to lose them"
+            )
+
+    def to_do(self) -> list[Trial]:
+        return [trial for trial in self._trials if trial not in self._rows]
+
+    def checkpoint(self, trial: Trial) -> Path:
+        digest = hashlib.sha256(repr(tuple(trial)).encode()).hexdigest()
+        return self._checkpoints / f"{digest[:16]}.pt"
+
+    def add(self, trial: Trial, seconds: float, numbers: dict[str, Any]) -> None:
+        """Records a finished trial."""
+        self._rows[trial] = {**trial._asdict(), "seconds": seconds, **finite(numbers)}
+        self._save()
+        self.checkpoint(trial).unlink(missing_ok=True)
+
+    def finish(self, claims: list[str]) -> None:
+        """Records what all the numbers say."""
+        self._recorded["claims"] = claims
+        self._save()
+        shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+    def outcome(self) -> Outcome:
+        rows = [self._rows[trial] for trial in self._trials if trial in self._rows]
+        return Outcome({**self._recorded, "trials": rows})
+
+    def _save(self) -> None:
+        try:
+            write_json(self.path, self.outcome().recorded)
+        except OSError as error:
+            raise Refusal(
+                f"{self.path}: cannot write: {error.strerror}; it holds what had finished before"
+            ) from error

@@ -1,0 +1,97 @@
+"""RESULTS.md: what runs measured, from their results.json, beside published figures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import NAMES, load
+from .experiment import Comparison, Experiment, Outcome
+from .refusal import Refusal
+from .report import write_atomic
+from .store import read, writable_folder
+
+_INTRODUCTION = """# What the experiments measured
+
+`make experiments` runs the small size of each experiment and makes this page from the numbers in
+`results/`; nothing here is written by hand. `python -m nalu_kernels` lists the experiments,
+`--full` runs the published size. Figures of others stand beside ours only where their source could
+be read; an empty place means that none could. The small sizes are far from the published ones, so
+a figure that differs says little about either; the note under each table says how ours differ.
+"""
+
+
+def write(folder: str, out: str) -> None:
+    """Copies the finished runs of ``folder`` to ``out``/results and writes ``out``/RESULTS.md.
+
+    Raises:
+        Refusal: there is no finished run, a file is not the results of one, or ``out`` cannot be
+            written.
+    """
+    runs = list(_runs(Path(folder)))
+    if not runs:
+        raise Refusal(f"{folder}: no finished run in it (a folder with results.json and plot.png)")
+    kept = writable_folder(Path(out)) / "results"
+    for run in runs:
+        target = kept / run.name
+        if target.resolve() != run.resolve():
+            target.mkdir(parents=True, exist_ok=True)
+            for name in ("results.json", "plot.png"):
+                shutil.copyfile(run / name, target / name)
+    text = page(kept)
+    path = Path(out) / "RESULTS.md"
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    print(f"{path}: {', '.join(run.name for run in runs)}")
+
+
+def _runs(folder: Path) -> Iterator[Path]:
+    """The folders of finished runs, in the order of NAMES."""
+    found = []
+    for path in sorted(folder.glob("*/results.json")):
+        recorded = read(path)
+        if recorded["experiment"] in NAMES and "claims" in recorded:
+            found.append((NAMES.index(recorded["experiment"]), path.parent))
+    yield from (path for _, path in sorted(found))
+
+
+def page(folder: Path) -> str:
+    """RESULTS.md of the runs in ``folder``, which stands beside it."""
+    sections = [
+        _section(run, Outcome(read(run / "results.json")), folder.name) for run in _runs(folder)
+    ]
+    return "\n".join([_INTRODUCTION, *sections])
+
+
+def _section(run: Path, outcome: Outcome, folder: str) -> str:
+    experiment = load(outcome.recorded["experiment"])
+    seconds = sum(row["seconds"] for row in outcome.rows)
+    options = "".join(f", {name}: {value}" for name, value in outcome.options.items() if value)
+    size = "the published size" if outcome.full else "small"
+    lines = [
+        f"## {run.name}: {experiment.title}",
+        "",
+        f"{experiment.source}. {size[0].upper()}{size[1:]}: {outcome.seeds} seeds, "
+        f"{outcome.steps:,} steps{options}; {outcome.recorded['device']}, back end "
+        f"{outcome.recorded['backend']}, torch {outcome.recorded['torch']}; "
+        f"{seconds / 60:.1f} minutes of one core.",
+        "",
+        "```",
+        *experiment.table(outcome),
+        "```",
+        "",
+        *(f"- {claim}" for claim in experiment.claims(outcome)),
+        "",
+        *_comparison(experiment, outcome),
+        f"Where ours differs: {experiment.differs}",
+        "",
+        f"![{run.name}]({folder}/{run.name}/plot.png)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _comparison(experiment: Experiment, outcome: Outcome) -> list[str]:
+    rows = [Comparison("", "ours", "published", "source"), *experiment.compare(outcome)]
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return [lines[0], "|:--|--:|--:|:--|", *lines[1:], ""]

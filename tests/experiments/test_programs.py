@@ -1,0 +1,111 @@
+"""Programs read a character at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nalu_kernels.__main__ import main
+from nalu_kernels.experiments import load, runner
+from nalu_kernels.experiments.experiment import Settings, Trial
+from nalu_kernels.experiments.programs import (
+    CHARACTERS,
+    LENGTHS,
+    MODELS,
+    OPERATORS,
+    Interpreter,
+    programs,
+    values,
+)
+from nalu_kernels.experiments.training import Training, build, generator
+
+CPU = torch.device("cpu")
+
+
+def trained(model: str, task: str, steps: int, tmp_path: Path) -> dict[str, Any]:
+    settings = Settings(CPU, seeds=1, steps=steps, out=tmp_path)
+    return load("programs").run(Trial(model, task, 0), settings, Training(CPU))
+
+
+@pytest.mark.parametrize("task", OPERATORS)
+def test_programs_and_their_values(task: str) -> None:
+    drawn = programs(generator("t", task), task, (5, 20), 3)
+    assert drawn.shape == (5, 20, 8)
+    worth = values(task, drawn)
+    assert worth.shape == (5, 20, 3)
+    used = set()
+    for program, results in zip(drawn.flatten(0, 1).tolist(), worth.flatten(0, 1), strict=True):
+        text = "".join(CHARACTERS[place] for place in program)
+        used |= set(text) - set("0123456789")
+        assert [eval(text[: 3 * terms - 1]) for terms in (1, 2, 3)] == results.tolist(), text
+    assert used == set(OPERATORS[task])
+
+
+@pytest.mark.parametrize("task", OPERATORS)
+@pytest.mark.parametrize("model", MODELS)
+def test_an_answer_depends_on_what_has_been_read_only(model: str, task: str) -> None:
+    network = build(lambda: Interpreter(model, task, 5.0, 3.0), CPU, "t")
+    drawn = programs(generator("t", task), task, (6,), 5)
+    answers, shorter = network(drawn), network(drawn[:, :8])
+    assert (answers.shape, shorter.shape) == ((6, 5), (6, 3))
+    torch.testing.assert_close(answers[:, :3], shorter)
+    parameters = [parameter for group in network.groups() for parameter in group.parameters]
+    assert {*map(id, parameters)} == {*map(id, network.parameters())}
+
+
+@pytest.mark.parametrize("task", ["sums", "products"])
+def test_a_saturated_cell_accumulates(task: str) -> None:
+    network = build(lambda: Interpreter("LSTM + NAC", task, 0.0, 1.0), CPU, "t")
+    for parameter in network.cell.parameters():
+        parameter.data.fill_(40.0)
+    for parameter in network.features.parameters():
+        parameter.data.zero_()
+    network.features.bias.data[:] = 0.25
+    assert network.keeps() == 1
+    answers = network(programs(generator("t"), task, (2,), 3))
+    # Four features a character; those of products are logarithms of factors, and bounded.
+    each = 4 * (math.tanh(0.25) if task == "products" else 0.25)
+    characters = torch.tensor([2.0, 5.0, 8.0]).expand(2, 3)  # that have been read
+    torch.testing.assert_close(answers, characters * each)
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "length"),
+    [
+        ("LSTM", "sums", "4"),
+        ("LSTM + NAC", "sums and differences", "4"),
+        ("LSTM + NAC", "products", "3"),
+        ("LSTM + NALU", "sums", "4"),
+    ],
+)
+def test_it_learns(model: str, task: str, length: str, tmp_path: Path) -> None:
+    first, later = (trained(model, task, steps, tmp_path) for steps in (5, 400))
+    assert later["error"][length] < first["error"][length] / 2
+
+
+def test_a_seed_means_its_numbers(tmp_path: Path) -> None:
+    first, second = (trained("LSTM + NAC", "sums", 20, tmp_path) for _ in range(2))
+    assert first == second
+
+
+def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = runner.run(load("programs"), seeds=1, steps=3, out=str(tmp_path), jobs=1)
+    printed = capsys.readouterr().out
+    assert max(map(len, load("programs").table(outcome))) <= 100
+    assert all(f"\n{task}, trained on" in printed for task in OPERATORS)
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+    rows = json.loads((tmp_path / "results.json").read_text())["trials"]
+    assert len(rows) == len(MODELS) * len(OPERATORS)
+    for row in rows:
+        assert [*row["error"]] == [*row["right"]] == [str(n) for n in LENGTHS[row["task"]]]
+    assert len(load("programs").compare(outcome)) == 2 * len(rows)
+
+
+def test_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["programs", "--device", "nowhere"]) == 2
+    assert capsys.readouterr().err.strip().count("\n") == 0

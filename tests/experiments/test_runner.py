@@ -1,0 +1,429 @@
+"""Every experiment in small: saved whole, the same again, resumed to the same numbers, refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+import nalu_kernels
+from nalu_kernels.__main__ import main
+from nalu_kernels.experiments import NAMES, load, report, runner, store, training
+from nalu_kernels.experiments.experiment import Settings, Trial
+
+for package in ("gymnasium", "matplotlib", "num2words", "sklearn", "tqdm"):
+    pytest.importorskip(package)
+
+PNG = b"\x89PNG\r\n\x1a\n"
+STEPS = 70  # more than a CHUNK, so that a checkpoint falls within
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(params=NAMES)
+def whole(request: pytest.FixtureRequest, runs: Path) -> tuple[str, Path]:
+    """The name of an experiment and the folder of a run of it that nothing interrupted."""
+    name = request.param
+    if not (runs / name / "plot.png").exists():
+        tiny.run(name, runs / name, steps=STEPS)
+    return name, runs / name
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    found = json.loads((folder / "results.json").read_text())["trials"]
+    return [{key: row[key] for key in row if "second" not in key} for row in found]
+
+
+def test_the_results_are_saved(whole: tuple[str, Path]) -> None:
+    name, folder = whole
+    assert sorted(path.name for path in folder.iterdir()) == ["plot.png", "results.json"]
+    image = (folder / "plot.png").read_bytes()
+    assert image.startswith(PNG) and len(image) > 10_000
+    recorded = json.loads((folder / "results.json").read_text())
+    assert recorded["experiment"] == name
+    assert recorded["nalu_kernels"] == nalu_kernels.__version__
+    assert recorded["torch"] == torch.__version__
+    assert recorded["backend"] == nalu_kernels.which_backend(torch.empty(1))[0]
+    assert (recorded["device"], recorded["seeds"], recorded["steps"]) == ("cpu", 1, STEPS)
+    assert recorded["claims"]
+    assert all(row["seconds"] >= 0 for row in recorded["trials"])
+    assert str(folder) not in (folder / "results.json").read_text()
+
+
+def one_of_each_model(name: str, folder: Path) -> list[tuple[Trial, Settings, dict[str, Any]]]:
+    """Trials, the settings of the whole run, and the numbers found then."""
+    settings = Settings(torch.device("cpu"), 1, STEPS, folder, options=tiny.OPTIONS.get(name, {}))
+    found: dict[str, tuple[Trial, Settings, dict[str, Any]]] = {}
+    for row in rows(folder):
+        trial = Trial(row.pop("model"), row.pop("task"), row.pop("seed"))
+        found.setdefault(trial.model, (trial, settings, row))
+    return list(found.values())
+
+
+def finite(measured: dict[str, Any]) -> dict[str, Any]:
+    """As results.json has it."""
+    kept = json.loads(json.dumps(report.finite(measured)))
+    return {key: value for key, value in report.finite(kept).items() if "second" not in key}
+
+
+def test_the_same_again(whole: tuple[str, Path]) -> None:
+    """Whatever the global generator's state is, which stays as it is."""
+    name, folder = whole
+    torch.manual_seed(torch.initial_seed() + 1)
+    state = torch.get_rng_state()
+    for trial, settings, wanted in one_of_each_model(name, folder):
+        measured = load(name).run(trial, settings, training.Training(settings.device))
+        assert finite(measured) == report.finite(wanted), trial
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+
+
+def test_an_interrupted_trial_goes_on_to_the_same_numbers(
+    whole: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, folder = whole
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    saved = 0
+    for trial, settings, wanted in one_of_each_model(name, folder):
+        path = tmp_path / "checkpoints" / f"{saved}.pt"
+        stopping = training.Training(settings.device, path, stopping=lambda: True)
+        try:
+            load(name).run(trial, settings, stopping)
+        except training.Stopped:
+            saved += 1
+            assert path.exists()
+        resumed = training.Training(settings.device, path)
+        assert finite(load(name).run(trial, settings, resumed)) == report.finite(wanted), trial
+    assert saved >= 2
+
+
+def test_a_failure_loses_no_finished_trial(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = load("identity")
+    run = type(experiment).run
+
+    def failing(self: Any, trial: Trial, *rest: Any) -> dict[str, Any]:
+        if trial.model == "ReLU6":
+            raise KeyboardInterrupt
+        return run(self, trial, *rest)
+
+    monkeypatch.setattr(type(experiment), "run", failing)
+    arguments = ["identity", "--seeds", "1", "--steps", "3", "--jobs", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 130
+    assert "run it again to go on" in capsys.readouterr().err
+    assert [row["model"] for row in rows(tmp_path)] == ["Hardtanh", "Sigmoid"]
+    monkeypatch.undo()
+    assert main(arguments) == 0
+    assert "going on: 2 trials had been finished before" in capsys.readouterr().out
+    assert len(rows(tmp_path)) == 15
+
+
+def test_a_finished_run_is_shown_again_and_more_seeds_are_added(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tiny.run("identity", tmp_path, steps=3)
+    first = rows(tmp_path)
+    tiny.run("identity", tmp_path, steps=3)
+    assert "nothing is trained" in capsys.readouterr().out
+    assert rows(tmp_path) == first
+    tiny.run("identity", tmp_path, seeds=2, steps=3)
+    assert [row for row in rows(tmp_path) if row["seed"] == 0] == first
+    assert len(rows(tmp_path)) == 2 * len(first)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone and with processes; interrupted within a trial and between two."""
+    tiny.run("identity", tmp_path / "whole", steps=STEPS)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    interruptions = 0
+    save = training.Training._save
+
+    def save_and_interrupt(self: training.Training, step: int, stateful: dict[str, Any]) -> None:
+        nonlocal interruptions
+        save(self, step, stateful)
+        interruptions += 1
+        if interruptions in (1, 4):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Training, "_save", save_and_interrupt)
+    for finished in (0, 3):
+        with pytest.raises(KeyboardInterrupt):
+            tiny.run("identity", tmp_path / "one", steps=STEPS)
+        assert len(rows(tmp_path / "one")) == finished
+        assert len(list((tmp_path / "one" / "checkpoints").iterdir())) == 1
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for folder, jobs in (("one", 1), ("two", 2)):
+        tiny.run("identity", tmp_path / folder, steps=STEPS, jobs=jobs)
+        assert rows(tmp_path / folder) == rows(tmp_path / "whole")
+        assert not (tmp_path / folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_processes_are_stopped_and_go_on(number: signal.Signals, tmp_path: Path) -> None:
+    """A signal to the whole group, as a terminal or a cluster sends it."""
+    arguments = ["identity", "--seeds", "1", "--steps", "3000", "--jobs", "2", "--out"]
+    command = [sys.executable, "-m", "nalu_kernels", *arguments, str(tmp_path)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (tmp_path / "results.json").exists() and rows(tmp_path):
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "run it again to go on" in errors and "Traceback" not in errors
+    assert rows(tmp_path)
+    if number == signal.SIGINT:  # one started a chunk before that: its checkpoint is there
+        assert list((tmp_path / "checkpoints").glob("*.pt"))
+
+
+def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed for its memory, say: no traceback, and what had finished is kept."""
+
+    class Killed(multiprocessing.context.SpawnContext):
+        def Process(self, *args: Any, **kwargs: Any) -> Any:
+            kwargs["target"], kwargs["args"] = os._exit, (9,)
+            return super().Process(*args, **kwargs)
+
+    monkeypatch.setattr(runner.multiprocessing, "get_context", lambda kind: Killed())
+    with pytest.raises(runner.Refusal, match="a training process ended"):
+        tiny.run("identity", tmp_path, steps=3, jobs=2)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line on stderr of a call that ends with exit code 2."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--device", "nowhere"], "--device nowhere: not usable here"),
+        (["--device", "meta"], "--device meta: not usable here"),
+        (["--seeds", "0"], "--seeds: expected a whole number of at least 1, got '0'"),
+        (["--steps", "many"], "--steps: expected a whole number of at least 1, got 'many'"),
+        (["--jobs", "-1"], "--jobs: expected a whole number of at least 1, got '-1'"),
+        (["--colour", "red"], "unrecognized arguments: --colour red"),
+    ],
+)
+@pytest.mark.parametrize("name", ["identity", "words"])
+def test_a_bad_value_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    arguments: list[str],
+    words: str,
+) -> None:
+    assert words in refused(capsys, name, "--out", tmp_path, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_experiment_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "invalid choice: 'colours'" in refused(capsys, "colours")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unwritable_folder_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    words = f"--out {file}/in: cannot write there"
+    assert words in refused(capsys, name, "--out", f"{file}/in")
+
+
+def test_a_full_disk_keeps_what_had_finished(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = store.write_json
+
+    def full(path: Path, recorded: dict[str, Any]) -> None:
+        if len(recorded["trials"]) == 3:
+            raise OSError(28, "No space left on device")
+        write(path, recorded)
+
+    monkeypatch.setattr(store, "write_json", full)
+    arguments = ["identity", "--seeds", "1", "--steps", "3", "--jobs", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "results.json: cannot write: No space left on device" in capsys.readouterr().err
+    assert len(rows(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 4}, "holds another run, with steps 3 instead of 4"),
+        ({"seeds": 1}, "holds 2 seeds, more than the 1 asked for"),
+        ({"full": True}, "holds another run, with full False instead of True"),
+    ],
+)
+def test_another_runs_results_are_not_overwritten(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    tiny.run("identity", tmp_path, seeds=2, steps=3)
+    before = (tmp_path / "results.json").read_bytes()
+    with pytest.raises(runner.Refusal, match=words):
+        tiny.run("identity", tmp_path, **{"seeds": 2, "steps": 3, **change})
+    assert (tmp_path / "results.json").read_bytes() == before
+    tiny.run("identity", tmp_path, **{"seeds": 2, "steps": 3, **change}, fresh=True)
+    assert (tmp_path / "results.json").read_bytes() != before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"trials": []}'])
+def test_results_that_are_none_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(runner.Refusal, match=r"results\.json: not "):
+        tiny.run("identity", tmp_path)
+    assert (tmp_path / "results.json").read_text() == text
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    def stop(self: training.Training, step: int, stateful: dict[str, Any]) -> None:
+        self._checkpoint.parent.mkdir(exist_ok=True)
+        self._checkpoint.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Training, "_save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.run("identity", tmp_path, steps=STEPS)
+    with pytest.raises(runner.Refusal, match=r"checkpoints/.*\.pt: cannot be read"):
+        tiny.run("identity", tmp_path, steps=STEPS)
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "tqdm"])
+def test_a_missing_package_is_named(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    message = refused(capsys, "identity", "--out", tmp_path)
+    assert package in message and "nalu_kernels[experiments]" in message
+
+
+def test_the_printed_tables_fit_100_columns(
+    capsys: pytest.CaptureFixture[str], whole: tuple[str, Path]
+) -> None:
+    name, folder = whole
+    tiny.run(name, folder, steps=STEPS)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.replace(str(folder), "out").splitlines())) <= 100
+    assert f"back end {nalu_kernels.which_backend(torch.empty(1))[0]}" in printed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    shown: list[tuple[int, int]] = []
+
+    class Counting(runner.Progress):
+        def __init__(self, name: str, trials: int, steps: int) -> None:
+            shown.append((trials, steps))
+            super().__init__(name, trials, steps)
+
+        def show(self, trials: int, steps: int) -> None:
+            shown.append((trials, steps))
+
+    monkeypatch.setattr(runner, "Progress", Counting)
+    tiny.run(name, tmp_path, steps=3)
+    assert shown[0] == shown[-1]
+
+
+def test_checkpoints_are_timed(tmp_path: Path) -> None:
+    """Seconds of before an interruption count, those in between do not."""
+    path = tmp_path / "checkpoints" / "one.pt"
+    first = training.Training(torch.device("cpu"), path)
+    first._before = 100.0
+    first._save(64, {})
+    time.sleep(0.1)
+    second = training.Training(torch.device("cpu"), path)
+    assert list(second.steps(66)) == [64, 65]
+    assert 100 <= second.seconds < 100.1 + 1
+
+
+def test_all_runs_every_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called = []
+    monkeypatch.setattr(
+        runner, "run", lambda experiment, **options: called.append((experiment.name, options))
+    )
+    assert main(["all", "--out", str(tmp_path), "--jobs", "3"]) == 0
+    assert [name for name, _ in called] == list(NAMES)
+    assert called[0][1]["out"] == f"{tmp_path}/identity" and called[0][1]["jobs"] == 3
+
+
+def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    for name in NAMES:
+        assert name in listed
+    assert main.__module__ == "nalu_kernels.__main__"
+
+
+def test_each_runs_alone_from_examples(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "examples"
+    for name in NAMES:
+        assert f'main(["{name}"' in (folder / f"{name}.py").read_text()
+    command = [sys.executable, "examples/identity.py", "--seeds", "1", "--steps", "2"]
+    subprocess.run(
+        [*command, "--jobs", "2", "--out", str(tmp_path)],
+        cwd=folder.parent,
+        check=True,
+        capture_output=True,
+    )
+    assert len(rows(tmp_path)) == 15
+
+
+def test_importing_the_library_imports_no_optional_package() -> None:
+    # tqdm is torch's own import where it is installed
+    code = (
+        "import sys, nalu_kernels, nalu_kernels.__main__; "
+        "print({'matplotlib', 'sklearn', 'gymnasium', 'nalu_kernels.experiments'} "
+        "& set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+def test_the_list_needs_no_optional_package() -> None:
+    code = (
+        "import sys; "
+        "sys.modules.update(dict.fromkeys(['matplotlib', 'sklearn', 'gymnasium', 'num2words'])); "
+        "from nalu_kernels.__main__ import main; main([])"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_infinite_errors_come_back(tmp_path: Path) -> None:
+    recorded = {key: None for key in store._SAME} | {"seeds": 1}
+    kept = store.Store(tmp_path, recorded, [Trial("m", "t", 0)], fresh=False)
+    kept.add(Trial("m", "t", 0), 1.0, {"error": math.nan, "errors": [math.inf, 1.5]})
+    (row,) = store.read(tmp_path / "results.json")["trials"]
+    assert row["error"] == math.inf and row["errors"] == [math.inf, 1.5]
+    assert kept.outcome().rows == [row]
