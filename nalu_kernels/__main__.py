@@ -132,9 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "\ninterrupted: what had finished is saved; run it again to go on", file=sys.stderr
-        )
+        print("\ninterrupted: what had finished is saved; run it again to go on", file=sys.stderr)
         return 130
     return 0
 

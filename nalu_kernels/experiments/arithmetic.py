@@ -191,4 +191,6 @@ class Arithmetic(Experiment):
             axes.scatter([], [], color=colour(model), marker="s", s=16, label=model)
         axes.scatter([], [], edgecolor="0.2", facecolor="none", marker="o", s=14, label="inside")
         axes.scatter([], [], color="0.2", marker="^", s=14, label="outside")
-        axes.legend(ncols=6, fontsize=6.5, loc="upper center", columnspacing=0.9)
+        axes.legend(
+            ncols=6, fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.06), frameon=False
+        )

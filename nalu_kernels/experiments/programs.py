@@ -135,7 +135,7 @@ class Programs(Experiment):
         "paper could not be sourced. Adam, the mean absolute error as loss (for products that of "
         "the logarithm, for all models)."
     )
-    small = Scale(seeds=2, steps=3000)
+    small = Scale(seeds=3, steps=4000)
     full = Scale(seeds=10, steps=30_000)
 
     def trials(self, settings: Settings) -> list[Trial]:

@@ -8,7 +8,10 @@ is trained on + and -, NAC in log space on * and /, and NALU, whose paths share 
 
 A solution that is off by 1e-5 errs by 1e-5 (|a| + |b|) for sums and differences, by the factor
 (1 - 1e-5)^2 for products and (1 - 1e-5) / (1 + 1e-5) for quotients. The published size has 50,000
-steps, and what is solved takes 40,000 or more of them; the small one shows which are on their way.
+steps, and they are needed: NAC on a - b and NAC log on a * b, tried with one seed, solved 5 of 18
+tasks, at step 44,000 or later. Larger learning rates do not shorten it: with 0.01 to 0.5, one seed
+solved nothing within 5,000 steps. So the small size solves little or nothing, and shows how near
+it got.
 """
 
 from __future__ import annotations

@@ -30,39 +30,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 STEPS = 70  # more than a CHUNK, so that a checkpoint falls within
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(params=NAMES)
-def whole(request: pytest.FixtureRequest, runs: Path) -> tuple[str, Path]:
-    """The name of an experiment and the folder of a run of it that nothing interrupted."""
-    name = request.param
-    if not (runs / name / "plot.png").exists():
-        tiny.run(name, runs / name, steps=STEPS)
-    return name, runs / name
-
-
 def rows(folder: Path) -> list[dict[str, Any]]:
-    found = json.loads((folder / "results.json").read_text())["trials"]
-    return [{key: row[key] for key in row if "second" not in key} for row in found]
-
-
-def test_the_results_are_saved(whole: tuple[str, Path]) -> None:
-    name, folder = whole
-    assert sorted(path.name for path in folder.iterdir()) == ["plot.png", "results.json"]
-    image = (folder / "plot.png").read_bytes()
-    assert image.startswith(PNG) and len(image) > 10_000
-    recorded = json.loads((folder / "results.json").read_text())
-    assert recorded["experiment"] == name
-    assert recorded["nalu_kernels"] == nalu_kernels.__version__
-    assert recorded["torch"] == torch.__version__
-    assert recorded["backend"] == nalu_kernels.which_backend(torch.empty(1))[0]
-    assert (recorded["device"], recorded["seeds"], recorded["steps"]) == ("cpu", 1, STEPS)
-    assert recorded["claims"]
-    assert all(row["seconds"] >= 0 for row in recorded["trials"])
-    assert str(folder) not in (folder / "results.json").read_text()
+    return tiny.numbers(json.loads((folder / "results.json").read_text())["trials"])
 
 
 def one_of_each_model(name: str, folder: Path) -> list[tuple[Trial, Settings, dict[str, Any]]]:
@@ -77,13 +46,27 @@ def one_of_each_model(name: str, folder: Path) -> list[tuple[Trial, Settings, di
 
 def finite(measured: dict[str, Any]) -> dict[str, Any]:
     """As results.json has it."""
-    kept = json.loads(json.dumps(report.finite(measured)))
-    return {key: value for key, value in report.finite(kept).items() if "second" not in key}
+    return tiny.numbers([json.loads(json.dumps(report.finite(measured)))])[0]
 
 
-def test_the_same_again(whole: tuple[str, Path]) -> None:
+def saved(name: str, folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["plot.png", "results.json"]
+    image = (folder / "plot.png").read_bytes()
+    assert image.startswith(PNG) and len(image) > 10_000
+    text = (folder / "results.json").read_text()
+    recorded = json.loads(text)
+    assert recorded["experiment"] == name
+    assert recorded["nalu_kernels"] == nalu_kernels.__version__
+    assert recorded["torch"] == torch.__version__
+    assert recorded["backend"] == nalu_kernels.which_backend(torch.empty(1))[0]
+    assert (recorded["device"], recorded["seeds"], recorded["steps"]) == ("cpu", 1, STEPS)
+    assert recorded["claims"]
+    assert all(row["seconds"] >= 0 for row in recorded["trials"])
+    assert str(folder) not in text
+
+
+def the_same_again(name: str, folder: Path) -> None:
     """Whatever the global generator's state is, which stays as it is."""
-    name, folder = whole
     torch.manual_seed(torch.initial_seed() + 1)
     state = torch.get_rng_state()
     for trial, settings, wanted in one_of_each_model(name, folder):
@@ -92,23 +75,33 @@ def test_the_same_again(whole: tuple[str, Path]) -> None:
     assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
 
 
-def test_an_interrupted_trial_goes_on_to_the_same_numbers(
-    whole: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name, folder = whole
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    saved = 0
+def resumed_to_the_same(name: str, folder: Path, checkpoints: Path) -> None:
+    stops = 0
     for trial, settings, wanted in one_of_each_model(name, folder):
-        path = tmp_path / "checkpoints" / f"{saved}.pt"
+        path = checkpoints / f"{stops}.pt"
         stopping = training.Training(settings.device, path, stopping=lambda: True)
         try:
             load(name).run(trial, settings, stopping)
         except training.Stopped:
-            saved += 1
+            stops += 1
             assert path.exists()
         resumed = training.Training(settings.device, path)
         assert finite(load(name).run(trial, settings, resumed)) == report.finite(wanted), trial
-    assert saved >= 2
+    assert stops >= 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_the_same_again_and_resumed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    tiny.run(name, folder, steps=STEPS)
+    printed = capsys.readouterr().out.replace(str(folder), "out")
+    assert max(map(len, printed.splitlines())) <= 100
+    assert f"back end {nalu_kernels.which_backend(torch.empty(1))[0]}" in printed
+    saved(name, folder)
+    the_same_again(name, folder)
+    resumed_to_the_same(name, folder, tmp_path / "checkpoints")
 
 
 def test_a_failure_loses_no_finished_trial(
@@ -327,16 +320,6 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     message = refused(capsys, "identity", "--out", tmp_path)
     assert package in message and "nalu_kernels[experiments]" in message
-
-
-def test_the_printed_tables_fit_100_columns(
-    capsys: pytest.CaptureFixture[str], whole: tuple[str, Path]
-) -> None:
-    name, folder = whole
-    tiny.run(name, folder, steps=STEPS)
-    printed = capsys.readouterr().out
-    assert max(map(len, printed.replace(str(folder), "out").splitlines())) <= 100
-    assert f"back end {nalu_kernels.which_backend(torch.empty(1))[0]}" in printed
 
 
 @pytest.mark.parametrize("name", NAMES)

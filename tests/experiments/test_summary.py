@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 import tiny
+
 from nalu_kernels.__main__ import main
 from nalu_kernels.experiments import NAMES, load, summary
 from nalu_kernels.experiments.experiment import Outcome
