@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .experiment import Experiment
 
-_ALL = (
+NAMES = (
     "identity",
     "static",
     "recurrent",
@@ -24,10 +24,6 @@ _ALL = (
     "testbench",
     "single",
 )
-# TEMPORARY while the modules are being written
-import pathlib
-
-NAMES = tuple(n for n in _ALL if (pathlib.Path(__file__).parent / f"{n}.py").exists())
 
 
 def load(name: str) -> Experiment:

@@ -39,7 +39,7 @@ from nalu_kernels import NACCell
 from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial, every
 from .plot import colour
 from .report import columns, how_often, median
-from .training import Group, Training, build, cool_down, generator
+from .training import Group, Training, build, cool_down, generator, saturate
 
 if TYPE_CHECKING:
     from .grid_environment import GridWorld, Integers
@@ -184,17 +184,12 @@ def _loss(agent: _Agent, games: _Games, entropy_bonus: float) -> Tensor:
     return critic - (advantage * chosen).mean() - entropy_bonus * entropy
 
 
-def _saturate(progress: float) -> float:
-    """A hundredth of the rate, then exponentially up to all of it at 70 %."""
-    return float(10 ** (2 * min(1.0, progress / 0.7) - 2))
-
-
 def _groups(agent: _Agent) -> list[Group]:
     counters = agent.counters()
     slow = set(counters.cells.parameters()) if counters else set()
     groups = [Group([p for p in agent.parameters() if p not in slow], 0.003, cool_down)]
     if counters:
-        groups.append(Group(counters.cells.parameters(), 1.0, _saturate))
+        groups.append(Group(counters.cells.parameters(), 1.0, saturate))
     return groups
 
 

@@ -73,6 +73,12 @@ def hill(progress: float) -> float:
     return 1 - abs(2 * progress - 1)
 
 
+def saturate(progress: float) -> float:
+    """A hundredth of the rate, then exponentially up to all of it at 70 %: first a NAC finds out
+    which way its weights should go, then they go all the way to -1, 0 and 1."""
+    return float(10 ** (2 * min(1.0, progress / 0.7) - 2))
+
+
 class Group(NamedTuple):
     """Parameters that share a learning rate."""
 

@@ -40,6 +40,7 @@ def test_build_draws_from_its_key_alone() -> None:
         (training.cool_down, 1, 1, 0),
         (training.warm_up, 0, 1, 1),
         (training.hill, 0, 1, 0),
+        (training.saturate, 0.01, 10 ** (1 / 0.7 - 2), 1),
     ],
 )
 def test_schedules(schedule: training.Schedule, start: float, middle: float, end: float) -> None:
