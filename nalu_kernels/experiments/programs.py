@@ -212,8 +212,8 @@ class Programs(Experiment):
                     for ours, lstm in zip(errors[model], errors["LSTM"], strict=True)
                 ]
                 claims.append(
-                    f"{task}, {longest} terms: {model} errs less than half as much as the LSTM alone: "
-                    f"{how_often(better)}; median error {number(median(errors[model]))} against "
+                    f"{task}, {longest} terms: {model} errs less than half as much as the "
+                    f"LSTM alone: {how_often(better)}; median error {number(median(errors[model]))} against "
                     f"{number(median(errors['LSTM']))}"
                 )
             kept = outcome.values("keeps", model="LSTM + NAC", task=task)
