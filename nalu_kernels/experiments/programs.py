@@ -213,8 +213,8 @@ class Programs(Experiment):
                 ]
                 claims.append(
                     f"{task}, {longest} terms: {model} errs less than half as much as the "
-                    f"LSTM alone: {how_often(better)}; median error {number(median(errors[model]))} against "
-                    f"{number(median(errors['LSTM']))}"
+                    f"LSTM alone: {how_often(better)}; median error "
+                    f"{number(median(errors[model]))} against {number(median(errors['LSTM']))}"
                 )
             kept = outcome.values("keeps", model="LSTM + NAC", task=task)
             claims.append(
