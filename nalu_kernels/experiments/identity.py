@@ -58,7 +58,7 @@ class Identity(Experiment):
     title = "y = x inside and outside the training range, for each activation and a NAC"
     source = "Trask et al. 2018, section 1.1, figure 1"
     differs = (
-        "Adam with the rates below and few steps; the figure in the paper averages 100 networks an "
+        "Adam, and few steps; the figure in the paper averages 100 networks an "
         "activation and does not give its numbers."
     )
     small = Scale(seeds=5, steps=800)
