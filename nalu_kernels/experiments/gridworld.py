@@ -39,7 +39,16 @@ from nalu_kernels import NACCell
 from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial, every
 from .plot import colour
 from .report import columns, how_often, median
-from .training import Group, Training, build, cool_down, generator, saturate
+from .training import (
+    Group,
+    Training,
+    adam,
+    build,
+    cool_down,
+    generator,
+    saturate,
+    set_rates,
+)
 
 if TYPE_CHECKING:
     from .grid_environment import GridWorld, Integers
@@ -248,14 +257,11 @@ class GridWorldExperiment(Experiment):
         source = generator(self.name, "games", trial.seed)
         world = GridWorld(_GAMES, SHORTEST, LONGEST, SIZE)
         groups = _groups(agent)
-        optimizer = torch.optim.Adam(
-            [{"params": list(group.parameters)} for group in groups], fused=True
-        )
+        optimizer = adam(groups)
         total = settings.steps
         for step in training.steps(total, agent=agent, optimizer=optimizer, source=source):
             progress = (step + 0.5) / total
-            for group, options in zip(groups, optimizer.param_groups, strict=True):
-                options["lr"] = group.rate * group.schedule(progress)
+            set_rates(optimizer, groups, progress)
             # The games begin anew at each step, from a seed: the environment keeps no state.
             seen, _ = world.reset(seed=int(torch.randint(2**31, (), generator=source)))
             games = _play(agent, world, seen, training.device, source)

@@ -87,6 +87,18 @@ class Group(NamedTuple):
     schedule: Schedule = constant
 
 
+def adam(groups: list[Group]) -> torch.optim.Adam:
+    """With a parameter group for each of ``groups``; set_rates() before each step."""
+    return torch.optim.Adam(
+        [{"params": list(group.parameters), "lr": group.rate} for group in groups], fused=True
+    )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, groups: list[Group], progress: float) -> None:
+    for group, options in zip(groups, optimizer.param_groups, strict=True):
+        options["lr"] = group.rate * group.schedule(progress)
+
+
 class Training:
     """The training of one trial: counts its steps, saves and restores its checkpoint.
 
@@ -160,15 +172,12 @@ class Training:
             after: called with the number of each step that has been done.
         """
         groups = list(groups)
-        optimizer = torch.optim.Adam(
-            [{"params": list(group.parameters), "lr": group.rate} for group in groups], fused=True
-        )
+        optimizer = adam(groups)
         batches = torch.empty(0)
         for step in self.steps(steps, network=network, optimizer=optimizer, **stateful):
             if step % CHUNK == 0:
                 batches = draw(min(CHUNK, steps - step)).to(self.device)
-            for group, options in zip(groups, optimizer.param_groups, strict=True):
-                options["lr"] = group.rate * group.schedule((step + 0.5) / steps)
+            set_rates(optimizer, groups, (step + 0.5) / steps)
             optimizer.zero_grad()
             loss(batches[step % CHUNK]).backward()
             optimizer.step()
