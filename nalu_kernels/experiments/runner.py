@@ -24,7 +24,7 @@ from .experiment import Experiment, Outcome, Settings, Trial
 from .plot import save_plot
 from .progress import Progress
 from .refusal import Refusal, optional
-from .store import Store, writable_folder
+from .store import Store, locked, writable_folder
 from .training import Training
 
 _WIDTH = 100
@@ -106,25 +106,26 @@ def run(
         "steps": settings.steps,
         "options": experiment.describe(settings),
     }
-    store = Store(settings.out, recorded, experiment.trials(settings), fresh=fresh)
     jobs = jobs or (_cores() if place.type == "cpu" else 1)
-    print(
-        f"{experiment.name}: nalu_kernels {__version__}, torch {torch.__version__}, device {place},"
-        f" back end {backend}"
-    )
-    print(paragraph(f"{backend}: {why}"))
-    print(
-        f"seeds 0 to {settings.seeds - 1}, {settings.steps:,} steps, {jobs} at a time, results in "
-        f"{settings.out}",
-        flush=True,
-    )
-    started = time.perf_counter()
-    _train(experiment, settings, store, jobs)
-    outcome = store.outcome()
-    claims = experiment.claims(outcome)
-    store.finish(claims)
-    plot = settings.out / "plot.png"
-    save_plot(experiment, outcome, plot)
+    with locked(settings.out):
+        store = Store(settings.out, recorded, experiment.trials(settings), fresh=fresh)
+        print(
+            f"{experiment.name}: nalu_kernels {__version__}, torch {torch.__version__}, "
+            f"device {place}, back end {backend}"
+        )
+        print(paragraph(f"{backend}: {why}"))
+        print(
+            f"seeds 0 to {settings.seeds - 1}, {settings.steps:,} steps, {jobs} at a time, "
+            f"results in {settings.out}",
+            flush=True,
+        )
+        started = time.perf_counter()
+        _train(experiment, settings, store, jobs)
+        outcome = store.outcome()
+        claims = experiment.claims(outcome)
+        store.finish(claims)
+        plot = settings.out / "plot.png"
+        save_plot(experiment, outcome, plot)
     print("\n" + "\n".join([*experiment.table(outcome), ""]))
     for claim in claims:
         print(paragraph(f"- {claim}"))

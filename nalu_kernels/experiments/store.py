@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .experiment import Outcome, Trial
 from .refusal import Refusal
 from .report import finite, write_json
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 # What has to be the same for a run to go on in a folder. More seeds are only more trials.
 _SAME = ("experiment", "nalu_kernels", "torch", "backend", "device", "full", "steps", "options")
@@ -45,6 +55,26 @@ def read(path: Path) -> dict[str, Any]:
         raise Refusal(f"{path}: not the results of a run")
     recorded["trials"] = finite(recorded["trials"])
     return recorded
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Refusal if another run is at work in ``folder``: each would overwrite what the other finds.
+
+    The lock ends with the process, however that ends. Where the system has none, nothing is locked.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Refusal(f"--out {folder}: another run is at work there") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 class Store:

@@ -286,6 +286,13 @@ def test_another_runs_results_are_not_overwritten(
     assert (tmp_path / "results.json").read_bytes() != before
 
 
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with store.locked(tmp_path), pytest.raises(runner.Refusal, match="another run is at work"):
+        tiny.run("identity", tmp_path, steps=3)
+    tiny.run("identity", tmp_path, steps=3)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"trials": []}'])
 def test_results_that_are_none_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text)
