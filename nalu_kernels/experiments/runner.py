@@ -280,6 +280,8 @@ def _in_processes(
                 if future.done() and not future.cancelled() and future.exception() is None:
                     store.add(trial, *future.result())
             if isinstance(error, BrokenProcessPool):
+                # SIGTERM to the whole group ends the workers perhaps before it is noticed here.
+                time.sleep(0.2)
                 raise Refusal(
                     "a training process ended before its time (for want of memory?); what had "
                     "finished is saved, and --jobs 1 takes the least memory"
