@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help demo experiments test lint bench fuzz sanitize gpu wheel clean distclean force
 
 help:
-	@echo "make demo       two experiments in a minute or two: what NACs and NALUs do that others do not"
+	@echo "make demo       two experiments in a few minutes: what NACs and NALUs do that others do not"
 	@echo "make experiments   all experiments in their small size, and examples/RESULTS.md"
 	@echo "make test       the tests"
 	@echo "make lint       ruff and mypy"

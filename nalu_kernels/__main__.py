@@ -14,7 +14,9 @@ class _Parser(argparse.ArgumentParser):
     """Raises instead of printing its usage and leaving, so that an error is one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+        from .experiments.refusal import Refusal
+
+        raise Refusal(message)
 
 
 def _at_least_one(text: str) -> int:
@@ -79,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _common(command: argparse.ArgumentParser, *, out: str) -> None:
     command.add_argument(
-        "--full", action="store_true", help="the published size, which may take days"
+        "--full",
+        action="store_true",
+        help="the published size where it is known, else a large one; may take days",
     )
     command.add_argument(
         "--device", default="cpu", help="where to train: cpu, cuda, cuda:1 (default: cpu)"
@@ -120,6 +124,8 @@ def _run(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand and returns its exit code: 2 for a request that cannot be met."""
+    from .experiments.refusal import Refusal
+
     prog = "python -m nalu_kernels"
     try:
         parser = _parser()
@@ -128,11 +134,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         _run(options)
-    except ValueError as error:
+    except Refusal as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted: what had finished is saved; run it again to go on", file=sys.stderr)
+        print(
+            "\ninterrupted: what had finished is saved; run it again, without --fresh, to go on",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -38,7 +38,7 @@ class NACCell(_Cell):
         h' = \exp(\log(|[x, h]| + \epsilon) W^\top)
 
     A state is kept without loss only where its own weight has come to 1, where tanh and sigmoid
-    are flat: over n steps, w leaves wⁿ of it.
+    are flat: over n steps, w leaves wⁿ of it. Several states that mix can also grow without bound.
 
     Args:
         input_size: size of the last dimension of the input.

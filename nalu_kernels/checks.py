@@ -143,5 +143,7 @@ def check_state(input: object, hx: object, input_size: int, hidden_size: int) ->
     if hx is None:
         return
     # Autocast hands back the state in a dtype of its own; torch.cat then widens.
-    state = _dense("hx", hx) if torch._C._is_any_autocast_enabled() else _like_input("hx", hx, x)
+    state = _dense("hx", hx)
+    if not torch._C._is_any_autocast_enabled() or state.device != x.device:
+        _like_input("hx", state, x)
     _shape("hx", state, (*x.shape[:-1], hidden_size))

@@ -83,7 +83,7 @@ class Experiment(ABC):
     source: ClassVar[str]  # paper, section
     differs: ClassVar[str]  # where the task or the models are not the published ones, and why
     small: ClassVar[Scale]
-    full: ClassVar[Scale]  # the published size
+    full: ClassVar[Scale]  # the published size where it is known, else a large one
     requires: ClassVar[tuple[str, ...]] = ()  # packages beyond those that every experiment needs
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027

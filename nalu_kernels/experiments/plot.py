@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .refusal import Refusal
 from .report import write_atomic
 
 if TYPE_CHECKING:
@@ -77,4 +78,7 @@ def save_plot(experiment: Experiment, outcome: Outcome, path: Path) -> None:
     experiment.draw(figure, outcome)
     for axes in figure.axes:
         tidy(axes)
-    write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=130))
+    try:
+        write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=130))
+    except OSError as error:
+        raise Refusal(f"{path}: cannot write: {error.strerror}; the numbers are saved") from error

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nalu_kernels import NACCell, NALUCell
+from nalu_kernels import NACCell, NALUCell, reference
 
 from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial, every
 from .plot import colour
@@ -114,8 +114,8 @@ class Interpreter(nn.Module):
         """The weight of the state in the next state: 1 keeps it. 0 without a NACCell."""
         if not isinstance(self.cell, NACCell):
             return 0.0
-        nac = self.cell.nac
-        return float((nac.W_hat.detach().tanh() * nac.M_hat.detach().sigmoid())[0, -1])
+        with torch.no_grad():
+            return float(reference.weight(self.cell.nac.W_hat, self.cell.nac.M_hat)[0, -1])
 
 
 def _answer(task: str, programs: Tensor) -> Tensor:

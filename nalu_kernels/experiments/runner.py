@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import signal
 import textwrap
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from .store import Store, locked, writable_folder
 from .training import Training
 
 _WIDTH = 100
+_MOST_JOBS = 61  # that Windows lets a process wait for
 _Finished = tuple[float, dict[str, Any]]  # seconds and numbers of a trial
 
 
@@ -68,7 +71,7 @@ def run(
     """Runs ``experiment``, or what is left of it to do, and prints what came out.
 
     Args:
-        seeds, steps: None is the experiment's own, of its published size if ``full``.
+        seeds, steps: None is the experiment's own, of its full size if ``full``.
         out: folder for results.json and plot.png; None is results/ and the experiment's name.
         jobs: how many trials are trained at once; None is one for each CPU core on a CPU, else 1.
         fresh: forget what an earlier run left in ``out``.
@@ -76,7 +79,8 @@ def run(
 
     Raises:
         Refusal: before anything is trained, for a request that cannot be met.
-        KeyboardInterrupt: what had finished is saved, and so are the checkpoints of the rest.
+        KeyboardInterrupt: what had finished is saved; of trials under way the last checkpoint is
+            (with several jobs one that has just been saved).
     """
     for package in ("matplotlib", "tqdm", *experiment.requires):
         optional(package)
@@ -90,7 +94,7 @@ def run(
         out=Path(out or f"results/{experiment.name}{'-full' if full else ''}"),
         full=full,
         backend=backend,
-        options=options or {},
+        options={**_own_defaults(experiment), **(options or {})},
     )
     experiment.check(settings)
     writable_folder(settings.out)
@@ -123,14 +127,20 @@ def run(
         _train(experiment, settings, store, jobs)
         outcome = store.outcome()
         claims = experiment.claims(outcome)
-        store.finish(claims)
         plot = settings.out / "plot.png"
         save_plot(experiment, outcome, plot)
+        store.finish(claims)
     print("\n" + "\n".join([*experiment.table(outcome), ""]))
     for claim in claims:
         print(paragraph(f"- {claim}"))
     print(f"\n{time.perf_counter() - started:.0f} s; {store.path}, {plot}", flush=True)
     return outcome
+
+
+def _own_defaults(experiment: Experiment) -> dict[str, Any]:
+    parser = argparse.ArgumentParser()
+    experiment.add_options(parser)
+    return vars(parser.parse_args([]))
 
 
 def _cores() -> int:
@@ -149,10 +159,15 @@ def _train(experiment: Experiment, settings: Settings, store: Store, jobs: int) 
         print(f"going on: {finished} trials had been finished before", flush=True)
     steps = sum(experiment.steps(trial, settings) for trial in to_do)
     with Progress(experiment.name, len(to_do), steps) as progress, _terminated_as_interrupted():
-        if jobs == 1:
-            _here(experiment, settings, store, to_do, progress)
-        else:
-            _in_processes(experiment, settings, store, to_do, progress, jobs)
+        try:
+            if jobs == 1:
+                _here(experiment, settings, store, to_do, progress)
+            else:
+                jobs = min(jobs, len(to_do), _MOST_JOBS)
+                _in_processes(experiment, settings, store, to_do, progress, jobs)
+        except KeyboardInterrupt:
+            store.save()  # the interruption may have come while it was being saved
+            raise
 
 
 @contextmanager
@@ -225,12 +240,28 @@ class _Shared:
 
     steps: Any
     stop: Any
+    terminated: bool | None = None  # by SIGTERM; None while no trial is under way
 
 
 def _start_worker(steps: Any, stop: Any) -> None:
-    # Ctrl-C reaches the whole group of processes; only the first one decides what to do about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _Shared.steps, _Shared.stop = steps, stop
+    signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _terminate(number: int, frame: object) -> None:
+    """At once if idle, else as soon as the trial under way has saved its checkpoint."""
+    if _Shared.terminated is None:
+        os._exit(1)
+    _Shared.terminated = True
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would train on, for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _advance(more: int) -> None:
@@ -240,12 +271,33 @@ def _advance(more: int) -> None:
 
 def _stopping() -> bool:
     stopping: bool = _Shared.stop.is_set()
-    return stopping
+    return stopping or bool(_Shared.terminated)
 
 
 def _in_worker(name: str, trial: Trial, settings: Settings, checkpoint: Path) -> _Finished:
     training = Training(settings.device, checkpoint, _advance, _stopping)
-    return _one(load(name), trial, settings, training)
+    _Shared.terminated = False
+    try:
+        return _one(load(name), trial, settings, training)
+    finally:
+        if _Shared.terminated:
+            os._exit(1)
+        _Shared.terminated = None
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C, which reaches the whole group: only the first one
+    decides what to do about it."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _in_processes(
@@ -260,13 +312,14 @@ def _in_processes(
     steps, stop = context.Value("q", 0), context.Event()
     shared = (steps, stop)
     with ProcessPoolExecutor(jobs, context, _start_worker, shared) as pool:
-        pending: dict[Future[_Finished], Trial] = {
-            pool.submit(
-                _in_worker, experiment.name, trial, settings, store.checkpoint(trial)
-            ): trial
-            for trial in to_do
-        }
+        pending: dict[Future[_Finished], Trial] = {}
         try:
+            with _ignoring_interrupts():
+                for trial in to_do:
+                    future = pool.submit(
+                        _in_worker, experiment.name, trial, settings, store.checkpoint(trial)
+                    )
+                    pending[future] = trial
             while pending:
                 done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -280,8 +333,6 @@ def _in_processes(
                 if future.done() and not future.cancelled() and future.exception() is None:
                     store.add(trial, *future.result())
             if isinstance(error, BrokenProcessPool):
-                # SIGTERM to the whole group ends the workers perhaps before it is noticed here.
-                time.sleep(0.2)
                 raise Refusal(
                     "a training process ended before its time (for want of memory?); what had "
                     "finished is saved, and --jobs 1 takes the least memory"

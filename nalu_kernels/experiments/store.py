@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,6 +52,9 @@ def read(path: Path) -> dict[str, Any]:
         raise Refusal(f"{path}: not JSON, so not the results of a run: {error}") from error
     if not isinstance(recorded, dict) or not {*_SAME, "seeds", "trials"} <= recorded.keys():
         raise Refusal(f"{path}: not the results of a run")
+    wanted = {*Trial._fields, "seconds"}
+    if not all(isinstance(row, dict) and wanted <= row.keys() for row in recorded["trials"]):
+        raise Refusal(f"{path}: not the results of a run: a trial lacks one of {sorted(wanted)}")
     recorded["trials"] = finite(recorded["trials"])
     return recorded
 
@@ -72,6 +74,8 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Refusal(f"--out {folder}: another run is at work there") from error
+        except OSError:
+            pass  # a file system without locks
         yield
     finally:
         os.close(handle)
@@ -94,11 +98,10 @@ class Store:
         self._trials = trials
         self._rows: dict[Trial, dict[str, Any]] = {}
         if fresh:
-            self.path.unlink(missing_ok=True)
-            shutil.rmtree(self._checkpoints, ignore_errors=True)
+            self._forget_checkpoints()
         elif self.path.exists():
             self._go_on(read(self.path))
-        self._save()
+        self.save()
 
     def _go_on(self, found: dict[str, Any]) -> None:
         for key in _SAME:
@@ -121,26 +124,39 @@ class Store:
         return [trial for trial in self._trials if trial not in self._rows]
 
     def checkpoint(self, trial: Trial) -> Path:
-        digest = hashlib.sha256(repr(tuple(trial)).encode()).hexdigest()
-        return self._checkpoints / f"{digest[:16]}.pt"
+        """Its file, of another name in another run."""
+        key = json.dumps([*trial, *(self._recorded[key] for key in _SAME)])
+        return self._checkpoints / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
     def add(self, trial: Trial, seconds: float, numbers: dict[str, Any]) -> None:
         """Records a finished trial."""
         self._rows[trial] = {**trial._asdict(), "seconds": seconds, **finite(numbers)}
-        self._save()
+        self.save()
         self.checkpoint(trial).unlink(missing_ok=True)
 
     def finish(self, claims: list[str]) -> None:
         """Records what all the numbers say."""
         self._recorded["claims"] = claims
-        self._save()
-        shutil.rmtree(self._checkpoints, ignore_errors=True)
+        self.save()
+        self._forget_checkpoints()
 
     def outcome(self) -> Outcome:
         rows = [self._rows[trial] for trial in self._trials if trial in self._rows]
         return Outcome({**self._recorded, "trials": rows})
 
-    def _save(self) -> None:
+    def _forget_checkpoints(self) -> None:
+        """Those of this run; what else is in the folder stays."""
+        for trial in self._trials:
+            self.checkpoint(trial).unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or not empty
+            self._checkpoints.rmdir()
+
+    def save(self) -> None:
+        """Writes all that is finished.
+
+        Raises:
+            Refusal: it cannot be written; what was there before still is.
+        """
         try:
             write_json(self.path, self.outcome().recorded)
         except OSError as error:

@@ -14,9 +14,13 @@ from .store import read, writable_folder
 
 _INTRODUCTION = """# What the experiments measured
 
-`make experiments` runs the small size of each experiment and makes this page from the numbers in
-`results/`; nothing here is written by hand. `python -m nalu_kernels` lists the experiments,
-`--full` runs the published size. Figures of others stand beside ours only where their source could
+Made by `python -m nalu_kernels report` from the numbers in `results/` beside it; nothing here is
+written by hand. `make experiments` runs the small size of each experiment and makes it anew (the
+run on MNIST needs its files: `python -m nalu_kernels digits --data DIR --out
+results/digits-mnist`).
+`python -m nalu_kernels` lists the experiments, `--full` runs a large size: the published one where
+it is known, of `testbench` and `single`. Times are of this machine, with as many trials at once as
+it has cores. Figures of others stand beside ours only where their source could
 be read; an empty place means that none could. The small sizes are far from the published ones, so
 a figure that differs says little about either; the note under each table says how ours differ.
 """
@@ -33,15 +37,18 @@ def write(folder: str, out: str) -> None:
     if not runs:
         raise Refusal(f"{folder}: no finished run in it (a folder with results.json and plot.png)")
     kept = writable_folder(Path(out)) / "results"
-    for run in runs:
-        target = kept / run.name
-        if target.resolve() != run.resolve():
-            target.mkdir(parents=True, exist_ok=True)
-            for name in ("results.json", "plot.png"):
-                shutil.copyfile(run / name, target / name)
-    text = page(kept)
     path = Path(out) / "RESULTS.md"
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    try:
+        for run in runs:
+            target = kept / run.name
+            if target.resolve() != run.resolve():
+                target.mkdir(parents=True, exist_ok=True)
+                for name in ("results.json", "plot.png"):
+                    shutil.copyfile(run / name, target / name)
+        text = page(kept)
+        write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise Refusal(f"--out {out}: cannot write there: {error}") from error
     print(f"{path}: {', '.join(run.name for run in runs)}")
 
 
@@ -50,7 +57,8 @@ def _runs(folder: Path) -> Iterator[Path]:
     found = []
     for path in sorted(folder.glob("*/results.json")):
         recorded = read(path)
-        if recorded["experiment"] in NAMES and "claims" in recorded:
+        plotted = (path.parent / "plot.png").is_file()
+        if recorded["experiment"] in NAMES and "claims" in recorded and plotted:
             found.append((NAMES.index(recorded["experiment"]), path.parent))
     yield from (path for _, path in sorted(found))
 
@@ -67,14 +75,15 @@ def _section(run: Path, outcome: Outcome, folder: str) -> str:
     experiment = load(outcome.recorded["experiment"])
     seconds = sum(row["seconds"] for row in outcome.rows)
     options = "".join(f", {name}: {value}" for name, value in outcome.options.items() if value)
-    size = "the published size" if outcome.full else "small"
+    size = "full size" if outcome.full else "small size"
     lines = [
         f"## {run.name}: {experiment.title}",
         "",
-        f"{experiment.source}. {size[0].upper()}{size[1:]}: {outcome.seeds} seeds, "
+        f"{experiment.source}. {size.capitalize()}: {outcome.seeds} "
+        f"seed{'s' if outcome.seeds > 1 else ''}, "
         f"{outcome.steps:,} steps{options}; {outcome.recorded['device']}, back end "
         f"{outcome.recorded['backend']}, torch {outcome.recorded['torch']}; "
-        f"{seconds / 60:.1f} minutes of one core.",
+        f"{seconds / 60:.1f} minutes, all trials added up.",
         "",
         "```",
         *experiment.table(outcome),

@@ -7,6 +7,7 @@ the same data and the same initial weights whatever else runs and whatever the d
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -77,6 +78,11 @@ def saturate(progress: float) -> float:
     """A hundredth of the rate, then exponentially up to all of it at 70 %: first a NAC finds out
     which way its weights should go, then they go all the way to -1, 0 and 1."""
     return float(10 ** (2 * min(1.0, progress / 0.7) - 2))
+
+
+def fall(progress: float) -> float:
+    """Half a cosine: the full learning rate at first, 0 in the end."""
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
 class Group(NamedTuple):
@@ -196,8 +202,12 @@ class Training:
                 for name, thing in stateful.items()
             },
         }
-        self._checkpoint.parent.mkdir(exist_ok=True)
-        write_atomic(self._checkpoint, lambda temporary: torch.save(state, temporary))
+        try:
+            self._checkpoint.parent.mkdir(exist_ok=True)
+            write_atomic(self._checkpoint, lambda temporary: torch.save(state, temporary))
+        except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+            reason = str(error).strip().partition("\n")[0]
+            raise Refusal(f"{self._checkpoint}: cannot write the checkpoint: {reason}") from error
 
     def _restore(self, stateful: dict[str, Any]) -> int:
         """The step of the checkpoint, whose states are restored; 0 where there is none."""

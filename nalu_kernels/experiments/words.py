@@ -28,7 +28,7 @@ from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial,
 from .plot import colour
 from .refusal import optional
 from .report import best, columns, how_often, median, number
-from .training import Group, Training, build, generator
+from .training import Group, Training, build, fall, generator
 
 UNSCALED = "LSTM, unscaled"
 MODELS = ("LSTM", UNSCALED, "LSTM + NAC", "LSTM + NALU")
@@ -124,11 +124,6 @@ class Best:
         vars(self).update(state)
 
 
-def fall(progress: float) -> float:
-    """Half a cosine: the full learning rate at first, 0 in the end."""
-    return (1 + math.cos(math.pi * progress)) / 2
-
-
 class Words(Experiment):
     name = "words"
     title = "numbers in words to numbers, from 169 examples"
@@ -136,10 +131,11 @@ class Words(Experiment):
     differs = (
         "The numbers are 0 to 999, which is what the three parts add up to; the paper says 0 to "
         "1000. The words are num2words'. An embedding and an LSTM of 32 units, where the paper's "
-        "authors remember 256 and 10 (in letters that Madsen and Johansen 2020 print); the "
-        "embedding starts small, with a tenth of torch's spread, which all models are better with. "
-        "Adam with learning rates that fall from 0.01, on the whole training set; the loss is the "
-        "mean absolute error."
+        "authors remember 256 and 10 (in letters in the repository of Madsen and Johansen's 2020 "
+        "paper); the embedding starts small, with a tenth of torch's spread, which all models are "
+        "better with. A NAC cannot answer more than the number of units, 32: they and its weights "
+        "are within -1 and 1. Adam with learning rates that fall from 0.01, on the whole training "
+        "set; the loss is the mean absolute error."
     )
     small = Scale(seeds=3, steps=7000)
     full = Scale(seeds=10, steps=30_000)

@@ -24,8 +24,11 @@ def trained(name: str, trial: Trial, steps: int, tmp_path: Path) -> dict[str, fl
 def test_a_nac_extrapolates_sums(name: str, steps: int, task: str, tmp_path: Path) -> None:
     scores = trained(name, Trial("NAC", task, 0), steps, tmp_path)
     untrained = trained(name, Trial(UNTRAINED, task, 0), steps, tmp_path)
+    baseline = load(name).baselines[-1]
+    other = trained(name, Trial(baseline, task, 0), steps, tmp_path)
     assert scores["inside"] < untrained["inside"] / 20
-    assert scores["outside"] < untrained["outside"] / 2
+    assert scores["outside"] < untrained["outside"] / 20
+    assert scores["outside"] < other["outside"] / 2
 
 
 @pytest.mark.parametrize("name", ["static", "recurrent"])

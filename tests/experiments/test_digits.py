@@ -19,6 +19,7 @@ from nalu_kernels.__main__ import main
 from nalu_kernels.experiments import load
 from nalu_kernels.experiments.digits import COUNT, MODELS, SUM, Counter, load_images
 from nalu_kernels.experiments.experiment import Settings, Trial
+from nalu_kernels.experiments.refusal import Refusal
 from nalu_kernels.experiments.training import Training, build
 
 CPU = torch.device("cpu")
@@ -83,10 +84,28 @@ def test_a_part_for_the_test_is_used_as_it_is(mnist: Path) -> None:
 def test_the_folder_is_not_recorded(mnist: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     outcome = tiny.run("digits", out, steps=2, options={"data": str(mnist)})
-    assert outcome.options == {"images": "MNIST, 28 x 28, 40 to train and 10 to test"}
+    images = "files of MNIST's form, test part, 28 x 28, 40 to train and 10 to test"
+    assert outcome.options["images"] == images
     assert str(tmp_path) not in (out / "results.json").read_text()
-    with pytest.raises(ValueError, match="holds another run, with options"):
+    with pytest.raises(Refusal, match="holds another run, with options"):
         tiny.run("digits", out, steps=2)
+    labels = torch.arange(50, dtype=torch.uint8) % 10
+    write_mnist(mnist, torch.zeros(50, 28, 28, dtype=torch.uint8), labels, compress=True)
+    with pytest.raises(Refusal, match="holds another run, with options"):
+        tiny.run("digits", out, steps=2, options={"data": str(mnist)})
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"), [((5, 8, 7), "expected square images"), ((1, 8, 8), "too few images: 1")]
+)
+def test_images_that_will_not_do_are_refused(
+    tmp_path: Path, shape: tuple[int, ...], words: str
+) -> None:
+    write_mnist(
+        tmp_path, torch.zeros(shape, dtype=torch.uint8), torch.zeros(shape[0], dtype=torch.uint8)
+    )
+    with pytest.raises(Refusal, match=words):
+        load_images(str(tmp_path), 0)
 
 
 @pytest.mark.parametrize("model", ["NAC", "NALU"])

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 import nalu_kernels
 from nalu_kernels.__main__ import main
 from nalu_kernels.experiments import NAMES, load, report, runner, store, training
-from nalu_kernels.experiments.experiment import Settings, Trial
+from nalu_kernels.experiments.experiment import Scale, Settings, Trial
 
 for package in ("gymnasium", "matplotlib", "num2words", "sklearn", "tqdm"):
     pytest.importorskip(package)
@@ -36,7 +37,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def one_of_each_model(name: str, folder: Path) -> list[tuple[Trial, Settings, dict[str, Any]]]:
     """Trials, the settings of the whole run, and the numbers found then."""
-    settings = Settings(torch.device("cpu"), 1, STEPS, folder, options=tiny.OPTIONS.get(name, {}))
+    options = runner._own_defaults(load(name))
+    settings = Settings(torch.device("cpu"), 1, STEPS, folder, options=options)
     found: dict[str, tuple[Trial, Settings, dict[str, Any]]] = {}
     for row in rows(folder):
         trial = Trial(row.pop("model"), row.pop("task"), row.pop("seed"))
@@ -100,8 +102,9 @@ def test_saved_the_same_again_and_resumed(
     assert max(map(len, printed.splitlines())) <= 100
     assert f"back end {nalu_kernels.which_backend(torch.empty(1))[0]}" in printed
     saved(name, folder)
-    the_same_again(name, folder)
-    resumed_to_the_same(name, folder, tmp_path / "checkpoints")
+    with tiny.quick():
+        the_same_again(name, folder)
+        resumed_to_the_same(name, folder, tmp_path / "checkpoints")
 
 
 def test_a_failure_loses_no_finished_trial(
@@ -118,7 +121,7 @@ def test_a_failure_loses_no_finished_trial(
     monkeypatch.setattr(type(experiment), "run", failing)
     arguments = ["identity", "--seeds", "1", "--steps", "3", "--jobs", "1", "--out", str(tmp_path)]
     assert main(arguments) == 130
-    assert "run it again to go on" in capsys.readouterr().err
+    assert "run it again, without --fresh, to go on" in capsys.readouterr().err
     assert [row["model"] for row in rows(tmp_path)] == ["Hardtanh", "Sigmoid"]
     monkeypatch.undo()
     assert main(arguments) == 0
@@ -184,10 +187,40 @@ def test_processes_are_stopped_and_go_on(number: signal.Signals, tmp_path: Path)
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "run it again to go on" in errors and "Traceback" not in errors
+    assert "run it again, without --fresh, to go on" in errors and "Traceback" not in errors
     assert rows(tmp_path)
-    if number == signal.SIGINT:  # one started a chunk before that: its checkpoint is there
-        assert list((tmp_path / "checkpoints").glob("*.pt"))
+    # One had started before that: its checkpoint is there.
+    assert list((tmp_path / "checkpoints").glob("*.pt"))
+
+
+def test_workers_end_with_the_run(tmp_path: Path) -> None:
+    """Killed, it cannot tell them to."""
+    arguments = ["identity", "--seeds", "1", "--steps", "100000", "--jobs", "2", "--out"]
+    command = [sys.executable, "-m", "nalu_kernels", *arguments, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+
+    def alive() -> bool:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def within(seconds: float, condition: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + seconds
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return condition()
+
+    try:
+        assert within(120, lambda: (tmp_path / "results.json").exists())
+        time.sleep(3.0)  # the workers are being started
+        process.kill()
+        process.wait()
+        assert within(60, lambda: not alive())
+    finally:
+        if alive():
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +319,55 @@ def test_another_runs_results_are_not_overwritten(
     assert (tmp_path / "results.json").read_bytes() != before
 
 
+def test_what_is_not_the_runs_own_stays(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "mine.pt").touch()
+    for fresh in (False, True):
+        tiny.run("identity", tmp_path, steps=3, fresh=fresh)
+        assert (tmp_path / "checkpoints" / "mine.pt").exists()
+
+
+def test_a_checkpoint_is_of_one_run_only(tmp_path: Path) -> None:
+    names = set()
+    for steps in (3, 4):
+        recorded = {**dict.fromkeys(store._SAME), "steps": steps, "seeds": 1}
+        trial = Trial("m", "t", 0)
+        names.add(store.Store(tmp_path, recorded, [trial], fresh=True).checkpoint(trial))
+    assert len(names) == 2
+
+
+def test_an_interruption_while_saving_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = store.write_json, 0
+
+    def interrupted(path: Path, recorded: dict[str, Any]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        write(path, recorded)
+
+    monkeypatch.setattr(store, "write_json", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run("identity", tmp_path, steps=3)
+    assert len(rows(tmp_path)) == 3
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").touch()
+    one = training.Training(torch.device("cpu"), tmp_path / "checkpoints" / "one.pt")
+    with pytest.raises(runner.Refusal, match=r"one\.pt: cannot write the checkpoint"):
+        one._save(64, {})
+
+
+def test_a_plot_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "plot.png").mkdir()
+    with pytest.raises(runner.Refusal, match=r"plot\.png: cannot write"):
+        tiny.run("identity", tmp_path, steps=3)
+    assert len(rows(tmp_path)) == 15
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with store.locked(tmp_path), pytest.raises(runner.Refusal, match="another run is at work"):
@@ -293,7 +375,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     tiny.run("identity", tmp_path, steps=3)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"trials": []}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"trials": []}', '{"trials": [{}]}'])
 def test_results_that_are_none_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(runner.Refusal, match=r"results\.json: not "):
@@ -359,13 +441,14 @@ def test_checkpoints_are_timed(tmp_path: Path) -> None:
 
 
 def test_all_runs_every_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    called = []
-    monkeypatch.setattr(
-        runner, "run", lambda experiment, **options: called.append((experiment.name, options))
-    )
-    assert main(["all", "--out", str(tmp_path), "--jobs", "3"]) == 0
-    assert [name for name, _ in called] == list(NAMES)
-    assert called[0][1]["out"] == f"{tmp_path}/identity" and called[0][1]["jobs"] == 3
+    for name in NAMES:
+        monkeypatch.setattr(type(load(name)), "small", Scale(1, 1))
+    with tiny.quick():
+        assert main(["all", "--out", str(tmp_path / "runs"), "--jobs", "1"]) == 0
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "RESULTS.md").read_text()
+    for name in NAMES:
+        assert rows(tmp_path / "runs" / name) and f"## {name}: " in page
 
 
 def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

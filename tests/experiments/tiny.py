@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -9,8 +10,10 @@ from unittest.mock import patch
 from nalu_kernels.experiments import load, runner, success
 from nalu_kernels.experiments.experiment import Outcome
 
-# Options of an experiment's own; every one has to be there.
-OPTIONS: dict[str, dict[str, Any]] = {"digits": {"data": None}}
+
+def quick() -> AbstractContextManager[Any]:
+    """The benchmarks test often and measure their speed shortly."""
+    return patch.multiple(success, ROUNDS=1, STEPS=2, EVERY=10)
 
 
 def run(
@@ -23,15 +26,14 @@ def run(
     options: dict[str, Any] | None = None,
     **more: Any,
 ) -> Outcome:
-    chosen = {**OPTIONS.get(name, {}), **(options or {})}
-    with patch.multiple(success, ROUNDS=1, STEPS=2):
+    with quick():
         return runner.run(
             load(name),
             seeds=seeds,
             steps=steps,
             out=str(out),
             jobs=jobs,
-            options=chosen,
+            options=options,
             **more,
         )
 
