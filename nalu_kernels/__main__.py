@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-_COMMON = ("command", "full", "device", "jobs", "fresh", "out", "seeds", "steps")
+_SHARED = ("full", "device", "jobs", "fresh")  # of every experiment and of all in turn
+_NOT_ITS_OWN = ("command", "out", "seeds", "steps", *_SHARED)  # all but an experiment's own options
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,7 +107,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.command == "report":
         summary.write(options.folder, options.out)
         return
-    common: dict[str, Any] = {key: getattr(options, key) for key in _COMMON[1:5]}
+    common: dict[str, Any] = {key: getattr(options, key) for key in _SHARED}
     if options.command == "all":
         for name in NAMES:
             runner.run(load(name), out=f"{options.out or 'results'}/{name}", **common)
@@ -117,7 +118,7 @@ def _run(options: argparse.Namespace) -> None:
         out=options.out,
         seeds=options.seeds,
         steps=options.steps,
-        options={key: value for key, value in vars(options).items() if key not in _COMMON},
+        options={key: value for key, value in vars(options).items() if key not in _NOT_ITS_OWN},
         **common,
     )
 

@@ -39,6 +39,7 @@ from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial,
 from .plot import colour
 from .refusal import Refusal, optional
 from .report import best, columns, how_often, median, number
+from .sequences import Baseline, last_state
 from .training import Group, Training, build, generator, hill, saturate
 
 COUNT, SUM = TASKS = ("count", "sum")
@@ -53,12 +54,13 @@ _KEPT = 2.0  # W_hat and M_hat of a state's own weight at first: tanh(2) sigmoid
 
 
 class Images(NamedTuple):
-    """images (count, 1, side, side) in [0, 1], labels (count,), and which are for what."""
+    """images (count, 1, side, side) in [0, 1], labels (count,), which are for what, and whose."""
 
     images: Tensor
     labels: Tensor
     training: Tensor
     unseen: Tensor
+    name: str
 
 
 def load_images(folder: str | None, seed: int) -> Images:
@@ -68,11 +70,13 @@ def load_images(folder: str | None, seed: int) -> Images:
         images = torch.tensor(bundled.images, dtype=torch.float32) / 16
         labels = torch.tensor(bundled.target, dtype=torch.int64)
         sizes = [len(labels)]
+        name = "scikit-learn's"
     else:
-        parts = idx.load(Path(folder)).values()
-        images = torch.cat([part.images for part in parts]).float() / 255
-        labels = torch.cat([part.labels for part in parts]).long()
-        sizes = [len(part.labels) for part in parts]
+        parts = idx.load(Path(folder))
+        images = torch.cat([part.images for part in parts.values()]).float() / 255
+        labels = torch.cat([part.labels for part in parts.values()]).long()
+        sizes = [len(part.labels) for part in parts.values()]
+        name = f"files of MNIST's form, {' and '.join(parts)} part"
     order = torch.arange(len(labels))
     if len(sizes) == 1:
         order = torch.randperm(len(labels), generator=generator("digits", "split", seed))
@@ -82,7 +86,7 @@ def load_images(folder: str | None, seed: int) -> Images:
         raise Refusal(f"--data {folder}: too few images: {len(labels)}")
     if images.shape[1] != images.shape[2]:
         raise Refusal(f"--data {folder}: expected square images, got {tuple(images.shape[1:])}")
-    return Images(images[:, None], labels, training, unseen)
+    return Images(images[:, None], labels, training, unseen, name)
 
 
 class Reader(nn.Sequential):
@@ -129,33 +133,13 @@ class Counter(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, length, features) to (batch, answers)."""
-        state = None
-        for feature in features.unbind(dim=1):
-            state = self.cell(feature, state)
-        assert state is not None
-        return state
+        return last_state(self.cell, features)
 
     def keeps(self) -> list[float]:
         """For each answer, the weight of its state in its next state: 1 keeps it."""
         with torch.no_grad():
             W = reference.weight(self.layer.W_hat, self.layer.M_hat)
         return W[:, _FEATURES:].diagonal().tolist()
-
-
-class Baseline(nn.Module):
-    """torch's LSTM or RNN over the features, and a linear readout."""
-
-    def __init__(self, model: str, mean: Tensor, spread: Tensor) -> None:
-        super().__init__()
-        self.network = getattr(nn, model)(_FEATURES, _UNITS, batch_first=True)
-        self.readout = nn.Linear(_UNITS, len(mean))
-        self.register_buffer("mean", mean)
-        self.register_buffer("spread", spread)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(batch, length, features) to (batch, answers)."""
-        answer: Tensor = self.mean + self.spread * self.readout(self.network(features)[0][:, -1])
-        return answer
 
 
 class Network(nn.Module):
@@ -211,15 +195,11 @@ class DigitsExperiment(Experiment):
         load_images(settings.options["data"], 0)
 
     def describe(self, settings: Settings) -> dict[str, Any]:
-        folder = settings.options["data"]
-        data = load_images(folder, 0)
-        name = "scikit-learn's"
-        if folder is not None:
-            name = f"files of MNIST's form, {' and '.join(idx.load(Path(folder)))} part"
+        data = load_images(settings.options["data"], 0)
         side = data.images.shape[-1]
         digest = hashlib.sha256(data.images.numpy().tobytes() + data.labels.numpy().tobytes())
         return {
-            "images": f"{name}, {side} x {side}, {len(data.training):,} to train and "
+            "images": f"{data.name}, {side} x {side}, {len(data.training):,} to train and "
             f"{len(data.unseen):,} to test",
             "digest": digest.hexdigest()[:12],
         }
@@ -243,7 +223,7 @@ class DigitsExperiment(Experiment):
 
         def make() -> Network:
             accumulator = (
-                Baseline(model, mean, spread)
+                Baseline(getattr(nn, model)(_FEATURES, _UNITS, batch_first=True), mean, spread)
                 if model in ("LSTM", "RNN")
                 else Counter(model, target.shape[1])
             )

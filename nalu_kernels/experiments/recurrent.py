@@ -22,6 +22,7 @@ from nalu_kernels import NAC, NALU, NACCell, NALUCell
 
 from .arithmetic import Arithmetic
 from .experiment import Scale
+from .sequences import Baseline, last_state
 from .training import cool_down, hill, uniform
 
 SHORT, LONG = 10, 1000
@@ -39,24 +40,7 @@ class Transition(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, length, features) to (batch, 1)."""
-        state = None
-        for step in x.unbind(dim=1):
-            state = self.cell(step, state)
-        answer: Tensor = self.layer(state)
-        return answer
-
-
-class Baseline(nn.Module):
-    """torch.nn's recurrent networks with a linear readout."""
-
-    def __init__(self, network: nn.RNNBase) -> None:
-        super().__init__()
-        self.network = network
-        self.layer = nn.Linear(network.hidden_size, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, length, features) to (batch, 1)."""
-        answer: Tensor = self.layer(self.network(x)[0][:, -1])
+        answer: Tensor = self.layer(last_state(self.cell, x))
         return answer
 
 
@@ -96,9 +80,12 @@ class Recurrent(Arithmetic):
             return Transition(
                 NALUCell(FEATURES, STATE, eps=_EPS, tied=False), NALU(STATE, 1, tied=False)
             )
+        network: nn.RNNBase
         if model == "LSTM":
-            return Baseline(nn.LSTM(FEATURES, UNITS, batch_first=True))
-        return Baseline(nn.RNN(FEATURES, UNITS, nonlinearity="relu", batch_first=True))
+            network = nn.LSTM(FEATURES, UNITS, batch_first=True)
+        else:
+            network = nn.RNN(FEATURES, UNITS, nonlinearity="relu", batch_first=True)
+        return Baseline(network, mean=torch.zeros(1), spread=torch.ones(1))
 
     def batches(self, source: torch.Generator, count: int) -> Tensor:
         return _numbers(source, count, _BATCH, SHORT)

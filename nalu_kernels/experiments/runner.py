@@ -158,7 +158,10 @@ def _train(experiment: Experiment, settings: Settings, store: Store, jobs: int) 
     if finished or any(store.checkpoint(trial).exists() for trial in to_do):
         print(f"going on: {finished} trials had been finished before", flush=True)
     steps = sum(experiment.steps(trial, settings) for trial in to_do)
-    with Progress(experiment.name, len(to_do), steps) as progress, _terminated_as_interrupted():
+    with (
+        Progress(experiment.name, len(to_do), steps) as progress,
+        _handled(signal.SIGTERM, _interrupt),  # with which clusters end jobs
+    ):
         try:
             if jobs == 1:
                 _here(experiment, settings, store, to_do, progress)
@@ -170,22 +173,22 @@ def _train(experiment: Experiment, settings: Settings, store: Store, jobs: int) 
             raise
 
 
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, with which clusters end jobs, ends a run as Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
+def _handled(number: int, handler: Any) -> Iterator[None]:
+    """The signal by ``handler``; in a thread that is not the main one, as it is."""
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        before = signal.signal(number, handler)
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 @contextmanager
@@ -285,21 +288,6 @@ def _in_worker(name: str, trial: Trial, settings: Settings, checkpoint: Path) ->
         _Shared.terminated = None
 
 
-@contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C, which reaches the whole group: only the first one
-    decides what to do about it."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _in_processes(
     experiment: Experiment,
     settings: Settings,
@@ -314,7 +302,9 @@ def _in_processes(
     with ProcessPoolExecutor(jobs, context, _start_worker, shared) as pool:
         pending: dict[Future[_Finished], Trial] = {}
         try:
-            with _ignoring_interrupts():
+            # Ctrl-C reaches the whole group: processes started meanwhile ignore it, as only the
+            # first one decides what to do about it.
+            with _handled(signal.SIGINT, signal.SIG_IGN):
                 for trial in to_do:
                     future = pool.submit(
                         _in_worker, experiment.name, trial, settings, store.checkpoint(trial)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from nalu_kernels import NAC, NALU
 
+from .arithmetic import OPERATIONS
 from .experiment import Comparison, Outcome, Scale
 from .plot import colour
 from .report import columns, median
@@ -31,10 +32,8 @@ from .success import (
     Benchmark,
     draw_off,
     draw_solved,
-    duration,
     interval,
     off_by,
-    operation,
     rate_and_interval,
 )
 from .training import uniform
@@ -75,7 +74,7 @@ class TwoNumbers:
         return x
 
     def target(self, x: Tensor) -> Tensor:
-        return operation(self._task, x[..., :1], x[..., 1:])
+        return OPERATIONS[self._task](x[..., :1], x[..., 1:])
 
     def nearly(self, x: Tensor) -> Tensor:
         exact = self.target(x)
@@ -150,9 +149,8 @@ class Single(Benchmark):
             ours = rate_and_interval(*self._successes(outcome, model, task))
             rows.append(Comparison(f"{task}, {model}: success over the nine ranges", ours, "", ""))
         for model in self.models:
-            times = [duration(self.full.steps / rate) for rate in self.speed(outcome, model)]
             what = f"{model}: {self.full.steps:,} steps, eager / this library"
-            rows.append(Comparison(what, " / ".join(times), "", ""))
+            rows.append(Comparison(what, self.trial_times(outcome, model), "", ""))
         return rows
 
     def draw(self, figure: Any, outcome: Outcome) -> None:

@@ -34,7 +34,6 @@ from torch.nn import functional as F
 
 from nalu_kernels import NAC, NALU, reference, use_backend
 
-from .arithmetic import OPERATIONS
 from .experiment import Experiment, Outcome, Settings, Trial
 from .plot import colour, marks
 from .report import columns, number
@@ -60,10 +59,6 @@ class Problem(Protocol):
 
     def nearly(self, x: Tensor) -> Tensor:
         """The answers of a solution whose weights are off by EPSILON."""
-
-
-def operation(task: str, a: Tensor, b: Tensor) -> Tensor:
-    return OPERATIONS[task](a, b)
 
 
 def threshold(problem: Problem, x: Tensor) -> float:
@@ -295,6 +290,11 @@ class Benchmark(Experiment):
         steps = tasks * self.full.seeds * self.full.steps
         eager, library = self.speed(outcome, model)
         return steps / eager, steps / library
+
+    def trial_times(self, outcome: Outcome, model: str) -> str:
+        """Of one trial of the published size, "eager / this library"."""
+        times = [duration(self.full.steps / rate) for rate in self.speed(outcome, model)]
+        return " / ".join(times)
 
     def speed_table(self, outcome: Outcome) -> list[str]:
         rows = [

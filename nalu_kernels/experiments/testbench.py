@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nalu_kernels import NAC, NALU
 
+from .arithmetic import OPERATIONS
 from .experiment import Comparison, Outcome, Scale
 from .plot import colour
 from .report import columns, number
@@ -30,10 +31,8 @@ from .success import (
     Benchmark,
     draw_off,
     draw_solved,
-    duration,
     interval,
     off_by,
-    operation,
     rate_and_interval,
 )
 from .training import generator, uniform
@@ -59,7 +58,7 @@ class SubsetSums:
 
     def target(self, x: Tensor) -> Tensor:
         a, b = (x[..., subset].sum(-1, keepdim=True) for subset in (self.a, self.b))
-        return operation(self._task, a, b)
+        return OPERATIONS[self._task](a, b)
 
     def nearly(self, x: Tensor) -> Tensor:
         """The first layer has 1 - EPSILON for 1 and EPSILON for 0, the second is perfect."""
@@ -68,7 +67,7 @@ class SubsetSums:
             (1 - EPSILON) * inside + EPSILON * (everything - inside)
             for inside in (x[..., subset].sum(-1, keepdim=True) for subset in (self.a, self.b))
         )
-        return operation(self._task, a, b)
+        return OPERATIONS[self._task](a, b)
 
 
 class Testbench(Benchmark):
@@ -163,11 +162,10 @@ class Testbench(Benchmark):
                     Comparison(f"{task}, {model}: median step solved at", at, solved_at, source)
                 )
         for model in MODELS:
-            times = [duration(self.full.steps / rate) for rate in self.speed(outcome, model)]
             rows.append(
                 Comparison(
                     f"{model}: {self.full.steps:,} steps, eager / this library",
-                    " / ".join(times),
+                    self.trial_times(outcome, model),
                     "about 8 h (Xeon E5-2665)",
                     "Madsen and Johansen 2020, appendix, for every model",
                 )
