@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ class Layer(nn.Module):
 
     W_hat: nn.Parameter
     M_hat: nn.Parameter
+    _names: ClassVar[tuple[str, ...]] = ("W_hat", "M_hat")
 
     def __init__(
         self,
@@ -52,6 +53,14 @@ class Layer(nn.Module):
     @staticmethod
     def _weight(W_hat: Tensor, M_hat: Tensor) -> Tensor:
         return reference.weight(wide(W_hat), wide(M_hat)).to(W_hat.dtype)
+
+    def _tensors(self) -> list[Any]:
+        """What the function takes after the input, in its order; None for a parameter without."""
+        own = self._parameters
+        try:  # several times faster than attributes, whose look-up is Python in nn.Module
+            return [own[name] for name in self._names]
+        except KeyError:  # parametrized, or replaced by plain tensors
+            return [getattr(self, name) for name in self._names]
 
     def train(self: Self, mode: bool = True) -> Self:
         inference.forget(self)

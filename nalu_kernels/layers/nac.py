@@ -64,7 +64,8 @@ class NAC(Layer):
             output = inference.nac(self, input)
             if output is not None:
                 return output
-        return nac(input, self.W_hat, self.M_hat, log_space=self.log_space, eps=self.eps)
+        W_hat, M_hat = self._tensors()
+        return nac(input, W_hat, M_hat, log_space=self.log_space, eps=self.eps)
 
     def extra_repr(self) -> str:
         text = f"in_features={self.in_features}, out_features={self.out_features}"

@@ -54,6 +54,7 @@ class NALU(Layer):
     gate_bias: nn.Parameter | None
     W_hat_mul: nn.Parameter | None
     M_hat_mul: nn.Parameter | None
+    _names = ("W_hat", "M_hat", "G", "gate_bias", "W_hat_mul", "M_hat_mul")
 
     def __init__(
         self,
@@ -131,14 +132,15 @@ class NALU(Layer):
             output = inference.nalu(self, input)
             if output is not None:
                 return output
+        W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul = self._tensors()
         return nalu(
             input,
-            self.W_hat,
-            self.M_hat,
-            self.G,
-            gate_bias=self.gate_bias,
-            W_hat_mul=self.W_hat_mul,
-            M_hat_mul=self.M_hat_mul,
+            W_hat,
+            M_hat,
+            G,
+            gate_bias=gate_bias,
+            W_hat_mul=W_hat_mul,
+            M_hat_mul=M_hat_mul,
             eps=self.eps,
         )
 
