@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import sys
 import tempfile
@@ -115,6 +116,31 @@ def fsdp(rank: int) -> None:
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
     steps(model, *rows_of(rank))
     same_parameters(model, alone())
+
+
+@case
+def what_sharded_layers_show(rank: int) -> None:
+    """W, the gates and the sparsity error, of whole layers: by outputs, by inputs, by FSDP."""
+    x = torch.rand(8, 6, generator=torch.Generator().manual_seed(1))
+    for options in ({}, {"tied": False, "gate": "sample", "gate_bias": True}):
+        torch.manual_seed(0)
+        expected = nn.Sequential(NALU(6, 4, **options))
+        for style in (ColwiseParallel(), RowwiseParallel(), None):
+            torch.manual_seed(0)
+            model = nn.Sequential(NALU(6, 4, **options))
+            if style is None:
+                fully_shard(model)
+                input = distribute_tensor(x, model[0].G.device_mesh, [Replicate()])
+            else:
+                parallelize_module(model, mesh(), {"0": style})
+                input = distribute_tensor(x, mesh(), [Replicate()])
+            for name in ("W", "W_mul"):
+                found = getattr(model[0], name)
+                assert isinstance(found, DTensor)
+                torch.testing.assert_close(whole(found), getattr(expected[0], name))
+            torch.testing.assert_close(whole(model[0].gate(input)), expected[0].gate(x))
+            errors = [nalu_kernels.sparsity_error(either) for either in (model, expected)]
+            assert math.isclose(*errors, rel_tol=1e-5)
 
 
 @case

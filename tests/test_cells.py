@@ -175,7 +175,11 @@ def test_compiled(make: Factory) -> None:
     ("arguments", "error", "words"),
     [
         ((torch.rand(4, 2),), ValueError, r"input: expected shape \(batch, 3\) or \(3,\), got"),
-        ((torch.rand(4, 5, 3),), ValueError, r"input: .* got \(4, 5, 3\)"),
+        (
+            (torch.rand(4, 5, 3),),
+            ValueError,
+            r"input: .* got \(4, 5, 3\); a cell takes one step of a sequence: for x in input",
+        ),
         ((torch.tensor(1.0),), ValueError, r"input: .* got \(\)"),
         (([1.0, 2.0, 3.0],), TypeError, r"input: expected a torch.Tensor, got list"),
         ((torch.rand(4, 3), torch.rand(5, 2)), ValueError, r"hx: expected shape \(4, 2\), got"),
