@@ -3,6 +3,7 @@
 from .cells import NACCell, NALUCell
 from .convert import convert
 from .dispatch import BackendUnavailable, backends, use_backend, which_backend
+from .finite import check_finite
 from .functional import nac, nalu
 from .modules import NAC, NALU
 
@@ -15,6 +16,7 @@ __all__ = [
     "NACCell",
     "NALUCell",
     "backends",
+    "check_finite",
     "convert",
     "nac",
     "nalu",
