@@ -1,6 +1,6 @@
 """How to train a NALU: what each setting changes, on 100 seeds, for docs/training_a_nalu.md.
 
-    python examples/training_a_nalu.py                measures, within ten minutes on one core
+    python examples/training_a_nalu.py                measures, in some minutes on one core
     python examples/training_a_nalu.py --page PAGE    puts the tables into the page
 
 A NALU of 2 inputs and 1 output learns a + b, a * b, a / b or sqrt(a), from batches of 64 that are
@@ -292,8 +292,8 @@ def sections(found: dict[str, Any]) -> dict[str, str]:
 def with_sections(document: str, tables: dict[str, str]) -> str:
     """The document with what stands between the markers of each table replaced."""
     for name, table in tables.items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)"
-        document, count = re.subn(pattern, rf"\g<1>{table}\g<2>", document, flags=re.DOTALL)
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
+        document, count = re.subn(pattern, rf"\g<1>{table}\n\g<2>", document, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"expected one section {name!r}, found {count}")
     return document
