@@ -199,9 +199,9 @@ def median(errors: Sequence[float]) -> float:
 
 def choose() -> tuple[Setting, list[dict[str, Any]]]:
     """The setting of the grid that solves most, all tasks together, and what each solves."""
-    tried = []
+    tried: list[dict[str, Any]] = []
     for values in itertools.product(*GRID.values()):
-        options = dict(zip(GRID, values, strict=True))
+        options: dict[str, Any] = dict(zip(GRID, values, strict=True))
         setting = Setting(**options)
         rows = measure(setting, TUNING)
         tried.append({**options, "solved": {task: row["solved"] for task, row in rows.items()}})

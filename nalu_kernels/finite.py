@@ -36,7 +36,8 @@ class check_finite:
     its weight is negative, that factor is :math:`\epsilon^{w_i}`, up to :math:`1/\epsilon`.
 
     Args:
-        model: its modules may be shared, nested, and return tensors in tuples, lists and dicts.
+        model: its modules may be shared and nested, and return tensors in tuples, lists and dicts.
+            Sparse tensors are not looked at, nor are modules that it gets later.
         limit: outputs of this size or more are taken for faults too; by default only NaN and
             infinities are.
 
@@ -97,9 +98,9 @@ def _look(
 
 
 def _tensors(value: object) -> Iterator[Tensor]:
-    """The tensors of numbers that have infinities."""
+    """The dense tensors of numbers that can be infinite."""
     if isinstance(value, Tensor):
-        if value.is_floating_point() or value.is_complex():
+        if value.layout == torch.strided and (value.is_floating_point() or value.is_complex()):
             yield value
     elif isinstance(value, Mapping):
         yield from _tensors(list(value.values()))

@@ -228,9 +228,18 @@ def test_outputs_of_all_forms(wrap: Change) -> None:
 
 
 @pytest.mark.parametrize(
-    "output", [torch.empty(0, 3), torch.tensor([2**40]), None, (), "x"], ids=str
+    "output",
+    [
+        torch.empty(0, 3),
+        torch.tensor([2**40]),
+        torch.eye(2).mul(INF).to_sparse(),
+        None,
+        (),
+        "x",
+    ],
+    ids=["empty", "integers", "sparse", "None", "tuple", "words"],
 )
-def test_outputs_without_a_number_that_could_be_infinite(output: object) -> None:
+def test_outputs_that_are_not_looked_at(output: object) -> None:
     model = Changed(lambda x: output)
     with check_finite(model, limit=1.0):
         assert model(torch.ones(1)) is output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ def test_what_the_page_concludes() -> None:
     assert all(row["above"] == 0 for row in relu["no weight negative"].values())
 
 
+def test_the_page_shows_what_its_code_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```(\w*)\n(.*?)```", PAGE, re.DOTALL)
+    (code,) = [text for kind, text in blocks if kind == "python" and "check_finite" in text]
+    (shown,) = [text for kind, text in blocks if not kind]
+    exec(compile(code, "training_a_nalu.md", "exec"), {"NALU": NALU, "torch": torch})
+    assert capsys.readouterr().out.split() == shown.split()
+
+
 def test_a_seed_does_not_depend_on_the_others() -> None:
     setting = study.Setting(steps=50)
     alone, among = study.train(setting, [7]), study.train(setting, [3, 7, 5])
@@ -112,8 +121,9 @@ def test_settings_reach_the_layer() -> None:
     assert isinstance(layer, NALU) and layer.eps == 0.01 and layer.gate_bias is not None
     for parameter in (layer.W_hat, layer.M_hat, layer.W_hat_mul, layer.M_hat_mul):
         assert parameter.abs().max() <= 0.5
+    own = study.layer_of(4, study.Setting(start=0.0))
     torch.manual_seed(4)
-    assert torch.equal(study.layer_of(4, study.Setting(start=0.0)).W_hat, NALU(2, 1).W_hat)
+    assert torch.equal(own.W_hat, NALU(2, 1).W_hat)
 
 
 def test_wilson_and_medians() -> None:
