@@ -2,6 +2,7 @@
 
 from .convert import convert
 from .dispatch import BackendUnavailable, backends, use_backend, which_backend
+from .finite import check_finite
 from .functional import nac, nalu
 from .layers import NAC, NALU, NACCell, NALUCell, sparsity_error
 
@@ -14,6 +15,7 @@ __all__ = [
     "NACCell",
     "NALUCell",
     "backends",
+    "check_finite",
     "convert",
     "nac",
     "nalu",
