@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import reference
-from .modules import NAC, NALU
+from .layers import NAC, NALU
 
 
 class check_finite:
