@@ -4,7 +4,7 @@ from .convert import convert
 from .dispatch import BackendUnavailable, backends, use_backend, which_backend
 from .finite import check_finite
 from .functional import nac, nalu
-from .layers import NAC, NALU, NACCell, NALUCell, sparsity_error
+from .layers import NAC, NALU, NACCell, NALUCell, keep_weights, sparsity_error
 
 __version__ = "0.1.0"
 
@@ -17,6 +17,7 @@ __all__ = [
     "backends",
     "check_finite",
     "convert",
+    "keep_weights",
     "nac",
     "nalu",
     "sparsity_error",

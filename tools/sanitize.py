@@ -26,7 +26,7 @@ SOURCES = sorted([*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")])
 KERNELS = [ROOT / "csrc" / "cpu" / f"{name}.cpp" for name in ("portable", "avx2", "avx512")]
 TESTS = (
     *("test_functional.py", "test_gradients.py", "test_layouts.py", "test_special_values.py"),
-    *("test_checks.py", "test_determinism.py", "test_fuzz.py", "test_inference.py"),
+    *("test_checks.py", "test_determinism.py", "test_fuzz.py", "test_keep_weights.py"),
 )
 
 

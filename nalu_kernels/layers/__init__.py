@@ -1,8 +1,9 @@
 """The layers as torch.nn.Modules, a file each."""
 
 from .cells import NACCell, NALUCell
+from .keep import keep_weights
 from .nac import NAC
 from .nalu import NALU
 from .sparsity import sparsity_error
 
-__all__ = ["NAC", "NALU", "NACCell", "NALUCell", "sparsity_error"]
+__all__ = ["NAC", "NALU", "NACCell", "NALUCell", "keep_weights", "sparsity_error"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .. import inference, reference
+from .. import reference
 from ..autocast import wide
 from ..checks import check_dtype, check_eps, check_size
-
-Self = TypeVar("Self", bound="Layer")
 
 
 class Layer(nn.Module):
@@ -61,7 +59,3 @@ class Layer(nn.Module):
             return [own[name] for name in self._names]
         except KeyError:  # parametrized, or replaced by plain tensors
             return [getattr(self, name) for name in self._names]
-
-    def train(self: Self, mode: bool = True) -> Self:
-        inference.forget(self)
-        return super().train(mode)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import inference
 from ..checks import check_flag
 from ..functional.nac import nac
+from . import keep
 from .base import Layer
 from .initialize import draw_weights
 
@@ -60,8 +60,8 @@ class NAC(Layer):
         draw_weights(self.W_hat, self.M_hat)
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training and not torch.compiler.is_compiling():
-            output = inference.nac(self, input)
+        if keep.active and not torch.compiler.is_compiling():
+            output = keep.nac(self, input)
             if output is not None:
                 return output
         W_hat, M_hat = self._tensors()

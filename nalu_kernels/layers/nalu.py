@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .. import inference, reference
+from .. import reference
 from ..autocast import disabled, wide, widen
 from ..checks import check_flag, check_nalu
 from ..functional.nalu import nalu
+from . import keep
 from .base import Layer
 from .initialize import draw_weights
 
@@ -128,8 +129,8 @@ class NALU(Layer):
         return g.to(input.dtype if narrow is None else narrow)
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training and not torch.compiler.is_compiling():
-            output = inference.nalu(self, input)
+        if keep.active and not torch.compiler.is_compiling():
+            output = keep.nalu(self, input)
             if output is not None:
                 return output
         W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul = self._tensors()
