@@ -58,7 +58,6 @@ PAIRS = (
     ("NAC log", "a / b"),
     *(("NALU", task) for task in TASKS),
 )
-_Range = tuple[float, float]
 
 
 class TwoNumbers:
@@ -113,7 +112,7 @@ class Single(Benchmark):
         operation, numbers = self.operation_and_range(task)
         return TwoNumbers(operation, next(on for on, _ in RANGES if interval(on) == numbers))
 
-    def _ran(self, outcome: Outcome) -> tuple[list[tuple[str, str]], list[_Range]]:
+    def _ran(self, outcome: Outcome) -> tuple[list[tuple[str, str]], list[tuple[float, float]]]:
         """Of PAIRS and of RANGES, trained on, what has run: every pair on every range."""
         judged = self.judged(outcome)
         ranges = [on for on, _ in RANGES if any(task.endswith(interval(on)) for _, task in judged)]

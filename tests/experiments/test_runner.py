@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tiny
@@ -21,8 +21,8 @@ import torch
 
 import nalu_kernels
 from nalu_kernels.__main__ import main
-from nalu_kernels.experiments import NAMES, load, report, runner, store, training
-from nalu_kernels.experiments.experiment import Scale, Settings, Trial
+from nalu_kernels.experiments import NAMES, load, report, runner, store, summary, training
+from nalu_kernels.experiments.experiment import Settings, Trial
 
 for package in ("gymnasium", "matplotlib", "num2words", "sklearn", "tqdm"):
     pytest.importorskip(package)
@@ -67,17 +67,10 @@ def saved(name: str, folder: Path) -> None:
     assert str(folder) not in text
 
 
-def the_same_again(name: str, folder: Path) -> None:
-    """Whatever the global generator's state is, which stays as it is."""
+def the_same_again(name: str, folder: Path, checkpoints: Path) -> None:
+    """Alone, stopped and resumed, and whatever the global generator's state is, which stays."""
     torch.manual_seed(torch.initial_seed() + 1)
     state = torch.get_rng_state()
-    for trial, settings, wanted in one_of_each_model(name, folder):
-        measured = load(name).run(trial, settings, training.Training(settings.device))
-        assert finite(measured) == report.finite(wanted), trial
-    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
-
-
-def resumed_to_the_same(name: str, folder: Path, checkpoints: Path) -> None:
     stops = 0
     for trial, settings, wanted in one_of_each_model(name, folder):
         path = checkpoints / f"{stops}.pt"
@@ -90,21 +83,59 @@ def resumed_to_the_same(name: str, folder: Path, checkpoints: Path) -> None:
         resumed = training.Training(settings.device, path)
         assert finite(load(name).run(trial, settings, resumed)) == report.finite(wanted), trial
     assert stops >= 2
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+
+
+class Counting(runner.Progress):
+    shown: ClassVar[list[tuple[int, int]]] = []
+
+    def __init__(self, name: str, trials: int, steps: int) -> None:
+        self.shown[:] = [(trials, steps)]
+        super().__init__(name, trials, steps)
+
+    def show(self, trials: int, steps: int) -> None:
+        self.shown.append((trials, steps))
+
+
+def narrowed(name: str, folder: Path) -> tuple[dict[str, list[str]], set[str]]:
+    """To the first name of every axis but the last model; what it says of the other names is
+    nothing."""
+    axes = load(name).axes()
+    choice = {axis: list(names[:1]) for axis, names in axes.items() if len(names) > 1}
+    choice["models"] = [axes["models"][-1]]
+    outcome = tiny.run(name, folder, steps=STEPS, narrowed=choice)
+    assert outcome.narrowed == choice
+    assert json.loads((folder / "results.json").read_text())["narrowed"] == choice
+    return choice, {row["model"] for row in outcome.rows} - {load(name).yardstick}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saved_the_same_again_and_resumed(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_narrowed_and_widened_saved_and_the_same_again(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(runner, "Progress", Counting)
     folder = tmp_path / "run"
+    choice, models = narrowed(name, folder)
+    assert [*models] == choice["models"]
+    assert f"narrowed to models {choice['models'][0]}" in capsys.readouterr().out
+    part = rows(folder)
+    with tiny.quick():
+        page = summary.page(tmp_path)
+    assert f"Small size, narrowed to models {choice['models'][0]}" in page
+
     tiny.run(name, folder, steps=STEPS)
     printed = capsys.readouterr().out.replace(str(folder), "out")
+    assert f"going on: {len(part)} trials had been finished before" in printed
+    assert Counting.shown[0] == Counting.shown[-1], "not every step is counted"
+    whole = rows(folder)
+    assert len(whole) > len(part) and all(row in whole for row in part)
+    assert "narrowed" not in printed
     assert max(map(len, printed.splitlines())) <= 100
     assert f"back end {nalu_kernels.which_backend(torch.empty(1))[0]}" in printed
     saved(name, folder)
     with tiny.quick():
-        the_same_again(name, folder)
-        resumed_to_the_same(name, folder, tmp_path / "checkpoints")
+        assert "narrowed" not in summary.page(tmp_path)
+        the_same_again(name, folder, tmp_path / "checkpoints")
 
 
 def test_a_failure_loses_no_finished_trial(
@@ -305,6 +336,7 @@ def test_a_full_disk_keeps_what_had_finished(
         ({"steps": 4}, "holds another run, with steps 3 instead of 4"),
         ({"seeds": 1}, "holds 2 seeds, more than the 1 asked for"),
         ({"full": True}, "holds another run, with full False instead of True"),
+        ({"narrowed": {"models": ["NAC"]}}, "holds more than is asked for, such as ELU on y = x"),
     ],
 )
 def test_another_runs_results_are_not_overwritten(
@@ -361,13 +393,6 @@ def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         one._save(64, {})
 
 
-def test_a_plot_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "plot.png").mkdir()
-    with pytest.raises(runner.Refusal, match=r"plot\.png: cannot write"):
-        tiny.run("identity", tmp_path, steps=3)
-    assert len(rows(tmp_path)) == 15
-
-
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with store.locked(tmp_path), pytest.raises(runner.Refusal, match="another run is at work"):
@@ -408,24 +433,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     message = refused(capsys, "identity", "--out", tmp_path)
-    assert package in message and "nalu_kernels[experiments]" in message
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    shown: list[tuple[int, int]] = []
-
-    class Counting(runner.Progress):
-        def __init__(self, name: str, trials: int, steps: int) -> None:
-            shown.append((trials, steps))
-            super().__init__(name, trials, steps)
-
-        def show(self, trials: int, steps: int) -> None:
-            shown.append((trials, steps))
-
-    monkeypatch.setattr(runner, "Progress", Counting)
-    tiny.run(name, tmp_path, steps=3)
-    assert shown[0] == shown[-1]
+    assert f"needs {package} (" in message and message.endswith(f": pip install {package}\n")
 
 
 def test_checkpoints_are_timed(tmp_path: Path) -> None:
@@ -441,14 +449,13 @@ def test_checkpoints_are_timed(tmp_path: Path) -> None:
 
 
 def test_all_runs_every_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in NAMES:
-        monkeypatch.setattr(type(load(name)), "small", Scale(1, 1))
-    with tiny.quick():
-        assert main(["all", "--out", str(tmp_path / "runs"), "--jobs", "1"]) == 0
-    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
-    page = (tmp_path / "RESULTS.md").read_text()
-    for name in NAMES:
-        assert rows(tmp_path / "runs" / name) and f"## {name}: " in page
+    calls = []
+    monkeypatch.setattr(
+        runner, "run", lambda experiment, **request: calls.append((experiment.name, request))
+    )
+    assert main(["all", "--out", str(tmp_path), "--jobs", "1"]) == 0
+    common = {"full": False, "device": "cpu", "jobs": 1, "fresh": False}
+    assert calls == [(name, {"out": f"{tmp_path}/{name}", **common}) for name in NAMES]
 
 
 def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -465,7 +472,7 @@ def test_each_runs_alone_from_examples(tmp_path: Path) -> None:
         assert f'main(["{name}"' in (folder / f"{name}.py").read_text()
     command = [sys.executable, "examples/identity.py", "--seeds", "1", "--steps", "2"]
     subprocess.run(
-        [*command, "--jobs", "2", "--out", str(tmp_path)],
+        [*command, "--jobs", "1", "--out", str(tmp_path)],
         cwd=folder.parent,
         check=True,
         capture_output=True,
@@ -473,24 +480,16 @@ def test_each_runs_alone_from_examples(tmp_path: Path) -> None:
     assert len(rows(tmp_path)) == 15
 
 
-def test_importing_the_library_imports_no_optional_package() -> None:
+def test_neither_the_library_nor_the_list_needs_an_optional_package() -> None:
     # tqdm is torch's own import where it is installed
     code = (
-        "import sys, nalu_kernels, nalu_kernels.__main__; "
-        "print({'matplotlib', 'sklearn', 'gymnasium', 'nalu_kernels.experiments'} "
-        "& set(sys.modules))"
+        "import sys, nalu_kernels; from nalu_kernels.__main__ import main; "
+        "packages = ['matplotlib', 'sklearn', 'gymnasium', 'num2words']; "
+        "print({*packages, 'nalu_kernels.experiments'} & set(sys.modules)); "
+        "sys.modules.update(dict.fromkeys(packages)); main([])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"
-
-
-def test_the_list_needs_no_optional_package() -> None:
-    code = (
-        "import sys; "
-        "sys.modules.update(dict.fromkeys(['matplotlib', 'sklearn', 'gymnasium', 'num2words'])); "
-        "from nalu_kernels.__main__ import main; main([])"
-    )
-    subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("set()\n") and "gridworld" in found.stdout
 
 
 def test_infinite_errors_come_back(tmp_path: Path) -> None:
