@@ -114,13 +114,13 @@ def test_narrowed_and_widened_saved_and_the_same_again(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "Progress", Counting)
-    folder = tmp_path / "run"
+    folder = tmp_path / "runs" / "run"
     choice, models = narrowed(name, folder)
     assert [*models] == choice["models"]
     assert f"narrowed to models {choice['models'][0]}" in capsys.readouterr().out
     part = rows(folder)
     with tiny.quick():
-        page = summary.page(tmp_path)
+        page = summary.page(folder.parent)
     assert f"Small size, narrowed to models {choice['models'][0]}" in page
 
     tiny.run(name, folder, steps=STEPS)
@@ -134,7 +134,7 @@ def test_narrowed_and_widened_saved_and_the_same_again(
     assert f"back end {nalu_kernels.which_backend(torch.empty(1))[0]}" in printed
     saved(name, folder)
     with tiny.quick():
-        assert "narrowed" not in summary.page(tmp_path)
+        assert "narrowed" not in summary.page(folder.parent)
         the_same_again(name, folder, tmp_path / "checkpoints")
 
 
