@@ -28,7 +28,8 @@ for package in ("gymnasium", "matplotlib", "num2words", "sklearn", "tqdm"):
     pytest.importorskip(package)
 
 PNG = b"\x89PNG\r\n\x1a\n"
-STEPS = 70  # more than a CHUNK, so that a checkpoint falls within
+# More than a chunk, so that a checkpoint falls within; in this process chunks can be short.
+STEPS, SHORT, SHORT_CHUNK = 70, 6, 4
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -38,7 +39,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def one_of_each_model(name: str, folder: Path) -> list[tuple[Trial, Settings, dict[str, Any]]]:
     """Trials, the settings of the whole run, and the numbers found then."""
     options = runner._own_defaults(load(name))
-    settings = Settings(torch.device("cpu"), 1, STEPS, folder, options=options)
+    settings = Settings(torch.device("cpu"), 1, SHORT, folder, options=options)
     found: dict[str, tuple[Trial, Settings, dict[str, Any]]] = {}
     for row in rows(folder):
         trial = Trial(row.pop("model"), row.pop("task"), row.pop("seed"))
@@ -61,7 +62,7 @@ def saved(name: str, folder: Path) -> None:
     assert recorded["nalu_kernels"] == nalu_kernels.__version__
     assert recorded["torch"] == torch.__version__
     assert recorded["backend"] == nalu_kernels.which_backend(torch.empty(1))[0]
-    assert (recorded["device"], recorded["seeds"], recorded["steps"]) == ("cpu", 1, STEPS)
+    assert (recorded["device"], recorded["seeds"], recorded["steps"]) == ("cpu", 1, SHORT)
     assert recorded["claims"]
     assert all(row["seconds"] >= 0 for row in recorded["trials"])
     assert str(folder) not in text
@@ -103,7 +104,7 @@ def narrowed(name: str, folder: Path) -> tuple[dict[str, list[str]], set[str]]:
     axes = load(name).axes()
     choice = {axis: list(names[:1]) for axis, names in axes.items() if len(names) > 1}
     choice["models"] = [axes["models"][-1]]
-    outcome = tiny.run(name, folder, steps=STEPS, narrowed=choice)
+    outcome = tiny.run(name, folder, steps=SHORT, narrowed=choice)
     assert outcome.narrowed == choice
     assert json.loads((folder / "results.json").read_text())["narrowed"] == choice
     return choice, {row["model"] for row in outcome.rows} - {load(name).yardstick}
@@ -114,6 +115,7 @@ def test_narrowed_and_widened_saved_and_the_same_again(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "Progress", Counting)
+    monkeypatch.setattr(training, "CHUNK", SHORT_CHUNK)
     folder = tmp_path / "runs" / "run"
     choice, models = narrowed(name, folder)
     assert [*models] == choice["models"]
@@ -123,7 +125,7 @@ def test_narrowed_and_widened_saved_and_the_same_again(
         page = summary.page(folder.parent)
     assert f"Small size, narrowed to models {choice['models'][0]}" in page
 
-    tiny.run(name, folder, steps=STEPS)
+    tiny.run(name, folder, steps=SHORT)
     printed = capsys.readouterr().out.replace(str(folder), "out")
     assert f"going on: {len(part)} trials had been finished before" in printed
     assert Counting.shown[0] == Counting.shown[-1], "not every step is counted"

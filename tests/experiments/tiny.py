@@ -16,7 +16,7 @@ from nalu_kernels.experiments.training import Training
 
 _SMALL: list[tuple[Any, dict[str, Any]]] = [
     # The benchmarks test often, on little, and measure their speed shortly.
-    (success, {"ROUNDS": 1, "STEPS": 2, "EVERY": 10, "SAMPLES": 100}),
+    (success, {"ROUNDS": 1, "STEPS": 2, "EVERY": 3, "SAMPLES": 100}),
     # Sequences of the tests, and games.
     (recurrent, {"LONG": 20}),
     (digits, {"LENGTHS": (10, 20, 30)}),
