@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 _SHARED = ("full", "device", "jobs", "fresh")  # of every experiment and of all in turn
-_NOT_ITS_OWN = ("command", "out", "seeds", "steps", *_SHARED)  # all but an experiment's own options
+# All but the axes and an experiment's own options.
+_NOT_ITS_OWN = ("command", "out", "seeds", "steps", *_SHARED)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="N",
             help=f"training steps (default: {small.steps:,}, with --full {full.steps:,})",
         )
+        _axes(command, experiment.axes(), experiment.yardstick)
         experiment.add_options(command)
     everything = commands.add_parser("all", help="every experiment in turn")
     _common(everything, out="results; each experiment gets a folder in it")
@@ -101,8 +103,23 @@ def _common(command: argparse.ArgumentParser, *, out: str) -> None:
     )
 
 
+def _axes(
+    command: argparse.ArgumentParser, axes: dict[str, tuple[str, ...]], yardstick: str | None
+) -> None:
+    """An option for each of AXES: one that the experiment lacks is refused, with its name."""
+    from .experiments.experiment import AXES
+
+    for axis in AXES:
+        text = argparse.SUPPRESS
+        if axis in axes:
+            always = f" ({yardstick} always runs too)" if yardstick and axis == "models" else ""
+            text = f"only these, with commas between{always}: {', '.join(axes[axis])}"
+        command.add_argument(f"--{axis}", nargs="+", action="extend", metavar="NAME", help=text)
+
+
 def _run(options: argparse.Namespace) -> None:
     from .experiments import NAMES, load, runner, summary
+    from .experiments.experiment import AXES
 
     if options.command == "report":
         summary.write(options.folder, options.out)
@@ -118,7 +135,10 @@ def _run(options: argparse.Namespace) -> None:
         out=options.out,
         seeds=options.seeds,
         steps=options.steps,
-        options={key: value for key, value in vars(options).items() if key not in _NOT_ITS_OWN},
+        narrowed={axis: getattr(options, axis) for axis in AXES},
+        options={
+            key: value for key, value in vars(options).items() if key not in (*_NOT_ITS_OWN, *AXES)
+        },
         **common,
     )
 

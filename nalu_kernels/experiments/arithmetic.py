@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .experiment import Comparison, Experiment, Outcome, Settings, Trial, every
+from .experiment import Comparison, Experiment, Outcome, Settings, Trial
 from .plot import colour, marks
 from .report import best, columns, how_often, median, number
 from .training import Group, Schedule, Training, build, generator
@@ -36,8 +36,9 @@ UNTRAINED = "untrained"  # the first baseline, as it is initialised
 class Arithmetic(Experiment):
     """The tasks, the scores and their table; a subclass has the data and the networks."""
 
-    neural: ClassVar[tuple[str, ...]] = ("NAC", "NALU")
-    baselines: ClassVar[tuple[str, ...]]
+    tasks = tuple(OPERATIONS)
+    yardstick = UNTRAINED
+    baselines: ClassVar[tuple[str, ...]]  # the last of ``models``
     inside_is: ClassVar[str]  # in words, for the table
     outside_is: ClassVar[str]
     rates: ClassVar[dict[str, tuple[float, Schedule]]]  # Adam's, for each model
@@ -65,13 +66,6 @@ class Arithmetic(Experiment):
         """Which of ``length`` numbers a and b sum, none in common: the hidden part of the task."""
         order = torch.randperm(length, generator=generator(self.name, "subsets", seed)).tolist()
         return order[:size], order[size : 2 * size]
-
-    def trials(self, settings: Settings) -> list[Trial]:
-        models = (*self.neural, *self.baselines, UNTRAINED)
-        return every(models, list(OPERATIONS), settings.seeds)
-
-    def steps(self, trial: Trial, settings: Settings) -> int:
-        return 0 if trial.model == UNTRAINED else settings.steps
 
     def run(self, trial: Trial, settings: Settings, training: Training) -> dict[str, Any]:
         model = self.baselines[0] if trial.model == UNTRAINED else trial.model
@@ -117,8 +111,9 @@ class Arithmetic(Experiment):
             ["", "", "inside", "", "", "outside", "", "", ""],
             ["task", "model", "median", "best", "of 100", "median", "best", "of 100", "solved"],
         ]
-        for task in OPERATIONS:
-            for place, model in enumerate((*self.neural, *self.baselines)):
+        models, tasks = self.ran(outcome)
+        for task in tasks:
+            for place, model in enumerate(models):
                 row = ["" if place else task, model]
                 for metric in ("inside", "outside"):
                     errors = outcome.values(metric, model=model, task=task)
@@ -136,20 +131,25 @@ class Arithmetic(Experiment):
         ]
 
     def claims(self, outcome: Outcome) -> list[str]:
+        models, tasks = self.ran(outcome)
         lines = [
             f"{model} extrapolates {task}: {how_often(self.solved(outcome, model, task))}"
-            for model, tasks in (("NAC", list(OPERATIONS)[:2]), ("NALU", list(OPERATIONS)))
-            for task in tasks
+            for model, able in (("NAC", self.tasks[:2]), ("NALU", self.tasks))
+            for task in able
+            if model in models and task in tasks
         ]
         for model in self.baselines:
-            ever = [task for task in OPERATIONS if any(self.solved(outcome, model, task))]
+            if model not in models:
+                continue
+            ever = [task for task in tasks if any(self.solved(outcome, model, task))]
             lines.append(f"{model} extrapolates on some seed: {', '.join(ever) or 'nothing'}")
         return lines
 
     def compare(self, outcome: Outcome) -> list[Comparison]:
         rows = []
-        for task in OPERATIONS:
-            for model in (*self.neural, *self.baselines):
+        models, tasks = self.ran(outcome)
+        for task in tasks:
+            for model in models:
                 ours = [
                     number(median(self.percent(outcome, metric, model, task)))
                     for metric in ("inside", "outside")
@@ -167,8 +167,8 @@ class Arithmetic(Experiment):
 
     def draw(self, figure: Any, outcome: Outcome) -> None:
         axes = figure.subplots()
-        models = (*self.neural, *self.baselines)
-        for place, task in enumerate(OPERATIONS):
+        models, tasks = self.ran(outcome)
+        for place, task in enumerate(tasks):
             if place:
                 axes.axvline(place - 0.5, color="0.9", lw=0.8, zorder=0)
             for shift, model in enumerate(models):
@@ -177,16 +177,16 @@ class Arithmetic(Experiment):
                     errors = self.percent(outcome, metric, model, task)
                     marks(axes, across + step, errors, model, filled=metric == "outside")
         axes.axhline(100, color="0.4", lw=0.8, ls=":")
-        axes.text(len(OPERATIONS) - 0.5, 130, "untrained", fontsize=7, color="0.35", ha="right")
+        axes.text(len(tasks) - 0.5, 130, "untrained", fontsize=7, color="0.35", ha="right")
         axes.set_yscale("log")
         low, high = axes.get_ylim()
         axes.set(
             title=f"{self.title}: a mark for each seed",
             ylabel="error, 0 = perfect, 100 = untrained",
             ylim=(low, max(high, 1000)),
-            xlim=(-0.5, len(OPERATIONS) - 0.5),
+            xlim=(-0.5, len(tasks) - 0.5),
         )
-        axes.set_xticks(range(len(OPERATIONS)), list(OPERATIONS))
+        axes.set_xticks(range(len(tasks)), tasks)
         for model in models:
             axes.scatter([], [], color=colour(model), marker="s", s=16, label=model)
         axes.scatter([], [], edgecolor="0.2", facecolor="none", marker="o", s=14, label="inside")

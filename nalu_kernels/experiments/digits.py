@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from nalu_kernels import NAC, NALU, NACCell, NALUCell, reference
 
 from . import idx
-from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial, every
+from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial
 from .plot import colour
 from .refusal import Refusal, optional
 from .report import best, columns, how_often, median, number
@@ -182,6 +182,7 @@ class DigitsExperiment(Experiment):
     small = Scale(seeds=3, steps=1500)
     full = Scale(seeds=10, steps=20_000)
     requires = ("sklearn",)
+    models, tasks, yardstick = MODELS, TASKS, CONSTANT
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -203,12 +204,6 @@ class DigitsExperiment(Experiment):
             f"{len(data.unseen):,} to test",
             "digest": digest.hexdigest()[:12],
         }
-
-    def trials(self, settings: Settings) -> list[Trial]:
-        return every((*MODELS, CONSTANT), [*TASKS], settings.seeds)
-
-    def steps(self, trial: Trial, settings: Settings) -> int:
-        return 0 if trial.model == CONSTANT else settings.steps
 
     def run(self, trial: Trial, settings: Settings, training: Training) -> dict[str, Any]:
         model, task, seed = trial
@@ -278,9 +273,10 @@ class DigitsExperiment(Experiment):
         lengths = [f"{length:,} digits" for length in LENGTHS]
         rows = [["", "", *(cell for name in lengths for cell in (name, ""))]]
         rows.append(["task", "model", *("median", "best") * len(LENGTHS)])
-        for task in TASKS:
-            for model in (*MODELS, CONSTANT):
-                row = [task if model == MODELS[0] else "", model]
+        models, tasks = self.ran(outcome)
+        for task in tasks:
+            for place, model in enumerate((*models, CONSTANT)):
+                row = ["" if place else task, model]
                 for length in LENGTHS:
                     errors = self._errors(outcome, model, task, length)
                     row += [number(median(errors)), number(best(errors))]
@@ -295,16 +291,19 @@ class DigitsExperiment(Experiment):
 
     def claims(self, outcome: Outcome) -> list[str]:
         claims = []
-        for task in TASKS:
+        models, tasks = self.ran(outcome)
+        for task in tasks:
             for length in LENGTHS:
                 fixed = self._errors(outcome, CONSTANT, task, length)
                 found = []
-                for model in MODELS:
+                for model in models:
                     errors = self._errors(outcome, model, task, length)
                     better = [ours < other for ours, other in zip(errors, fixed, strict=True)]
                     found.append(f"{model} {how_often(better)}")
                 claims.append(f"{task} of {length:,}, better than the constant: {'; '.join(found)}")
-            for model in ("NAC", "NALU"):
+            for model in models:
+                if model not in ("NAC", "NALU"):
+                    continue
                 kept = [
                     max(weights, key=lambda weight: abs(1 - weight))
                     for weights in outcome.values("keeps", model=model, task=task)
@@ -317,6 +316,7 @@ class DigitsExperiment(Experiment):
         return claims
 
     def compare(self, outcome: Outcome) -> list[Comparison]:
+        models, tasks = self.ran(outcome)
         return [
             Comparison(
                 f"{task} of {length:,}, {model}: mean absolute error",
@@ -324,14 +324,16 @@ class DigitsExperiment(Experiment):
                 "",
                 "",
             )
-            for task in TASKS
+            for task in tasks
             for length in LENGTHS
-            for model in MODELS
+            for model in models
         ]
 
     def draw(self, figure: Any, outcome: Outcome) -> None:
-        for axes, task in zip(figure.subplots(1, len(TASKS)), TASKS, strict=True):
-            for model in (*MODELS, CONSTANT):
+        models, tasks = self.ran(outcome)
+        panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+        for axes, task in zip(panels, tasks, strict=True):
+            for model in (*models, CONSTANT):
                 style = {"color": colour(model), "ls": ":" if model == CONSTANT else "-"}
                 curves = outcome.values("error", model=model, task=task)
                 for curve in curves:

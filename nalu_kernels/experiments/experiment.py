@@ -12,6 +12,8 @@ import torch
 
 from .training import Training
 
+AXES = ("models", "tasks", "ranges")  # on which an experiment can be narrowed
+
 
 class Scale(NamedTuple):
     """How large a run is: seeds 0, 1, ..., seeds - 1, and training steps of a trial."""
@@ -30,7 +32,8 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose. ``options`` are the experiment's own."""
+    """What the user chose. ``options`` are the experiment's own, ``narrowed`` is a Choice of
+    narrowing.py."""
 
     device: torch.device
     seeds: int
@@ -39,6 +42,7 @@ class Settings:
     full: bool = False
     backend: str = "reference"
     options: dict[str, Any] = field(default_factory=dict)
+    narrowed: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Outcome:
@@ -50,6 +54,7 @@ class Outcome:
         self.steps: int = recorded["steps"]
         self.full: bool = recorded["full"]
         self.options: dict[str, Any] = recorded["options"]
+        self.narrowed: dict[str, list[str]] = recorded.get("narrowed", {})
         self.rows: list[dict[str, Any]] = recorded["trials"]
 
     def values(self, metric: str, *, model: str, task: str) -> list[Any]:
@@ -85,6 +90,11 @@ class Experiment(ABC):
     small: ClassVar[Scale]
     full: ClassVar[Scale]  # the published size where it is known, else a large one
     requires: ClassVar[tuple[str, ...]] = ()  # packages beyond those that every experiment needs
+    # The names on its axes, in the order of the tables.
+    models: ClassVar[tuple[str, ...]]
+    tasks: ClassVar[tuple[str, ...]]
+    ranges: ClassVar[tuple[str, ...]] = ()  # none where the experiment has no such axis
+    yardstick: ClassVar[str | None] = None  # a model that is not trained, beside all others
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027
         """Adds options of the experiment's own; they come back in ``settings.options``."""
@@ -96,17 +106,41 @@ class Experiment(ABC):
         """What of ``settings.options`` is recorded, and has to be the same to resume a run."""
         return settings.options
 
-    @abstractmethod
-    def trials(self, settings: Settings) -> list[Trial]:
-        """All trials, in the order of the tables."""
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """Its axes, and the names on each."""
+        return {axis: names for axis in AXES if (names := getattr(self, axis))}
+
+    def trials(self, seeds: int) -> list[Trial]:
+        """All trials, in the order of the tables: every model on every task with every seed."""
+        models = [*self.models, *([self.yardstick] if self.yardstick else [])]
+        return [
+            Trial(model, task, seed)
+            for task in self.tasks
+            for model in models
+            for seed in range(seeds)
+        ]
+
+    def ran(self, outcome: Outcome) -> tuple[list[str], list[str]]:
+        """The models and the tasks that have run, without the yardstick."""
+        models = [model for model in self.models if model in outcome.models]
+        return models, [task for task in self.tasks if task in outcome.tasks]
+
+    def place(self, trial: Trial) -> dict[str, str]:
+        """The trial's name on each axis that it has a place on."""
+        place = {"models": trial.model, "tasks": trial.task}
+        if trial.model == self.yardstick:
+            del place["models"]
+        return place
 
     def steps(self, trial: Trial, settings: Settings) -> int:
         """How many steps the trial's training takes, for the progress bar."""
-        return settings.steps
+        return 0 if trial.model == self.yardstick else settings.steps
 
     @abstractmethod
     def run(self, trial: Trial, settings: Settings, training: Training) -> dict[str, Any]:
         """Trains and tests: the numbers (or lists of them) of one trial, for JSON."""
+
+    # Of a narrowed run, these speak of what has run alone.
 
     @abstractmethod
     def table(self, outcome: Outcome) -> list[str]:
@@ -123,8 +157,3 @@ class Experiment(ABC):
     @abstractmethod
     def draw(self, figure: Any, outcome: Outcome) -> None:
         """Draws the plot into a matplotlib Figure."""
-
-
-def every(models: list[str] | tuple[str, ...], tasks: list[str], seeds: int) -> list[Trial]:
-    """Every model on every task with every seed, a task at a time."""
-    return [Trial(model, task, seed) for task in tasks for model in models for seed in range(seeds)]

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from nalu_kernels import NACCell
 
-from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial, every
+from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial
 from .plot import colour
 from .report import columns, how_often, median
 from .training import (
@@ -244,9 +244,7 @@ class GridWorldExperiment(Experiment):
     small = Scale(seeds=3, steps=1500)
     full = Scale(seeds=10, steps=10_000)
     requires = ("gymnasium",)
-
-    def trials(self, settings: Settings) -> list[Trial]:
-        return every(MODELS, [TASK], settings.seeds)
+    models, tasks = MODELS, (TASK,)
 
     def run(self, trial: Trial, settings: Settings, training: Training) -> dict[str, Any]:
         from .grid_environment import GridWorld
@@ -297,23 +295,22 @@ class GridWorldExperiment(Experiment):
 
     def claims(self, outcome: Outcome) -> list[str]:
         beyond = (LONGEST + 1, LATEST)
-        lstm = self._shares(outcome, "LSTM", beyond)
-        better = {
-            model: how_often(
-                [a > b for a, b in zip(self._shares(outcome, model, beyond), lstm, strict=True)]
+        claims = [self._extent(outcome, model) for model in outcome.models]
+        for model in outcome.models:
+            if model != "LSTM" and "LSTM" in outcome.models:
+                ours, theirs = (self._shares(outcome, name, beyond) for name in (model, "LSTM"))
+                better = how_often([a > b for a, b in zip(ours, theirs, strict=True)])
+                claims.append(f"{model} wins more often than LSTM at T > {LONGEST}: {better}")
+        if "NAC" in outcome.models:
+            exact = [
+                any(abs(tick + 1) < EXACT and abs(own - 1) < EXACT for tick, own in counters)
+                for counters in outcome.values("counters", model="NAC", task=TASK)
+            ]
+            claims.append(
+                f"one of NAC's counters counts down by one (weights within {EXACT:g}): "
+                f"{how_often(exact)}"
             )
-            for model in ("NAC", "LSTM + NAC")
-        }
-        exact = [
-            any(abs(tick + 1) < EXACT and abs(own - 1) < EXACT for tick, own in counters)
-            for counters in outcome.values("counters", model="NAC", task=TASK)
-        ]
-        return [
-            *(self._extent(outcome, model) for model in outcome.models),
-            *(f"{a} wins more often than LSTM at T > {LONGEST}: {b}" for a, b in better.items()),
-            f"one of NAC's counters counts down by one (weights within {EXACT:g}): "
-            f"{how_often(exact)}",
-        ]
+        return claims
 
     def _extent(self, outcome: Outcome, model: str) -> str:
         """How far the model gets, and how it fails there."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from nalu_kernels import NAC
 
-from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial, every
+from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial
 from .report import columns, how_often, median, number
 from .training import Group, Training, build, cool_down, generator, uniform
 
@@ -37,6 +37,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "ELU": nn.ELU,
     "SELU": nn.SELU,
 }
+TASK = "y = x"
 SIZES = (1, 8, 8, 8, 1)
 INSIDE, OUTSIDE = 5.0, 20.0
 EXACT = 0.01  # a mean error below this counts as exact
@@ -60,9 +61,8 @@ class Identity(Experiment):
     differs = "Adam, and few steps; the paper shows curves without numbers."
     small = Scale(seeds=5, steps=800)
     full = Scale(seeds=100, steps=10_000)
-
-    def trials(self, settings: Settings) -> list[Trial]:
-        return every([*ACTIVATIONS, "NAC"], ["y = x"], settings.seeds)
+    models = (*ACTIVATIONS, "NAC")
+    tasks = (TASK,)
 
     def run(self, trial: Trial, settings: Settings, training: Training) -> dict[str, Any]:
         network = build(
@@ -93,7 +93,7 @@ class Identity(Experiment):
     def _errors(self, outcome: Outcome, model: str) -> tuple[float, float]:
         """Medians over the seeds, inside and outside."""
         inside, outside = (
-            median(outcome.values(metric, model=model, task="y = x"))
+            median(outcome.values(metric, model=model, task=TASK))
             for metric in ("inside", "outside")
         )
         return inside, outside
@@ -111,17 +111,23 @@ class Identity(Experiment):
         ]
 
     def claims(self, outcome: Outcome) -> list[str]:
-        usual = {model: self._errors(outcome, model) for model in ACTIVATIONS}
-        ratios = {model: outside / max(inside, 1e-12) for model, (inside, outside) in usual.items()}
-        worse = sum(ratio > 2 for ratio in ratios.values())
-        best = min(usual, key=lambda model: usual[model][1])
-        exact = [error < EXACT for error in outcome.values("outside", model="NAC", task="y = x")]
-        return [
-            f"{worse} of {len(usual)} ordinary activations err more than twice as much outside the "
-            f"training range as inside; the median factor is {number(median([*ratios.values()]))}; "
-            f"best outside: {best}, {number(usual[best][1])}",
-            f"NAC stack exact outside (error below {EXACT:g}): {how_often(exact)}",
-        ]
+        claims = []
+        usual = {
+            model: self._errors(outcome, model) for model in outcome.models if model in ACTIVATIONS
+        }
+        if usual:
+            ratios = [outside / max(inside, 1e-12) for inside, outside in usual.values()]
+            worse = sum(ratio > 2 for ratio in ratios)
+            best = min(usual, key=lambda model: usual[model][1])
+            claims.append(
+                f"{worse} of {len(usual)} ordinary activations err more than twice as much outside "
+                f"the training range as inside; the median factor is {number(median(ratios))}; "
+                f"best outside: {best}, {number(usual[best][1])}"
+            )
+        if "NAC" in outcome.models:
+            exact = [error < EXACT for error in outcome.values("outside", model="NAC", task=TASK)]
+            claims.append(f"NAC stack exact outside (error below {EXACT:g}): {how_often(exact)}")
+        return claims
 
     def compare(self, outcome: Outcome) -> list[Comparison]:
         return [
@@ -132,6 +138,7 @@ class Identity(Experiment):
                 "",
             )
             for model in ("Tanh", "ReLU", "NAC")
+            if model in outcome.models
         ]
 
     def draw(self, figure: Any, outcome: Outcome) -> None:
@@ -141,10 +148,10 @@ class Identity(Experiment):
         axes.axvspan(-INSIDE, INSIDE, color="0.9", zorder=0)
         place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "top"}
         axes.text(0, 0.98, "trained here", fontsize=7, color="0.35", **place)
-        usual = sorted(ACTIVATIONS, key=lambda model: -self._errors(outcome, model)[1])
+        worst_first = sorted(outcome.models, key=lambda model: -self._errors(outcome, model)[1])
         palette = colormaps["tab20"]
-        for index, model in enumerate([*usual, "NAC"]):
-            curves = outcome.values("curve", model=model, task="y = x")
+        for index, model in enumerate(sorted(worst_first, key=lambda model: model == "NAC")):
+            curves = outcome.values("curve", model=model, task=TASK)
             mean = [sum(errors) / len(errors) for errors in zip(*curves, strict=True)]
             style = {"lw": 2, "color": "black"} if model == "NAC" else {"color": palette(index)}
             axes.plot(_INPUTS, mean, label=model, **{"lw": 1, **style})

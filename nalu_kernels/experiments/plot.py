@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .refusal import Refusal
-from .report import write_atomic
+from .narrowing import words
+from .refusal import Refusal, optional
+from .report import paragraph, write_atomic
 
 if TYPE_CHECKING:
     from .experiment import Experiment, Outcome
@@ -68,17 +69,32 @@ def tidy(axes: Any) -> None:
 
 
 def save_plot(experiment: Experiment, outcome: Outcome, path: Path) -> None:
-    """Lets the experiment draw, and writes the PNG ``path``."""
-    # Imported only now, and without pyplot: no global state, and no window anywhere.
+    """Lets the experiment draw, and writes the PNG ``path``: the same whatever the user's back end
+    and rcParams are.
+
+    Raises:
+        Refusal: it cannot be drawn or written.
+    """
+    matplotlib = optional("matplotlib")
+    # Without pyplot: no global state, and no window anywhere.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    experiment.draw(figure, outcome)
-    for axes in figure.axes:
-        tidy(axes)
     try:
-        write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=130))
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+            FigureCanvasAgg(figure)
+            experiment.draw(figure, outcome)
+            for axes in figure.axes:
+                tidy(axes)
+            if outcome.narrowed:
+                figure.suptitle(paragraph(words(outcome.narrowed)), fontsize=7, color="0.35")
+            write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=130))
     except OSError as error:
         raise Refusal(f"{path}: cannot write: {error.strerror}; the numbers are saved") from error
+    except Exception as error:  # of matplotlib, of many kinds
+        reason = " ".join(str(error).split())
+        raise Refusal(
+            f"{path}: cannot be drawn: {type(error).__name__}: {reason}; the numbers are saved"
+        ) from error

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from nalu_kernels import NACCell, NALUCell, reference
 
-from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial, every
+from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial
 from .plot import colour
 from .report import columns, how_often, median, number
 from .training import Group, Training, build, generator, hill, warm_up
@@ -137,9 +137,7 @@ class Programs(Experiment):
     )
     small = Scale(seeds=3, steps=3000)
     full = Scale(seeds=10, steps=30_000)
-
-    def trials(self, settings: Settings) -> list[Trial]:
-        return every(MODELS, [*OPERATORS], settings.seeds)
+    models, tasks = MODELS, tuple(OPERATORS)
 
     def run(self, trial: Trial, settings: Settings, training: Training) -> dict[str, Any]:
         model, task, seed = trial
@@ -183,11 +181,11 @@ class Programs(Experiment):
     def table(self, outcome: Outcome) -> list[str]:
         widths = (-14, *[17] * 5)
         lines = ["median over the seeds of the mean absolute error, and how many answers are right"]
-        for task, lengths in LENGTHS.items():
+        for task in outcome.tasks:
             what = f"off by less than {NEAR:.0%}" if task == PRODUCTS else "right when rounded"
             error = "relative error" if task == PRODUCTS else "error"
-            rows = [["model", *(f"{n} terms" for n in lengths)]]
-            for model in MODELS:
+            rows = [["model", *(f"{n} terms" for n in LENGTHS[task])]]
+            for model in outcome.models:
                 pairs = zip(
                     self._medians(outcome, model, task, "error"),
                     self._medians(outcome, model, task, "right"),
@@ -200,13 +198,15 @@ class Programs(Experiment):
 
     def claims(self, outcome: Outcome) -> list[str]:
         claims = []
-        for task, lengths in LENGTHS.items():
-            longest = str(lengths[-1])
+        for task in outcome.tasks:
+            longest = str(LENGTHS[task][-1])
             errors = {
                 model: [row[longest] for row in outcome.values("error", model=model, task=task)]
-                for model in MODELS
+                for model in outcome.models
             }
-            for model in MODELS[1:]:
+            for model in errors:
+                if model == "LSTM" or "LSTM" not in errors:
+                    continue
                 better = [
                     ours < lstm / 2
                     for ours, lstm in zip(errors[model], errors["LSTM"], strict=True)
@@ -216,11 +216,12 @@ class Programs(Experiment):
                     f"LSTM alone: {how_often(better)}; median error "
                     f"{number(median(errors[model]))} against {number(median(errors['LSTM']))}"
                 )
-            kept = outcome.values("keeps", model="LSTM + NAC", task=task)
-            claims.append(
-                f"{task}: weight of the NACCell's state (1 keeps it): "
-                + ", ".join(f"{weight:.5f}" for weight in kept)
-            )
+            if "LSTM + NAC" in errors:
+                kept = outcome.values("keeps", model="LSTM + NAC", task=task)
+                claims.append(
+                    f"{task}: weight of the NACCell's state (1 keeps it): "
+                    + ", ".join(f"{weight:.5f}" for weight in kept)
+                )
         return claims
 
     def compare(self, outcome: Outcome) -> list[Comparison]:
@@ -232,16 +233,18 @@ class Programs(Experiment):
                 "",
                 "",
             )
-            for task in LENGTHS
+            for task in outcome.tasks
             for length in (TRAINED[task], LENGTHS[task][-1])
-            for model in MODELS
+            for model in outcome.models
             for errors in [self._medians(outcome, model, task, "error")]
         ]
 
     def draw(self, figure: Any, outcome: Outcome) -> None:
-        for axes, (task, lengths) in zip(figure.subplots(1, 3), LENGTHS.items(), strict=True):
+        panels = figure.subplots(1, len(outcome.tasks), squeeze=False)[0]
+        for axes, task in zip(panels, outcome.tasks, strict=True):
+            lengths = LENGTHS[task]
             axes.axvspan(lengths[0] * 0.8, TRAINED[task], color="0.92", zorder=0)
-            for model in MODELS:
+            for model in outcome.models:
                 for index, errors in enumerate(outcome.values("error", model=model, task=task)):
                     axes.plot(
                         lengths,

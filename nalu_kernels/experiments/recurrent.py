@@ -63,6 +63,7 @@ class Recurrent(Arithmetic):
     small = Scale(seeds=3, steps=3000)
     full = Scale(seeds=10, steps=100_000)
     baselines = ("LSTM", "RNN")
+    models = ("NAC", "NALU", *baselines)
     inside_is = f"sequences of {SHORT} steps, as in training"
     outside_is = f"of {LONG} steps"
     rates: ClassVar = {

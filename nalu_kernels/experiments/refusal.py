@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from contextlib import suppress
 from typing import Any
 
 
@@ -10,12 +13,41 @@ class Refusal(ValueError):
     """The request cannot be met; the message is the whole explanation."""
 
 
+# What pip calls the packages that it does not call by their module's name.
+_DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+
+
+def require(*names: str) -> None:
+    """Imports these modules of the extra ``experiments``; Refusal if some are not installed."""
+    errors = {}
+    for name in names:
+        try:
+            _import(name)
+        except ImportError as error:
+            errors[name.partition(".")[0]] = error
+    if errors:
+        reasons = ", ".join(f"{name} ({error})" for name, error in errors.items())
+        packages = " ".join(_DISTRIBUTIONS.get(name, name) for name in errors)
+        raise Refusal(f"this experiment needs {reasons}: pip install {packages}")
+
+
 def optional(name: str) -> Any:
     """The module ``name`` of the extra ``experiments``, or Refusal if it is not installed."""
+    require(name)
+    return importlib.import_module(name)
+
+
+def _import(name: str) -> None:
+    if name != "matplotlib" or name in sys.modules:
+        importlib.import_module(name)
+        return
+    # It cannot be imported if this names a back end that is not installed. No plot here needs one.
+    backend = os.environ.pop("MPLBACKEND", "")
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise Refusal(
-            f"the experiments need {name.partition('.')[0]} ({error}): "
-            "pip install 'nalu_kernels[experiments]'"
-        ) from error
+        matplotlib = importlib.import_module(name)
+    finally:
+        if backend:
+            os.environ["MPLBACKEND"] = backend
+    with suppress(ValueError):  # what else this process draws may need it
+        if backend:
+            matplotlib.rcParams["backend"] = backend

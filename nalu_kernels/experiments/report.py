@@ -6,9 +6,17 @@ import json
 import math
 import os
 import statistics
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+WIDTH = 100  # of all that is printed
+
+
+def paragraph(text: str) -> str:
+    """``text`` in lines of at most WIDTH columns."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ")
 
 
 def median(values: Sequence[float]) -> float:

@@ -6,11 +6,10 @@ import argparse
 import multiprocessing
 import os
 import signal
-import textwrap
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,15 +20,15 @@ import torch
 
 from nalu_kernels import __version__, use_backend, which_backend
 
-from . import load
+from . import load, narrowing
 from .experiment import Experiment, Outcome, Settings, Trial
 from .plot import save_plot
 from .progress import Progress
-from .refusal import Refusal, optional
+from .refusal import Refusal, require
+from .report import paragraph
 from .store import Store, locked, writable_folder
 from .training import Training
 
-_WIDTH = 100
 _MOST_JOBS = 61  # that Windows lets a process wait for
 _Finished = tuple[float, dict[str, Any]]  # seconds and numbers of a trial
 
@@ -52,10 +51,6 @@ def _backend(device: torch.device) -> tuple[str, str]:
         raise Refusal(str(error)) from error
 
 
-def paragraph(text: str) -> str:
-    return textwrap.fill(text, _WIDTH, subsequent_indent="  ")
-
-
 def run(
     experiment: Experiment,
     *,
@@ -66,6 +61,7 @@ def run(
     out: str | None = None,
     jobs: int | None = None,
     fresh: bool = False,
+    narrowed: Mapping[str, Sequence[str] | None] | None = None,
     options: dict[str, Any] | None = None,
 ) -> Outcome:
     """Runs ``experiment``, or what is left of it to do, and prints what came out.
@@ -75,6 +71,7 @@ def run(
         out: folder for results.json and plot.png; None is results/ and the experiment's name.
         jobs: how many trials are trained at once; None is one for each CPU core on a CPU, else 1.
         fresh: forget what an earlier run left in ``out``.
+        narrowed: the names to run of each axis, as narrowing.choose() takes them; None is all.
         options: the experiment's own.
 
     Raises:
@@ -82,8 +79,8 @@ def run(
         KeyboardInterrupt: what had finished is saved; of trials under way the last checkpoint is
             (with several jobs one that has just been saved).
     """
-    for package in ("matplotlib", "tqdm", *experiment.requires):
-        optional(package)
+    choice = narrowing.choose(experiment, narrowed or {})
+    require("matplotlib", "tqdm", *experiment.requires)
     place = usable_device(device)
     backend, why = _backend(place)
     scale = experiment.full if full else experiment.small
@@ -95,6 +92,7 @@ def run(
         full=full,
         backend=backend,
         options={**_own_defaults(experiment), **(options or {})},
+        narrowed=choice,
     )
     experiment.check(settings)
     writable_folder(settings.out)
@@ -109,10 +107,12 @@ def run(
         "seeds": settings.seeds,
         "steps": settings.steps,
         "options": experiment.describe(settings),
+        "narrowed": choice,
     }
     jobs = jobs or (_cores() if place.type == "cpu" else 1)
     with locked(settings.out):
-        store = Store(settings.out, recorded, experiment.trials(settings), fresh=fresh)
+        trials = narrowing.trials(experiment, settings.seeds, choice)
+        store = Store(settings.out, recorded, trials, fresh=fresh)
         print(
             f"{experiment.name}: nalu_kernels {__version__}, torch {torch.__version__}, "
             f"device {place}, back end {backend}"
@@ -127,12 +127,12 @@ def run(
         _train(experiment, settings, store, jobs)
         outcome = store.outcome()
         claims = experiment.claims(outcome)
+        store.finish(claims)
+        print("\n" + "\n".join([*narrowing.table(experiment, outcome), ""]))
+        for claim in claims:
+            print(paragraph(f"- {claim}"))
         plot = settings.out / "plot.png"
         save_plot(experiment, outcome, plot)
-        store.finish(claims)
-    print("\n" + "\n".join([*experiment.table(outcome), ""]))
-    for claim in claims:
-        print(paragraph(f"- {claim}"))
     print(f"\n{time.perf_counter() - started:.0f} s; {store.path}, {plot}", flush=True)
     return outcome
 
@@ -154,7 +154,7 @@ def _train(experiment: Experiment, settings: Settings, store: Store, jobs: int) 
     if not to_do:
         print("all of it had been done before: nothing is trained")
         return
-    finished = len(experiment.trials(settings)) - len(to_do)
+    finished = store.finished()
     if finished or any(store.checkpoint(trial).exists() for trial in to_do):
         print(f"going on: {finished} trials had been finished before", flush=True)
     steps = sum(experiment.steps(trial, settings) for trial in to_do)

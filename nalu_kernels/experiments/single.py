@@ -97,24 +97,41 @@ class Single(Benchmark):
     )
     small = Scale(seeds=1, steps=12_000)
     full = Scale(seeds=25, steps=50_000)
+    models = ("NAC", "NAC log", "NALU")
+    ranges = tuple(interval(on) for on, _ in RANGES)
     pairs = tuple((model, f"{task} {interval(on)}") for on, _ in RANGES for model, task in PAIRS)
 
     def network(self, model: str) -> nn.Module:
         return NALU(2, 1) if model == "NALU" else NAC(2, 1, log_space=model == "NAC log")
 
+    def operation_and_range(self, task: str) -> tuple[str, str]:
+        operation = next(name for name in TASKS if task.startswith(name))
+        return operation, task.removeprefix(f"{operation} ")
+
     def problem(self, task: str, seed: int) -> TwoNumbers:
-        name = task[: len(TASKS[0])]
-        on = next(on for on, _ in RANGES if task == f"{name} {interval(on)}")
-        return TwoNumbers(name, on)
+        operation, numbers = self.operation_and_range(task)
+        return TwoNumbers(operation, next(on for on, _ in RANGES if interval(on) == numbers))
+
+    def _ran(self, outcome: Outcome) -> tuple[list[tuple[str, str]], list[tuple[float, float]]]:
+        """Of PAIRS and of RANGES, trained on, what has run: every pair on every range."""
+        judged = self.judged(outcome)
+        ranges = [on for on, _ in RANGES if any(task.endswith(interval(on)) for _, task in judged)]
+        pairs = [
+            (model, task)
+            for model, task in PAIRS
+            if (model, f"{task} {interval(ranges[0])}") in judged
+        ]
+        return pairs, ranges
 
     def table(self, outcome: Outcome) -> list[str]:
-        heads = [["", *(model for model, _ in PAIRS)], ["trained on", *(task for _, task in PAIRS)]]
+        pairs, ranges = self._ran(outcome)
+        heads = [["", *(model for model, _ in pairs)], ["trained on", *(task for _, task in pairs)]]
         successes, off = [*heads], [*heads]
-        for on, _ in RANGES:
-            cells = [self.cell(outcome, model, f"{task} {interval(on)}") for model, task in PAIRS]
+        for on in ranges:
+            cells = [self.cell(outcome, model, f"{task} {interval(on)}") for model, task in pairs]
             successes.append([interval(on), *(cell.share for cell in cells)])
             off.append([interval(on), *(off_by(cell.off) for cell in cells)])
-        widths = (-12, *[10] * len(PAIRS))
+        widths = (-12, *[10] * len(pairs))
         return [
             f"success: seeds whose error outside is below that of weights off by {EPSILON:g}",
             "",
@@ -128,41 +145,50 @@ class Single(Benchmark):
         ]
 
     def _successes(self, outcome: Outcome, model: str, task: str) -> tuple[int, int]:
-        """Over all ranges, and the number of trials."""
-        cells = [self.cell(outcome, model, f"{task} {interval(on)}") for on, _ in RANGES]
+        """Over the ranges that have run, and the number of trials."""
+        _, ranges = self._ran(outcome)
+        cells = [self.cell(outcome, model, f"{task} {interval(on)}") for on in ranges]
         return sum(cell.successes for cell in cells), sum(cell.total for cell in cells)
 
     def claims(self, outcome: Outcome) -> list[str]:
         lines = [self.success_claim(outcome)]
-        for model, task in PAIRS:
+        pairs, ranges = self._ran(outcome)
+        over = "all ranges" if len(ranges) == len(RANGES) else f"{len(ranges)} of the ranges"
+        for model, task in pairs:
             successes, total = self._successes(outcome, model, task)
-            off = [self.cell(outcome, model, f"{task} {interval(on)}").off for on, _ in RANGES]
+            off = [self.cell(outcome, model, f"{task} {interval(on)}").off for on in ranges]
             lines.append(
-                f"{model} solves {task} in {successes} of {total} trials over all ranges; its "
+                f"{model} solves {task} in {successes} of {total} trials over {over}; its "
                 f"weights are off by {off_by(median(off))}, median of the ranges"
             )
         return [*lines, self.speed_claim(outcome)]
 
     def compare(self, outcome: Outcome) -> list[Comparison]:
         rows = []
-        for model, task in PAIRS:
+        pairs, ranges = self._ran(outcome)
+        over = "the nine ranges" if len(ranges) == len(RANGES) else f"{len(ranges)} of the ranges"
+        for model, task in pairs:
             ours = rate_and_interval(*self._successes(outcome, model, task))
-            rows.append(Comparison(f"{task}, {model}: success over the nine ranges", ours, "", ""))
-        for model in self.models:
+            rows.append(Comparison(f"{task}, {model}: success over {over}", ours, "", ""))
+        for model in outcome.models:
             what = f"{model}: {self.full.steps:,} steps, eager / this library"
             rows.append(Comparison(what, self.trial_times(outcome, model), "", ""))
         return rows
 
     def draw(self, figure: Any, outcome: Outcome) -> None:
-        grid = figure.subplots(2, 2, sharex=True, sharey=True)
-        for axes, task in zip(grid.flat, TASKS, strict=True):
-            models = [model for model, name in PAIRS if name == task]
-            for shift, model in zip((-0.15, 0.15), models, strict=True):
-                for place, (on, _) in enumerate(RANGES):
+        pairs, ranges = self._ran(outcome)
+        tasks = [task for task in TASKS if any(name == task for _, name in pairs)]
+        shape = (2, 2) if len(tasks) == 4 else (1, len(tasks))
+        grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
+        for axes, task in zip(grid.flat, tasks, strict=True):
+            models = [model for model, name in pairs if name == task]
+            for model in models:
+                shift = 0.15 if model == "NALU" else -0.15
+                for place, on in enumerate(ranges):
                     off = outcome.values("off", model=model, task=f"{task} {interval(on)}")
                     draw_off(axes, place + shift, off, model)
                 axes.scatter([], [], color=colour(model), marker="^", s=15, label=model)
-            draw_solved(axes, [interval(on) for on, _ in RANGES])
+            draw_solved(axes, [interval(on) for on in ranges])
             axes.set(title=f"{task}, after {outcome.steps:,} steps")
             axes.tick_params(axis="x", rotation=60)
             axes.legend(fontsize=6.5, loc="lower left")

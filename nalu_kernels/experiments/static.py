@@ -37,6 +37,7 @@ class Static(Arithmetic):
     small = Scale(seeds=5, steps=4000)
     full = Scale(seeds=10, steps=100_000)
     baselines = ("ReLU6", "Linear")
+    models = ("NAC", "NALU", *baselines)
     inside_is = f"{LENGTH} numbers in [{INSIDE[0]:g}, {INSIDE[1]:g}], as in training"
     outside_is = f"in [{OUTSIDE[0]:g}, {OUTSIDE[1]:g}]"
     rates: ClassVar = {

@@ -114,14 +114,22 @@ class Store:
                 )
         for row in found["trials"]:
             self._rows[Trial(row["model"], row["task"], row["seed"])] = row
-        if not self._rows.keys() <= set(self._trials):
+        if more := self._rows.keys() - self._trials:
+            held = f"{found['seeds']} seeds, more than the {self._recorded['seeds']} asked for"
+            if found["seeds"] <= self._recorded["seeds"]:
+                model, task, _ = min(more)
+                held = f"more than is asked for, such as {model} on {task}"
             raise Refusal(
-                f"{self.path} holds {found['seeds']} seeds, more than the {self._recorded['seeds']}"
-                " asked for: ask for as many, choose another --out, or --fresh to lose them"
+                f"{self.path} holds {held}: ask for as much, choose another --out, or --fresh to "
+                "lose them"
             )
 
     def to_do(self) -> list[Trial]:
         return [trial for trial in self._trials if trial not in self._rows]
+
+    def finished(self) -> int:
+        """How many trials have."""
+        return len(self._rows)
 
     def checkpoint(self, trial: Trial) -> Path:
         """Its file, of another name in another run."""

@@ -183,6 +183,7 @@ class Benchmark(Experiment):
     """Trains and judges every pair of ``pairs``; a subclass has the problems and the networks."""
 
     pairs: ClassVar[tuple[tuple[str, str], ...]]  # models and tasks, in the order of the tables
+    tasks = TASKS
 
     @abstractmethod
     def network(self, model: str) -> nn.Module: ...
@@ -190,14 +191,24 @@ class Benchmark(Experiment):
     @abstractmethod
     def problem(self, task: str, seed: int) -> Problem: ...
 
-    @property
-    def models(self) -> list[str]:
-        return list(dict.fromkeys(model for model, _ in self.pairs))
+    @abstractmethod
+    def operation_and_range(self, task: str) -> tuple[str, str]:
+        """The places of a pair's task on the axes of tasks and ranges."""
 
-    def trials(self, settings: Settings) -> list[Trial]:
-        seeds = range(settings.seeds)
+    def trials(self, seeds: int) -> list[Trial]:
         speeds = [Trial(model, SPEED, 0) for model in self.models]
-        return [Trial(*pair, seed) for pair in self.pairs for seed in seeds] + speeds
+        return [Trial(*pair, seed) for pair in self.pairs for seed in range(seeds)] + speeds
+
+    def place(self, trial: Trial) -> dict[str, str]:
+        if trial.task == SPEED:
+            return {"models": trial.model}
+        operation, numbers = self.operation_and_range(trial.task)
+        return {"models": trial.model, "tasks": operation, "ranges": numbers}
+
+    def judged(self, outcome: Outcome) -> list[tuple[str, str]]:
+        """Those of ``pairs`` that have run."""
+        found = {(row["model"], row["task"]) for row in outcome.rows}
+        return [pair for pair in self.pairs if pair in found]
 
     def steps(self, trial: Trial, settings: Settings) -> int:
         return 0 if trial.task == SPEED else settings.steps
@@ -301,7 +312,7 @@ class Benchmark(Experiment):
             ["", "steps per second", "", "", "published size, here", ""],
             ["model", "eager", "this library", "times", "eager", "this library"],
         ]
-        for model in self.models:
+        for model in outcome.models:
             eager, library = self.speed(outcome, model)
             size = [duration(seconds) for seconds in self.published_size(outcome, model)]
             ratio = number(library / eager)
@@ -315,39 +326,41 @@ class Benchmark(Experiment):
 
     def speed_claim(self, outcome: Outcome) -> str:
         ratios = []
-        for model in self.models:
+        for model in outcome.models:
             eager, library = self.speed(outcome, model)
             ratios.append(f"{model} {number(library / eager)} times")
         eager, library = (
             sum(sizes)
             for sizes in zip(
-                *(self.published_size(outcome, model) for model in self.models), strict=True
+                *(self.published_size(outcome, model) for model in outcome.models), strict=True
             )
         )
+        these = "" if len(outcome.models) == len(self.models) else " of these models"
         return (
             f"training steps per second against the plain formulas: {', '.join(ratios)}; the "
-            f"published size would take {duration(library)} here instead of {duration(eager)}, "
-            "one trial after another and without the tests"
+            f"published size{these} would take {duration(library)} here instead of "
+            f"{duration(eager)}, one trial after another and without the tests"
         )
 
     def success_claim(self, outcome: Outcome) -> str:
-        solved = sum(self.cell(outcome, *pair).successes > 0 for pair in self.pairs)
+        judged = self.judged(outcome)
+        solved = sum(self.cell(outcome, *pair).successes > 0 for pair in judged)
         return (
             f"after {outcome.steps:,} steps, {100 * outcome.steps / self.full.steps:.3g} % of the "
-            f"published length, some seed has solved {solved} of {len(self.pairs)} pairs of model "
+            f"published length, some seed has solved {solved} of {len(judged)} pairs of model "
             "and task"
         )
 
     def draw_speed(self, axes: Any, outcome: Outcome) -> None:
         """Bars: eager pale, this library in the model's colour."""
-        for place, model in enumerate(self.models):
+        for place, model in enumerate(outcome.models):
             for shift, rate in zip((-0.2, 0.2), self.speed(outcome, model), strict=True):
                 fill = colour(model) if shift > 0 else "0.8"
                 axes.bar(place + shift, rate, width=0.38, color=fill)
         axes.bar(0, 0, color="0.8", label="plain formulas")
         axes.bar(0, 0, color="0.4", label="this library")
         axes.set(title="training steps per second", ylim=(0, axes.get_ylim()[1] * 1.2))
-        axes.set_xticks(range(len(self.models)), self.models)
+        axes.set_xticks(range(len(outcome.models)), outcome.models)
         axes.legend(fontsize=6.5, loc="upper left")
 
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import NAMES, load
+from . import NAMES, load, narrowing
 from .experiment import Comparison, Experiment, Outcome
 from .refusal import Refusal
 from .report import write_atomic
@@ -75,18 +75,21 @@ def _section(run: Path, outcome: Outcome, folder: str) -> str:
     experiment = load(outcome.recorded["experiment"])
     seconds = sum(row["seconds"] for row in outcome.rows)
     options = "".join(f", {name}: {value}" for name, value in outcome.options.items() if value)
-    size = "full size" if outcome.full else "small size"
+    size = "Full size" if outcome.full else "Small size"
+    narrowed = narrowing.words(outcome.narrowed)
+    if narrowed:
+        size += f", {narrowed}"
     lines = [
         f"## {run.name}: {experiment.title}",
         "",
-        f"{experiment.source}. {size.capitalize()}: {outcome.seeds} "
+        f"{experiment.source}. {size}: {outcome.seeds} "
         f"seed{'s' if outcome.seeds > 1 else ''}, "
         f"{outcome.steps:,} steps{options}; {outcome.recorded['device']}, back end "
         f"{outcome.recorded['backend']}, torch {outcome.recorded['torch']}; "
         f"{seconds / 60:.1f} minutes, all trials added up.",
         "",
         "```",
-        *experiment.table(outcome),
+        *narrowing.table(experiment, outcome),
         "```",
         "",
         *(f"- {claim}" for claim in experiment.claims(outcome)),

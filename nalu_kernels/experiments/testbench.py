@@ -83,6 +83,7 @@ class Testbench(Benchmark):
     )
     small = Scale(seeds=3, steps=15_000)
     full = Scale(seeds=100, steps=5_000_000)
+    models, ranges = MODELS, (interval(INSIDE),)
     pairs = tuple((model, task) for task in TASKS for model in MODELS)
     # From the tables of success rates, of the main text and the appendix: of 100 seeds those that
     # succeeded, and the median step at which they first had.
@@ -101,6 +102,9 @@ class Testbench(Benchmark):
         ("NALU", "a / b"): (0, ""),
     }
 
+    def operation_and_range(self, task: str) -> tuple[str, str]:
+        return task, interval(INSIDE)
+
     def network(self, model: str) -> nn.Module:
         if model == "NALU":
             return nn.Sequential(NALU(LENGTH, HIDDEN), NALU(HIDDEN, 1))
@@ -114,16 +118,17 @@ class Testbench(Benchmark):
             ["", "", "", "", "solved", "sparsity", "error", "error", "weights"],
             ["task", "model", "success", "%, interval", "at step", "error", "in", "out", "off by"],
         ]
-        for model, task in self.pairs:
+        shown = ""
+        for model, task in self.judged(outcome):
             cell = self.cell(outcome, model, task)
             low_high = rate_and_interval(cell.successes, cell.total)
             solved = ["-", "-"]
             if cell.successes:
                 solved = [f"{cell.solved_at:,.0f}", number(cell.sparsity)]
             errors = [number(cell.inside), number(cell.outside), off_by(cell.off)]
-            rows.append(
-                ["" if model != MODELS[0] else task, model, cell.share, low_high, *solved, *errors]
-            )
+            name = "" if task == shown else task
+            rows.append([name, model, cell.share, low_high, *solved, *errors])
+            shown = task
         return [
             f"success: mean squared error outside, in {interval(OUTSIDE)}, below that of weights "
             f"off by {EPSILON:g}; %: with",
@@ -137,8 +142,9 @@ class Testbench(Benchmark):
 
     def claims(self, outcome: Outcome) -> list[str]:
         lines = [self.success_claim(outcome)]
-        for (model, task), (published, _) in self.published.items():
+        for model, task in self.judged(outcome):
             cell = self.cell(outcome, model, task)
+            published, _ = self.published[model, task]
             if published or cell.successes:
                 when = f", at step {cell.solved_at:,.0f} (median)" if cell.successes else ""
                 lines.append(
@@ -150,9 +156,9 @@ class Testbench(Benchmark):
     def compare(self, outcome: Outcome) -> list[Comparison]:
         source = "Madsen and Johansen 2020, success rates of all models (appendix)"
         rows = []
-        for pair, (successes, solved_at) in self.published.items():
-            model, task = pair
-            cell = self.cell(outcome, *pair)
+        for model, task in self.judged(outcome):
+            successes, solved_at = self.published[model, task]
+            cell = self.cell(outcome, model, task)
             ours = rate_and_interval(cell.successes, cell.total)
             theirs = rate_and_interval(successes, 100)
             rows.append(Comparison(f"{task}, {model}: success", ours, theirs, source))
@@ -161,7 +167,7 @@ class Testbench(Benchmark):
                 rows.append(
                     Comparison(f"{task}, {model}: median step solved at", at, solved_at, source)
                 )
-        for model in MODELS:
+        for model in outcome.models:
             rows.append(
                 Comparison(
                     f"{model}: {self.full.steps:,} steps, eager / this library",
@@ -174,13 +180,14 @@ class Testbench(Benchmark):
 
     def draw(self, figure: Any, outcome: Outcome) -> None:
         axes, speeds = figure.subplots(1, 2, width_ratios=(3, 1))
-        for place, task in enumerate(TASKS):
-            for shift, model in enumerate(MODELS):
+        models, tasks = self.ran(outcome)
+        for place, task in enumerate(tasks):
+            for model in models:
                 off = outcome.values("off", model=model, task=task)
-                draw_off(axes, place + 0.25 * (shift - 1), off, model)
-        for model in MODELS:
+                draw_off(axes, place + 0.25 * (MODELS.index(model) - 1), off, model)
+        for model in models:
             axes.scatter([], [], color=colour(model), marker="^", s=15, label=model)
-        draw_solved(axes, TASKS)
+        draw_solved(axes, tasks)
         axes.set(
             title=f"a mark for each seed, after {outcome.steps:,} steps",
             ylabel="weights off by about",

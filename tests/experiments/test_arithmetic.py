@@ -10,22 +10,16 @@ import torch
 
 from nalu_kernels.experiments import load
 from nalu_kernels.experiments.arithmetic import OPERATIONS, UNTRAINED
-from nalu_kernels.experiments.experiment import Outcome, Settings, Trial
-from nalu_kernels.experiments.training import Training
-
-
-def trained(name: str, trial: Trial, steps: int, tmp_path: Path) -> dict[str, float]:
-    settings = Settings(torch.device("cpu"), 1, steps, tmp_path)
-    return load(name).run(trial, settings, Training(settings.device))
+from nalu_kernels.experiments.experiment import Outcome, Trial
 
 
 @pytest.mark.parametrize(("name", "steps"), [("static", 1500), ("recurrent", 800)])
 @pytest.mark.parametrize("task", ["a + b", "a - b"])
-def test_a_nac_extrapolates_sums(name: str, steps: int, task: str, tmp_path: Path) -> None:
-    scores = trained(name, Trial("NAC", task, 0), steps, tmp_path)
-    untrained = trained(name, Trial(UNTRAINED, task, 0), steps, tmp_path)
+def test_a_nac_extrapolates_sums(name: str, steps: int, task: str) -> None:
+    scores = tiny.trained(name, Trial("NAC", task, 0), steps)
+    untrained = tiny.trained(name, Trial(UNTRAINED, task, 0), steps)
     baseline = load(name).baselines[-1]
-    other = trained(name, Trial(baseline, task, 0), steps, tmp_path)
+    other = tiny.trained(name, Trial(baseline, task, 0), steps)
     assert scores["inside"] < untrained["inside"] / 20
     assert scores["outside"] < untrained["outside"] / 20
     assert scores["outside"] < other["outside"] / 2
@@ -33,17 +27,17 @@ def test_a_nac_extrapolates_sums(name: str, steps: int, task: str, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["static", "recurrent"])
 @pytest.mark.parametrize("model", [0, 1])
-def test_baselines_learn(name: str, model: int, tmp_path: Path) -> None:
+def test_baselines_learn(name: str, model: int) -> None:
     experiment = load(name)
     trial = Trial(experiment.baselines[model], "sqrt(a)", 0)
-    scores, start = (trained(name, trial, steps, tmp_path) for steps in (400, 1))
+    scores, start = (tiny.trained(name, trial, steps) for steps in (400, 1))
     assert scores["inside"] < start["inside"] / 5
 
 
 @pytest.mark.parametrize("task", ["a + b", "sqrt(a)"])
-def test_a_nalu_learns_inside(task: str, tmp_path: Path) -> None:
+def test_a_nalu_learns_inside(task: str) -> None:
     trial = Trial("NALU", task, 0)
-    scores, start = (trained("static", trial, steps, tmp_path) for steps in (800, 1))
+    scores, start = (tiny.trained("static", trial, steps) for steps in (800, 1))
     assert scores["inside"] < start["inside"] / 5
 
 

@@ -18,30 +18,24 @@ from nalu_kernels import NAC
 from nalu_kernels.__main__ import main
 from nalu_kernels.experiments import load
 from nalu_kernels.experiments.digits import COUNT, MODELS, SUM, Counter, load_images
-from nalu_kernels.experiments.experiment import Settings, Trial
+from nalu_kernels.experiments.experiment import Trial
 from nalu_kernels.experiments.refusal import Refusal
-from nalu_kernels.experiments.training import Training, build
+from nalu_kernels.experiments.training import build
 
 CPU = torch.device("cpu")
 
 
-def trained(
-    model: str, task: str, steps: int, tmp_path: Path, data: Path | None = None
-) -> dict[str, Any]:
-    options = {"data": None if data is None else str(data)}
-    settings = Settings(CPU, seeds=1, steps=steps, out=tmp_path, options=options)
-    return load("digits").run(Trial(model, task, 0), settings, Training(CPU))
+def trained(model: str, task: str, steps: int, data: Path | None = None) -> dict[str, Any]:
+    return tiny.trained("digits", Trial(model, task, 0), steps, data=data and str(data))
 
 
 @pytest.mark.parametrize(
     ("model", "task", "steps"),
     [("NAC", SUM, 400), ("NAC", COUNT, 300), ("LSTM", SUM, 300)],
 )
-def test_it_learns_from_the_total_alone(model: str, task: str, steps: int, tmp_path: Path) -> None:
+def test_it_learns_from_the_total_alone(model: str, task: str, steps: int) -> None:
     """Better than every constant answer, which is what a model that does not read gives."""
-    error, constant = (
-        trained(name, task, steps, tmp_path)["error"] for name in (model, "constant")
-    )
+    error, constant = (trained(name, task, steps)["error"] for name in (model, "constant"))
     assert error["10"] < constant["10"] / 1.5
     if model == "NAC":
         assert error["100"] < constant["100"] * 3
@@ -60,9 +54,9 @@ def mnist(tmp_path: Path, rng: torch.Generator) -> Path:
     return folder
 
 
-def test_it_learns_from_mnists_files(mnist: Path, tmp_path: Path) -> None:
+def test_it_learns_from_mnists_files(mnist: Path) -> None:
     error, constant = (
-        trained(model, SUM, 200, tmp_path, mnist)["error"]["10"] for model in ("LSTM", "constant")
+        trained(model, SUM, 200, mnist)["error"]["10"] for model in ("LSTM", "constant")
     )
     assert error < constant / 1.5
 
@@ -118,9 +112,8 @@ def test_states_are_kept_at_first(model: str) -> None:
         assert kept[0, 0] == pytest.approx(0.849, abs=1e-3) and not kept[0, 1:].any()
 
 
-def test_every_model_and_the_constant_on_both_tasks(tmp_path: Path) -> None:
-    settings = Settings(CPU, seeds=2, steps=1, out=tmp_path)
-    trials = load("digits").trials(settings)
+def test_every_model_and_the_constant_on_both_tasks() -> None:
+    trials = load("digits").trials(2)
     assert len(set(trials)) == len(trials) == 2 * 2 * (len(MODELS) + 1)
 
 
@@ -149,4 +142,4 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     message = refused(capsys, tmp_path / "out")
-    assert "sklearn" in message and "nalu_kernels[experiments]" in message
+    assert "needs sklearn (" in message and message.endswith(": pip install scikit-learn\n")

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from nalu_kernels import NACCell
 from nalu_kernels.__main__ import main
-from nalu_kernels.experiments import gridworld, load, runner
-from nalu_kernels.experiments.experiment import Outcome, Settings, Trial
+from nalu_kernels.experiments import gridworld, load
+from nalu_kernels.experiments.experiment import Outcome, Trial
 from nalu_kernels.experiments.grid_environment import GridWorld, winnable
 from nalu_kernels.experiments.gridworld import LATEST, MODELS, SPANS, TIMES
-from nalu_kernels.experiments.training import Training, build
+from nalu_kernels.experiments.training import build
 
 CPU = torch.device("cpu")
 EXPERIMENT = load("gridworld")
@@ -131,37 +132,36 @@ def test_an_agent_with_a_counter_plays_as_one_wants() -> None:
     assert games.playing.sum(dim=0).tolist() == [7, 60, 60]
 
 
-def trained(model: str, steps: int, tmp_path: Path) -> dict[str, Any]:
-    settings = Settings(CPU, seeds=1, steps=steps, out=tmp_path)
-    return EXPERIMENT.run(Trial(model, gridworld.TASK, 0), settings, Training(CPU))
+def trained(model: str, steps: int) -> dict[str, Any]:
+    return tiny.trained("gridworld", Trial(model, gridworld.TASK, 0), steps)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_seed_means_its_numbers(model: str, tmp_path: Path) -> None:
-    first = trained(model, 3, tmp_path)
-    assert trained(model, 3, tmp_path) == first
+def test_the_numbers_of_a_trial(model: str) -> None:
+    first = trained(model, 3)
     assert len(first["success"]) == len(first["early"]) == len(TIMES)
     both = zip(first["success"], first["early"], strict=True)
     assert all(0 <= won <= won + early <= 1 for won, early in both)
     assert len(first["counters"]) == (0 if model == "LSTM" else 4)
 
 
-def test_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     little = {"SIZE": 2, "_CELLS": 4, "SHORTEST": 2, "LONGEST": 4, "TIMES": (2, 3, 4)}
     for name, value in {**little, "_GAMES": 128}.items():
         monkeypatch.setattr(gridworld, name, value)
-    first, later = (mean(trained("NAC", steps, tmp_path)["success"]) for steps in (1, 200))
+    first, later = (mean(trained("NAC", steps)["success"]) for steps in (1, 200))
     assert later > 0.5 > 10 * first
 
 
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = runner.run(EXPERIMENT, seeds=2, steps=2, out=str(tmp_path), jobs=1)
+    outcome = tiny.run("gridworld", tmp_path, seeds=2, steps=2)
     printed = capsys.readouterr().out
-    table = EXPERIMENT.table(outcome)
-    assert max(map(len, table)) <= 100
+    with tiny.quick():
+        table = EXPERIMENT.table(outcome)
     assert len(table) == 3 + 2 * len(MODELS) and table[-1] in printed
-    assert len(EXPERIMENT.claims(outcome)) == len(MODELS) + 3
-    assert len(EXPERIMENT.compare(outcome)) == len(MODELS) * (len(SPANS) - 1)
+    with tiny.quick():
+        assert len(EXPERIMENT.claims(outcome)) == len(MODELS) + 3
+        assert len(EXPERIMENT.compare(outcome)) == len(MODELS) * (len(SPANS) - 1)
     assert (tmp_path / "plot.png").stat().st_size > 10_000
     assert len(json.loads((tmp_path / "results.json").read_text())["trials"]) == 6
 
@@ -201,5 +201,5 @@ def test_without_gymnasium(
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     assert main(["gridworld", "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "the experiments need gymnasium" in error
+    assert error.count("\n") == 1 and error.endswith("pip install gymnasium\n")
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tiny
@@ -21,14 +21,15 @@ import torch
 
 import nalu_kernels
 from nalu_kernels.__main__ import main
-from nalu_kernels.experiments import NAMES, load, report, runner, store, training
-from nalu_kernels.experiments.experiment import Scale, Settings, Trial
+from nalu_kernels.experiments import NAMES, load, report, runner, store, summary, training
+from nalu_kernels.experiments.experiment import Settings, Trial
 
 for package in ("gymnasium", "matplotlib", "num2words", "sklearn", "tqdm"):
     pytest.importorskip(package)
 
 PNG = b"\x89PNG\r\n\x1a\n"
-STEPS = 70  # more than a CHUNK, so that a checkpoint falls within
+# More than a chunk, so that a checkpoint falls within; in this process chunks can be short.
+STEPS, SHORT, SHORT_CHUNK = 70, 6, 4
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -38,7 +39,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def one_of_each_model(name: str, folder: Path) -> list[tuple[Trial, Settings, dict[str, Any]]]:
     """Trials, the settings of the whole run, and the numbers found then."""
     options = runner._own_defaults(load(name))
-    settings = Settings(torch.device("cpu"), 1, STEPS, folder, options=options)
+    settings = Settings(torch.device("cpu"), 1, SHORT, folder, options=options)
     found: dict[str, tuple[Trial, Settings, dict[str, Any]]] = {}
     for row in rows(folder):
         trial = Trial(row.pop("model"), row.pop("task"), row.pop("seed"))
@@ -61,23 +62,16 @@ def saved(name: str, folder: Path) -> None:
     assert recorded["nalu_kernels"] == nalu_kernels.__version__
     assert recorded["torch"] == torch.__version__
     assert recorded["backend"] == nalu_kernels.which_backend(torch.empty(1))[0]
-    assert (recorded["device"], recorded["seeds"], recorded["steps"]) == ("cpu", 1, STEPS)
+    assert (recorded["device"], recorded["seeds"], recorded["steps"]) == ("cpu", 1, SHORT)
     assert recorded["claims"]
     assert all(row["seconds"] >= 0 for row in recorded["trials"])
     assert str(folder) not in text
 
 
-def the_same_again(name: str, folder: Path) -> None:
-    """Whatever the global generator's state is, which stays as it is."""
+def the_same_again(name: str, folder: Path, checkpoints: Path) -> None:
+    """Alone, stopped and resumed, and whatever the global generator's state is, which stays."""
     torch.manual_seed(torch.initial_seed() + 1)
     state = torch.get_rng_state()
-    for trial, settings, wanted in one_of_each_model(name, folder):
-        measured = load(name).run(trial, settings, training.Training(settings.device))
-        assert finite(measured) == report.finite(wanted), trial
-    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
-
-
-def resumed_to_the_same(name: str, folder: Path, checkpoints: Path) -> None:
     stops = 0
     for trial, settings, wanted in one_of_each_model(name, folder):
         path = checkpoints / f"{stops}.pt"
@@ -90,21 +84,60 @@ def resumed_to_the_same(name: str, folder: Path, checkpoints: Path) -> None:
         resumed = training.Training(settings.device, path)
         assert finite(load(name).run(trial, settings, resumed)) == report.finite(wanted), trial
     assert stops >= 2
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+
+
+class Counting(runner.Progress):
+    shown: ClassVar[list[tuple[int, int]]] = []
+
+    def __init__(self, name: str, trials: int, steps: int) -> None:
+        self.shown[:] = [(trials, steps)]
+        super().__init__(name, trials, steps)
+
+    def show(self, trials: int, steps: int) -> None:
+        self.shown.append((trials, steps))
+
+
+def narrowed(name: str, folder: Path) -> tuple[dict[str, list[str]], set[str]]:
+    """To the first name of every axis but the last model; what it says of the other names is
+    nothing."""
+    axes = load(name).axes()
+    choice = {axis: list(names[:1]) for axis, names in axes.items() if len(names) > 1}
+    choice["models"] = [axes["models"][-1]]
+    outcome = tiny.run(name, folder, steps=SHORT, narrowed=choice)
+    assert outcome.narrowed == choice
+    assert json.loads((folder / "results.json").read_text())["narrowed"] == choice
+    return choice, {row["model"] for row in outcome.rows} - {load(name).yardstick}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saved_the_same_again_and_resumed(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_narrowed_and_widened_saved_and_the_same_again(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
-    tiny.run(name, folder, steps=STEPS)
+    monkeypatch.setattr(runner, "Progress", Counting)
+    monkeypatch.setattr(training, "CHUNK", SHORT_CHUNK)
+    folder = tmp_path / "runs" / "run"
+    choice, models = narrowed(name, folder)
+    assert [*models] == choice["models"]
+    assert f"narrowed to models {choice['models'][0]}" in capsys.readouterr().out
+    part = rows(folder)
+    with tiny.quick():
+        page = summary.page(folder.parent)
+    assert f"Small size, narrowed to models {choice['models'][0]}" in page
+
+    tiny.run(name, folder, steps=SHORT)
     printed = capsys.readouterr().out.replace(str(folder), "out")
+    assert f"going on: {len(part)} trials had been finished before" in printed
+    assert Counting.shown[0] == Counting.shown[-1], "not every step is counted"
+    whole = rows(folder)
+    assert len(whole) > len(part) and all(row in whole for row in part)
+    assert "narrowed" not in printed
     assert max(map(len, printed.splitlines())) <= 100
     assert f"back end {nalu_kernels.which_backend(torch.empty(1))[0]}" in printed
     saved(name, folder)
     with tiny.quick():
-        the_same_again(name, folder)
-        resumed_to_the_same(name, folder, tmp_path / "checkpoints")
+        assert "narrowed" not in summary.page(folder.parent)
+        the_same_again(name, folder, tmp_path / "checkpoints")
 
 
 def test_a_failure_loses_no_finished_trial(
@@ -305,6 +338,7 @@ def test_a_full_disk_keeps_what_had_finished(
         ({"steps": 4}, "holds another run, with steps 3 instead of 4"),
         ({"seeds": 1}, "holds 2 seeds, more than the 1 asked for"),
         ({"full": True}, "holds another run, with full False instead of True"),
+        ({"narrowed": {"models": ["NAC"]}}, "holds more than is asked for, such as ELU on y = x"),
     ],
 )
 def test_another_runs_results_are_not_overwritten(
@@ -361,13 +395,6 @@ def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         one._save(64, {})
 
 
-def test_a_plot_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "plot.png").mkdir()
-    with pytest.raises(runner.Refusal, match=r"plot\.png: cannot write"):
-        tiny.run("identity", tmp_path, steps=3)
-    assert len(rows(tmp_path)) == 15
-
-
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with store.locked(tmp_path), pytest.raises(runner.Refusal, match="another run is at work"):
@@ -408,24 +435,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     message = refused(capsys, "identity", "--out", tmp_path)
-    assert package in message and "nalu_kernels[experiments]" in message
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    shown: list[tuple[int, int]] = []
-
-    class Counting(runner.Progress):
-        def __init__(self, name: str, trials: int, steps: int) -> None:
-            shown.append((trials, steps))
-            super().__init__(name, trials, steps)
-
-        def show(self, trials: int, steps: int) -> None:
-            shown.append((trials, steps))
-
-    monkeypatch.setattr(runner, "Progress", Counting)
-    tiny.run(name, tmp_path, steps=3)
-    assert shown[0] == shown[-1]
+    assert f"needs {package} (" in message and message.endswith(f": pip install {package}\n")
 
 
 def test_checkpoints_are_timed(tmp_path: Path) -> None:
@@ -441,14 +451,13 @@ def test_checkpoints_are_timed(tmp_path: Path) -> None:
 
 
 def test_all_runs_every_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in NAMES:
-        monkeypatch.setattr(type(load(name)), "small", Scale(1, 1))
-    with tiny.quick():
-        assert main(["all", "--out", str(tmp_path / "runs"), "--jobs", "1"]) == 0
-    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
-    page = (tmp_path / "RESULTS.md").read_text()
-    for name in NAMES:
-        assert rows(tmp_path / "runs" / name) and f"## {name}: " in page
+    calls = []
+    monkeypatch.setattr(
+        runner, "run", lambda experiment, **request: calls.append((experiment.name, request))
+    )
+    assert main(["all", "--out", str(tmp_path), "--jobs", "1"]) == 0
+    common = {"full": False, "device": "cpu", "jobs": 1, "fresh": False}
+    assert calls == [(name, {"out": f"{tmp_path}/{name}", **common}) for name in NAMES]
 
 
 def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -463,34 +472,35 @@ def test_each_runs_alone_from_examples(tmp_path: Path) -> None:
     folder = Path(__file__).parents[2] / "examples"
     for name in NAMES:
         assert f'main(["{name}"' in (folder / f"{name}.py").read_text()
-    command = [sys.executable, "examples/identity.py", "--seeds", "1", "--steps", "2"]
+    command = [
+        sys.executable,
+        "examples/identity.py",
+        "--models",
+        "NAC",
+        "--seeds",
+        "1",
+        "--steps",
+        "2",
+    ]
     subprocess.run(
-        [*command, "--jobs", "2", "--out", str(tmp_path)],
+        [*command, "--jobs", "1", "--out", str(tmp_path)],
         cwd=folder.parent,
         check=True,
         capture_output=True,
     )
-    assert len(rows(tmp_path)) == 15
+    assert [row["model"] for row in rows(tmp_path)] == ["NAC"]
 
 
-def test_importing_the_library_imports_no_optional_package() -> None:
+def test_neither_the_library_nor_the_list_needs_an_optional_package() -> None:
     # tqdm is torch's own import where it is installed
     code = (
-        "import sys, nalu_kernels, nalu_kernels.__main__; "
-        "print({'matplotlib', 'sklearn', 'gymnasium', 'nalu_kernels.experiments'} "
-        "& set(sys.modules))"
+        "import sys, nalu_kernels; from nalu_kernels.__main__ import main; "
+        "packages = ['matplotlib', 'sklearn', 'gymnasium', 'num2words']; "
+        "print({*packages, 'nalu_kernels.experiments'} & set(sys.modules)); "
+        "sys.modules.update(dict.fromkeys(packages)); main([])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"
-
-
-def test_the_list_needs_no_optional_package() -> None:
-    code = (
-        "import sys; "
-        "sys.modules.update(dict.fromkeys(['matplotlib', 'sklearn', 'gymnasium', 'num2words'])); "
-        "from nalu_kernels.__main__ import main; main([])"
-    )
-    subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("set()\n") and "gridworld" in found.stdout
 
 
 def test_infinite_errors_come_back(tmp_path: Path) -> None:

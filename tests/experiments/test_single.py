@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 
 from nalu_kernels.__main__ import main
-from nalu_kernels.experiments import load, runner, success
-from nalu_kernels.experiments.experiment import Settings, Trial
+from nalu_kernels.experiments import load
+from nalu_kernels.experiments.experiment import Trial
 from nalu_kernels.experiments.single import PAIRS, RANGES, TwoNumbers
 from nalu_kernels.experiments.success import TASKS
-from nalu_kernels.experiments.training import Training, generator
+from nalu_kernels.experiments.training import generator
 
-CPU = torch.device("cpu")
 EXPERIMENT = load("single")
 
 
-def trained(model: str, task: str, steps: int, tmp_path: Path) -> dict[str, Any]:
-    settings = Settings(CPU, seeds=1, steps=steps, out=tmp_path)
-    return EXPERIMENT.run(Trial(model, task, 0), settings, Training(CPU))
+def trained(model: str, task: str, steps: int) -> dict[str, Any]:
+    return tiny.trained("single", Trial(model, task, 0), steps)
 
 
 @pytest.mark.parametrize(("inside", "outside"), RANGES)
@@ -45,25 +44,19 @@ def test_targets() -> None:
     assert answers == [3, 9, -18, -2]
 
 
-def test_it_learns_and_a_seed_means_its_numbers(tmp_path: Path) -> None:
-    first, later = (trained("NAC", "a - b [1, 2]", steps, tmp_path) for steps in (64, 6000))
+def test_it_learns() -> None:
+    first, later = (trained("NAC", "a - b [1, 2]", steps) for steps in (64, 6000))
     assert later["inside"] < first["inside"] / 10
     assert later["off"] < first["off"] / 2
-    first, later = (trained("NAC log", "a * b [1, 2]", steps, tmp_path) for steps in (64, 6000))
+    first, later = (trained("NAC log", "a * b [1, 2]", steps) for steps in (64, 6000))
     assert later["inside"] < first["inside"] / 5
-    assert trained("NAC log", "a * b [1, 2]", 64, tmp_path) == first
 
 
-def test_a_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(success, "ROUNDS", 1)
-    monkeypatch.setattr(success, "STEPS", 8)
-    outcome = runner.run(EXPERIMENT, seeds=1, steps=3, out=str(tmp_path), jobs=1)
+def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = tiny.run("single", tmp_path, steps=3)
     recorded = json.loads((tmp_path / "results.json").read_text())
     assert len(recorded["trials"]) == len(RANGES) * len(PAIRS) + 3
     assert (tmp_path / "plot.png").stat().st_size > 10_000
-    assert max(map(len, EXPERIMENT.table(outcome))) <= 100
     assert "some seed has solved 0 of 72 pairs" in capsys.readouterr().out
     assert all(not row.published and row.ours for row in EXPERIMENT.compare(outcome))
 

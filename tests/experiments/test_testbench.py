@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 
 from nalu_kernels.__main__ import main
-from nalu_kernels.experiments import load, runner, success
-from nalu_kernels.experiments.experiment import Settings, Trial
+from nalu_kernels.experiments import load
+from nalu_kernels.experiments.experiment import Trial
 from nalu_kernels.experiments.success import EPSILON, TASKS, threshold
 from nalu_kernels.experiments.testbench import MODELS, OUTSIDE, SubsetSums
-from nalu_kernels.experiments.training import Training, generator, uniform
+from nalu_kernels.experiments.training import generator, uniform
 
-CPU = torch.device("cpu")
 EXPERIMENT = load("testbench")
 
 
-def trained(model: str, task: str, seed: int, steps: int, tmp_path: Path) -> dict[str, Any]:
-    settings = Settings(CPU, seeds=1, steps=steps, out=tmp_path)
-    return EXPERIMENT.run(Trial(model, task, seed), settings, Training(CPU))
+def trained(model: str, task: str, seed: int, steps: int) -> dict[str, Any]:
+    return tiny.trained("testbench", Trial(model, task, seed), steps)
 
 
 def test_the_subsets() -> None:
@@ -52,27 +51,21 @@ def test_the_threshold_is_the_error_of_a_first_layer_off_by_epsilon(task: str) -
     assert threshold(problem, x) == pytest.approx(theirs, rel=0.25)
 
 
-def test_it_learns_and_a_seed_means_its_numbers(tmp_path: Path) -> None:
-    first, later = (trained("NAC", "a - b", 0, steps, tmp_path) for steps in (64, 3500))
+def test_it_learns() -> None:
+    first, later = (trained("NAC", "a - b", 0, steps) for steps in (64, 3500))
     assert later["inside"] < first["inside"] / 5
     assert later["outside"] < first["outside"] / 5
     assert later["off"] < first["off"] / 2
     assert later["step"] in (3000, 3500)
-    assert trained("NAC", "a - b", 0, 64, tmp_path) == first
-    assert trained("NAC", "a - b", 1, 64, tmp_path) != first
+    assert trained("NAC", "a - b", 1, 64) != first
 
 
-def test_a_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(success, "ROUNDS", 1)
-    monkeypatch.setattr(success, "STEPS", 8)
-    outcome = runner.run(EXPERIMENT, seeds=1, steps=3, out=str(tmp_path), jobs=1)
+def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = tiny.run("testbench", tmp_path, steps=3)
     recorded = json.loads((tmp_path / "results.json").read_text())
     assert len(recorded["trials"]) == len(MODELS) * (len(TASKS) + 1)
     assert (tmp_path / "plot.png").stat().st_size > 10_000
     text = capsys.readouterr().out
-    assert max(map(len, EXPERIMENT.table(outcome))) <= 100
     assert "some seed has solved 0 of 12 pairs" in text and "steps per second" in text
     rows = {row.what: row for row in EXPERIMENT.compare(outcome)}
     row = rows["a * b, NAC log: success"]

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from nalu_kernels.experiments import load, runner, success
-from nalu_kernels.experiments.experiment import Outcome
+import torch
+
+from nalu_kernels.experiments import digits, gridworld, load, programs, recurrent, runner, success
+from nalu_kernels.experiments.experiment import Outcome, Settings, Trial
+from nalu_kernels.experiments.training import Training
+
+_SMALL: list[tuple[Any, dict[str, Any]]] = [
+    # The benchmarks test often, on little, and measure their speed shortly.
+    (success, {"ROUNDS": 1, "STEPS": 2, "EVERY": 3, "SAMPLES": 100}),
+    # Sequences of the tests, and games.
+    (recurrent, {"LONG": 20}),
+    (digits, {"LENGTHS": (10, 20, 30)}),
+    (programs, {"LENGTHS": dict.fromkeys(programs.OPERATORS, (2, 3, 4, 5, 6))}),
+    (gridworld, {"TIMES": (5, 12, 14, 20, 24, 40, 44, 60)}),
+]
 
 
-def quick() -> AbstractContextManager[Any]:
-    """The benchmarks test often and measure their speed shortly."""
-    return patch.multiple(success, ROUNDS=1, STEPS=2, EVERY=10)
+@contextmanager
+def quick() -> Iterator[None]:
+    """Tests that are over soon, in this process."""
+    with ExitStack() as stack:
+        for module, small in _SMALL:
+            stack.enter_context(patch.multiple(module, **small))
+        yield
 
 
 def run(
@@ -36,6 +54,12 @@ def run(
             options=options,
             **more,
         )
+
+
+def trained(name: str, trial: Trial, steps: int, **options: Any) -> dict[str, Any]:
+    """The numbers of one trial, on the CPU."""
+    settings = Settings(torch.device("cpu"), 1, steps, Path("unused"), options=options)
+    return load(name).run(trial, settings, Training(settings.device))
 
 
 # What is measured by the clock.
