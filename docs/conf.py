@@ -27,8 +27,7 @@ html_theme = "furo"
 html_title = f"nalu_kernels {release}"
 
 autodoc_inherit_docstrings = False  # torch.nn.Module's
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+maximum_signature_line_length = 88
 autodoc_member_order = "bysource"
 napoleon_custom_sections = ["Shape", "Source"]
 python_use_unqualified_type_names = True
@@ -36,6 +35,7 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|collections|typing|contextlib)\..*"),
     ("py:.*", r"(Tensor|Module|optional|Any|nn\..*|Placement)"),
+    ("py:class", r"nalu_kernels\.recognise\..*"),  # inner parts that a result carries along
     ("py:func", "(init_range|convert)"),  # written without the module's name
 ]
 
@@ -45,9 +45,12 @@ def _for_the_site(app: Sphinx, page: str, source: list[str]) -> None:
     text = source[0]
     # A file of the repository that is no page stands there as its name.
     text = re.sub(r"\[([^\]\n]+)\]\(\.\./[^)\s]*\)", r"\1", text)
-    # Aligned equations with numbers of their own.
+    # Aligned equations have numbers of their own, which Sphinx would count anew.
     text = re.sub(
-        r"```math\n(\\begin\{align\}.*?\\end\{align\})\n```", r"\1", text, flags=re.DOTALL
+        r"```math\n\\begin\{align\}(.*?)\\end\{align\}\n```",
+        r"\\begin{align*}\1\\end{align*}",
+        text,
+        flags=re.DOTALL,
     )
     source[0] = re.sub(r"```math\n(.*?)\n```", r"$$\n\1\n$$", text, flags=re.DOTALL)
 

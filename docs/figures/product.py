@@ -45,7 +45,8 @@ def train(model: nn.Module, rate: float, steps: int = 1000) -> None:
 def relative_errors(model: nn.Module, values: torch.Tensor) -> torch.Tensor:
     """Of a·a, for each a."""
     true = values**2
-    return (model(values[:, None].expand(-1, 2))[:, 0] - true).abs() / true
+    found: torch.Tensor = model(values[:, None].expand(-1, 2))
+    return (found[:, 0] - true).abs() / true
 
 
 def draw(values: torch.Tensor, errors: dict[str, list[torch.Tensor]], path: Path) -> None:
