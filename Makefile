@@ -97,7 +97,7 @@ $(STAMP): pyproject.toml setup.py setup_cuda.py constraints.txt $(SOURCES) $(if 
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info nalu_kernels/_*.so $(STAMP)
+	rm -rf build dist *.egg-info nalu_kernels/_*.so nalu_kernels/_*.sources $(STAMP)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 

@@ -19,11 +19,13 @@ time, inside the sources: no flag here names a processor.
 """
 
 import os
+import runpy
 import shlex
 import shutil
 import sys
 import sysconfig
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -114,6 +116,14 @@ def cuda_extension() -> Extension:
     )
 
 
+def record_sources(build: build_ext) -> None:
+    """Writes beside each binary which sources it was built from; native.py reads it."""
+    sources = runpy.run_path(os.path.join("nalu_kernels", "sources.py"))
+    for extension in build.extensions:
+        binary = Path(build.get_ext_fullpath(extension.name))
+        sources["record"](binary).write_text(sources["digest"](Path("csrc")))
+
+
 def with_extensions() -> dict[str, object]:
     try:
         import torch
@@ -161,6 +171,7 @@ def with_extensions() -> dict[str, object]:
                         file=sys.stderr,
                     )
                 raise
+            record_sources(self)
 
     extensions = [
         cpp_extension.CppExtension(

@@ -1,10 +1,9 @@
 """NAC and NALU layers (Trask et al. 2018) as fused kernels for PyTorch."""
 
-from .cells import NACCell, NALUCell
 from .convert import convert
 from .dispatch import BackendUnavailable, backends, use_backend, which_backend
 from .functional import nac, nalu
-from .modules import NAC, NALU
+from .layers import NAC, NALU, NACCell, NALUCell, sparsity_error
 
 __version__ = "0.1.0"
 
@@ -18,6 +17,7 @@ __all__ = [
     "convert",
     "nac",
     "nalu",
+    "sparsity_error",
     "use_backend",
     "which_backend",
 ]

@@ -18,6 +18,34 @@ from torch._C._functorch import is_legacy_batchedtensor
 from . import reference
 
 
+def nac_by_reference(eps: float, log_space: bool, *tensors: Tensor) -> Tensor:
+    """The reference, of arguments in the order that operators take them."""
+    return reference.nac(*tensors, log_space=log_space, eps=eps)
+
+
+def nalu_by_reference(
+    eps: float,
+    input: Tensor,
+    W_hat: Tensor,
+    M_hat: Tensor,
+    G: Tensor,
+    gate_bias: Tensor | None = None,
+    W_hat_mul: Tensor | None = None,
+    M_hat_mul: Tensor | None = None,
+) -> Tensor:
+    """As :func:`nac_by_reference`."""
+    return reference.nalu(
+        input,
+        W_hat,
+        M_hat,
+        G,
+        gate_bias=gate_bias,
+        W_hat_mul=W_hat_mul,
+        M_hat_mul=M_hat_mul,
+        eps=eps,
+    )
+
+
 def _reference_needed(grad_output: Tensor) -> bool:
     """Whether the gradients have to be differentiable, or batched (``is_grads_batched=True``)."""
     return torch.is_grad_enabled() or is_legacy_batchedtensor(grad_output)
@@ -68,10 +96,7 @@ class NACFunction(torch.autograd.Function):
             output = output.contiguous()  # saved_tensors_hooks may have given it other strides
         needed = ctx.needs_input_grad[3:]
         if _reference_needed(grad_output):
-
-            def function(*tensors: Tensor) -> Tensor:
-                return reference.nac(*tensors, log_space=output is not None, eps=ctx.eps)
-
+            function = functools.partial(nac_by_reference, ctx.eps, output is not None)
             grads = _reference_gradients(function, tensors, needed, grad_output)
         else:
             grads = ctx.operators.nac_backward(
@@ -97,27 +122,7 @@ class NALUFunction(torch.autograd.Function):
         saved, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]
         if _reference_needed(grad_output):
-
-            def function(
-                input: Tensor,
-                W_hat: Tensor,
-                M_hat: Tensor,
-                G: Tensor,
-                gate_bias: Tensor | None = None,
-                W_hat_mul: Tensor | None = None,
-                M_hat_mul: Tensor | None = None,
-            ) -> Tensor:
-                return reference.nalu(
-                    input,
-                    W_hat,
-                    M_hat,
-                    G,
-                    gate_bias=gate_bias,
-                    W_hat_mul=W_hat_mul,
-                    M_hat_mul=M_hat_mul,
-                    eps=ctx.eps,
-                )
-
+            function = functools.partial(nalu_by_reference, ctx.eps)
             grads = _reference_gradients(function, tensors, needed, grad_output)
         else:
             grads = ctx.operators.nalu_backward(

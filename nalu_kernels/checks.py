@@ -1,14 +1,16 @@
 """Words for wrong arguments.
 
 The compiled operators check their arguments themselves, cheaply, before any kernel runs, but can
-only raise a bare RuntimeError. These functions are the slow, eloquent half: `functional` calls
+only raise a bare RuntimeError. These functions are the slow, eloquent half: `execute` calls
 them when an operator has refused (or before the reference runs) to raise the exception that names
 the argument, what came and what was expected.
 """
 
 from __future__ import annotations
 
+import operator
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +69,23 @@ def check_eps(eps: object) -> None:
         raise ValueError(f"eps: expected a positive finite float, got {eps}")
 
 
+def check_size(name: str, value: Any) -> int:
+    """The value as an int; TypeError or ValueError unless it is a size."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    size = operator.index(value)
+    if size < 0:
+        raise ValueError(f"{name}: expected a size of at least 0, got {size}")
+    return size
+
+
+def check_flag(name: str, value: object) -> bool:
+    """The value; TypeError unless it is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+    return value
+
+
 def check_dtype(dtype: object) -> None:
     """Raises TypeError unless dtype, of a layer that is to be made, is one of DTYPES or None."""
     if dtype is not None and not isinstance(dtype, torch.dtype):
@@ -98,22 +117,21 @@ def _check_common(
     return x, (out_features, in_features)
 
 
-def check_nac(input: object, W_hat: object, M_hat: object, log_space: object, eps: object) -> None:
+def check_nac(eps: object, log_space: object, input: object, W_hat: object, M_hat: object) -> None:
     """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.nac`."""
     _check_common(input, W_hat, M_hat, eps)
-    if not isinstance(log_space, bool):
-        raise TypeError(f"log_space: expected a bool, got {type(log_space).__name__}")
+    check_flag("log_space", log_space)
 
 
 def check_nalu(
+    eps: object,
     input: object,
     W_hat: object,
     M_hat: object,
     G: object,
-    gate_bias: object,
-    W_hat_mul: object,
-    M_hat_mul: object,
-    eps: object,
+    gate_bias: object = None,
+    W_hat_mul: object = None,
+    M_hat_mul: object = None,
 ) -> None:
     """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.nalu`."""
     x, (out_features, in_features) = _check_common(input, W_hat, M_hat, eps)
@@ -137,8 +155,13 @@ def check_state(input: object, hx: object, input_size: int, hidden_size: int) ->
     """Raises TypeError or ValueError if these are not an input and a state (or None) of a cell."""
     x = _dense("input", input)
     if x.dim() not in (1, 2) or x.shape[-1] != input_size:
+        over_time = (
+            "; a cell takes one step of a sequence: for x in input: hx = cell(x, hx), or where the "
+            "batch comes first, for x in input.unbind(1)"
+        )
         raise ValueError(
             f"input: expected shape (batch, {input_size}) or ({input_size},), got {tuple(x.shape)}"
+            f"{over_time if x.dim() == 3 else ''}"
         )
     if hx is None:
         return

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .modules import NAC, NALU
+from .layers import NAC, NALU
 from .recognise import Candidate, Parts, candidates, parts_of
 
 # Of outputs and gradients in float64, relative to the largest number of each.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from . import native, triton
-from .checks import DTYPES, is_dtensor
+from .checks import DTYPES
 from .operators import Operators
 
 
@@ -318,11 +318,9 @@ def _automatic_operators(device_type: str, dtype: torch.dtype) -> Operators | No
 
 
 def select(input: Tensor) -> Operators | None:
-    """The operators for ``input``; None stands for the reference, for a graph that is being traced
-    (``namespace_in_graph``) and for DTensors (``sharded``)."""
+    """The operators for ``input``; None stands for the reference, and for a graph that is being
+    traced (``namespace_in_graph``)."""
     if torch.compiler.is_compiling():  # first, so that the compiler sees nothing of the rest
-        return None
-    if type(input) is not Tensor and is_dtensor(input):
         return None
     # The plain case of which_backend, at a fifth of its cost.
     if (

@@ -21,7 +21,7 @@ from torch.distributed.tensor import (
 from torch.distributed.tensor.parallel import style
 from torch.distributed.tensor.placement_types import Placement
 
-from .modules import NAC, NALU
+from .layers import NAC, NALU
 
 __all__ = ["ColwiseParallel", "RowwiseParallel"]
 
@@ -50,7 +50,7 @@ class ColwiseParallel(style.ColwiseParallel):
             return super()._apply(module, device_mesh)
 
         def placement(name: str) -> Placement:
-            whole = name in ("G", "gate_bias") and getattr(module, "gate", "") == "sample"
+            whole = name in ("G", "gate_bias") and getattr(module, "gate_per", "") == "sample"
             return Replicate() if whole else Shard(0)
 
         return _distribute(self, module, device_mesh, placement)

@@ -3,22 +3,51 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 from pathlib import Path
 
 import torch
 
+from . import sources
 from .operators import Operators, overloads, register
 
 NAMESPACE = "nalu_kernels"
 _FOLDER = Path(__file__).parent
 
 
+def _libraries(folder: Path, module: str) -> list[Path]:
+    found = sorted(folder.glob(f"{module}.*"))
+    return [path for path in found if path.suffix in (".so", ".pyd", ".dylib")]
+
+
 def _load_library(module: str, not_built: str) -> None:
-    found = sorted(_FOLDER.glob(f"{module}.*"))
-    libraries = [path for path in found if path.suffix in (".so", ".pyd", ".dylib")]
-    if not libraries:
+    found = _libraries(_FOLDER, module) or _installed_elsewhere(module)
+    if not found:
         raise ImportError(not_built)
-    torch.ops.load_library(str(libraries[0]))
+    torch.ops.load_library(str(found[0]))
+
+
+def _installed_elsewhere(module: str) -> list[Path]:
+    """A checkout that was installed by copying it has no binary, but hides the package that does:
+    its binary serves, if it was built from the sources here."""
+    csrc = _FOLDER.parent / "csrc"
+    if not csrc.is_dir():
+        return []
+    folders = {
+        Path(str(distribution.locate_file(_FOLDER.name)))
+        for distribution in importlib.metadata.distributions(name="nalu-kernels")
+    }
+    found = [path for folder in sorted(folders) for path in _libraries(folder, module)]
+    for path in found:
+        record = sources.record(path)
+        if record.exists() and record.read_text() == sources.digest(csrc):
+            return [path]
+    if found:
+        raise ImportError(
+            f"{found[0]} was built from other sources than {csrc} has: install these "
+            "(pip install --no-build-isolation -e .), or run outside of this folder"
+        )
+    return []
 
 
 @functools.cache
@@ -27,7 +56,7 @@ def load_cpu() -> Operators:
     _load_library(
         "_cpu",
         "the C++ extension was not built (no C++ compiler when nalu_kernels was installed, or "
-        "it runs from a source tree: pip install --no-build-isolation -e .)",
+        "it runs from a source tree that was not installed: pip install --no-build-isolation -e .)",
     )
     register(NAMESPACE)
     # The bare callable inside an OpOverload, where torch has it: a Python frame less in each call.

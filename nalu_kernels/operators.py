@@ -131,7 +131,7 @@ def _gradients(needed: int, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor 
 def _fake_nac_forward(
     eps: float, log_space: bool, input: Tensor, W_hat: Tensor, M_hat: Tensor
 ) -> Tensor:
-    check_nac(input, W_hat, M_hat, log_space, eps)
+    check_nac(eps, log_space, input, W_hat, M_hat)
     return _output(input, W_hat)
 
 
@@ -152,7 +152,7 @@ def _fake_nalu_forward(
     W_hat_mul: Tensor | None = None,
     M_hat_mul: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    check_nalu(input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul, eps)
+    check_nalu(eps, input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
     size = math.prod(input.shape[:-1]) * (2 * W_hat.shape[0] + G.shape[0]) if save else 0
     half = input.dtype in HALVES
     saved = input.new_empty((size,), dtype=torch.float32 if half else input.dtype)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .functional import nac, nalu
-from .modules import NAC, NALU
+from .layers import NAC, NALU
 
 # How published code calls Ŵ and M̂, the gate's weight and its bias.
 _PAIRS = (("W_hat", "M_hat"), ("W_", "M_"), ("w_hat", "m_hat"), ("W", "M"), ("w", "m"))

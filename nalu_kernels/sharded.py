@@ -36,13 +36,13 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement
 from torch.nn.functional import linear
 
-from . import functional
 from .autocast import disabled, wide
+from .execute import NAC, NALU, execute
 
 _REPLICATE, _OUTPUTS, _INPUTS = Replicate(), Shard(0), Shard(1)
 
 
-def nac(input: Any, W_hat: Any, M_hat: Any, log_space: bool, eps: float) -> Tensor:
+def nac(eps: float, log_space: bool, input: Any, W_hat: Any, M_hat: Any) -> Tensor:
     """:func:`nalu_kernels.nac` of DTensors, whose types and shapes have been checked.
 
     Raises:
@@ -53,26 +53,26 @@ def nac(input: Any, W_hat: Any, M_hat: Any, log_space: bool, eps: float) -> Tens
     x, W, M = plan.local_input(input), plan.local(W_hat), plan.local(M_hat)
     with disabled(input):
         if not plan.summed:
-            return plan.whole(functional.nac(x, W, M, log_space=log_space, eps=eps))
+            return plan.whole(execute(NAC, (eps, log_space), (x, W, M)))
         if not log_space and wide(x) is x:
-            return plan.shares(functional.nac(x, W, M))
+            return plan.shares(_linear_nac(x, W, M))
         x, W, M = wide(x), wide(W), wide(M)
         if log_space:
-            y = torch.exp(plan.added_up(functional.nac(_log(x, eps), W, M)))
+            y = torch.exp(plan.added_up(_linear_nac(_log(x, eps), W, M)))
         else:
-            y = plan.added_up(functional.nac(x, W, M))
+            y = plan.added_up(_linear_nac(x, W, M))
         return plan.whole(y.to(input.dtype))
 
 
 def nalu(
+    eps: float,
     input: Any,
     W_hat: Any,
     M_hat: Any,
     G: Any,
-    gate_bias: Any,
-    W_hat_mul: Any,
-    M_hat_mul: Any,
-    eps: float,
+    gate_bias: Any = None,
+    W_hat_mul: Any = None,
+    M_hat_mul: Any = None,
 ) -> Tensor:
     """:func:`nalu_kernels.nalu` of DTensors, whose types and shapes have been checked.
 
@@ -88,19 +88,19 @@ def nalu(
     gate, bias = plan.local(G), None if gate_bias is None else plan.local(gate_bias)
     with disabled(input):
         if not plan.summed:
-            W_mul, M_mul = mul or (None, None)
-            y = functional.nalu(
-                x, W, M, gate, gate_bias=bias, W_hat_mul=W_mul, M_hat_mul=M_mul, eps=eps
-            )
-            return plan.whole(y)
+            return plan.whole(execute(NALU, (eps,), (x, W, M, gate, bias, *(mul or (None, None)))))
         x, W, M, gate, bias, *mul = map(wide, (x, W, M, gate, bias, *mul))
-        a = functional.nac(x, W, M)
-        log_m = functional.nac(_log(x, eps), *(mul or (W, M)))
+        a = _linear_nac(x, W, M)
+        log_m = _linear_nac(_log(x, eps), *(mul or (W, M)))
         z = linear(x, gate)
         sums = plan.added_up(torch.cat([a, log_m, z], -1))
         a, log_m, z = sums.split([a.shape[-1], log_m.shape[-1], z.shape[-1]], -1)
         g = torch.sigmoid(z if bias is None else z + bias)
         return plan.whole((g * a + (1 - g) * torch.exp(log_m)).to(input.dtype))
+
+
+def _linear_nac(x: Tensor, W_hat: Tensor, M_hat: Tensor) -> Tensor:
+    return execute(NAC, (1.0, False), (x, W_hat, M_hat))  # whose eps is of no use
 
 
 def _log(x: Tensor, eps: float) -> Tensor:

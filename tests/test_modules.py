@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import nalu_kernels
 from conftest import Backend
 from nalu_kernels import NAC, NALU, nac, nalu
-from nalu_kernels.modules import init_range
+from nalu_kernels.layers.initialize import init_range
 
 Factory = Callable[..., nn.Module]
 OPTIONS: dict[str, tuple[type[nn.Module], dict[str, object]]] = {

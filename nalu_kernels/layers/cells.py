@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
-from .checks import check_state
-from .modules import NAC, NALU, check_size
+from ..checks import check_size, check_state
+from .base import Layer
+from .nac import NAC
+from .nalu import NALU
 
 
 class _Cell(nn.Module):
     """h' = layer([x, h]): the columns of the layer's weights are first the input's, then the
-    state's."""
+    state's. A subclass names the layer, whose options are its own."""
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    layer: ClassVar[type[Layer]]
+    _name: ClassVar[str]  # of the attribute that holds it
+
+    def __init_subclass__(cls) -> None:
+        cls._name = cls.layer.__name__.lower()
+        own = list(inspect.signature(_Cell.__init__).parameters.values())[1:3]
+        layers = inspect.signature(cls.layer).parameters.values()
+        options = [option for option in layers if option.kind is option.KEYWORD_ONLY]
+        cls.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+
+    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
         super().__init__()
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
+        features = self.input_size + self.hidden_size
+        self.add_module(self._name, self.layer(features, self.hidden_size, **options))
 
-    def joined(self, input: Tensor, hx: Tensor | None) -> Tensor:
-        """[x, h], after the checks that a concatenation would not make."""
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew, as the layer does."""
+        getattr(self, self._name).reset_parameters()
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """h', the next state; hx is h."""
         check_state(input, hx, self.input_size, self.hidden_size)
         if hx is None:
             hx = input.new_zeros(*input.shape[:-1], self.hidden_size)
-        return torch.cat((input, hx), dim=-1)
+        output: Tensor = getattr(self, self._name)(torch.cat((input, hx), dim=-1))
+        return output
 
     def extra_repr(self) -> str:
         return f"input_size={self.input_size}, hidden_size={self.hidden_size}"
@@ -63,29 +85,8 @@ class NACCell(_Cell):
     tasks of section 4.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        log_space: bool = False,
-        eps: float = 1e-7,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        features = self.input_size + self.hidden_size
-        self.nac = NAC(
-            features, self.hidden_size, log_space=log_space, eps=eps, device=device, dtype=dtype
-        )
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
-        self.nac.reset_parameters()
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        output: Tensor = self.nac(self.joined(input, hx))
-        return output
+    layer = NAC
+    nac: NAC
 
 
 class NALUCell(_Cell):
@@ -117,34 +118,5 @@ class NALUCell(_Cell):
     recurrent tasks of section 4.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        eps: float = 1e-7,
-        tied: bool = True,
-        gate: str = "output",
-        gate_bias: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size)
-        self.nalu = NALU(
-            self.input_size + self.hidden_size,
-            self.hidden_size,
-            eps=eps,
-            tied=tied,
-            gate=gate,
-            gate_bias=gate_bias,
-            device=device,
-            dtype=dtype,
-        )
-
-    def reset_parameters(self) -> None:
-        """Draws all parameters anew; the gate's bias becomes 0."""
-        self.nalu.reset_parameters()
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        output: Tensor = self.nalu(self.joined(input, hx))
-        return output
+    layer = NALU
+    nalu: NALU

@@ -1,0 +1,28 @@
+"""What every call of a layer's function goes through: autocast, then shards or this process's own
+tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..autocast import widen
+from ..checks import is_dtensor
+from ..execute import Function, execute
+
+
+def call(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...]) -> Tensor:
+    """The function's output; the first tensor is the input, whose kind and device decide."""
+    narrow = None
+    if torch._C._is_any_autocast_enabled():
+        narrow, tensors = widen(*tensors)
+    if type(tensors[0]) is not Tensor and is_dtensor(tensors[0]):
+        function.check(*options, *tensors)
+        from .. import sharded  # imports what takes long
+
+        output: Tensor = getattr(sharded, function.name)(*options, *tensors)
+    else:
+        output = execute(function, options, tensors)
+    return output if narrow is None else output.to(narrow)

@@ -1,0 +1,155 @@
+"""NALU as a torch.nn.Module with torch.nn.Linear's habits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import inference, reference
+from ..autocast import disabled, wide, widen
+from ..checks import check_flag, check_nalu
+from ..functional.nalu import nalu
+from .base import Layer
+from .initialize import draw_weights
+
+
+class NALU(Layer):
+    r"""Neural arithmetic logic unit: a gate chooses between a sum (NAC) and a product.
+
+    .. math::
+        W &= \tanh(\hat W) \odot \sigma(\hat M) \\
+        a &= x W^\top, \qquad m = \exp(\log(|x| + \epsilon) W_\text{mul}^\top) \\
+        g &= \sigma(x G^\top + b), \qquad y = g \odot a + (1 - g) \odot m
+
+    Args:
+        in_features: size of the last dimension of the input.
+        out_features: size of the last dimension of the output.
+        eps: keeps log(0) finite.
+        tied: one W for both paths, as in the paper's equations; False gives the product its own
+            W_hat_mul and M_hat_mul (two NACs, as in most figures).
+        gate: "output" for one gate per output, "sample" for one per sample; published code has
+            both.
+        gate_bias: add a bias b to the gate, initialised to 0 (the paper has none).
+        device, dtype: of the parameters; float32, float64, bfloat16 or float16.
+
+    Shape:
+        (..., in_features) to (..., out_features).
+
+    Attributes:
+        W_hat, M_hat: parameters of shape (out_features, in_features), initialised uniformly on
+            (-r, r), r from :func:`nalu_kernels.layers.initialize.init_range`; W_hat_mul, M_hat_mul
+            likewise, None if tied.
+        G: parameter of shape (out_features, in_features) or (1, in_features), initialised
+            Xavier-uniformly with the sigmoid's gain.
+        gate_bias: parameter of shape (G.shape[0],) or None.
+        gate_per: the option ``gate``.
+        W, W_mul: what is made of the parameters; read-only.
+
+    Raises:
+        TypeError, ValueError: an option of the wrong type or out of range.
+
+    Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2.
+    """
+
+    gate_bias: nn.Parameter | None
+    W_hat_mul: nn.Parameter | None
+    M_hat_mul: nn.Parameter | None
+    _names = ("W_hat", "M_hat", "G", "gate_bias", "W_hat_mul", "M_hat_mul")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        eps: float = 1e-7,
+        tied: bool = True,
+        gate: str = "output",
+        gate_bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, eps, device, dtype)
+        self.tied = check_flag("tied", tied)
+        if gate not in ("output", "sample"):
+            raise ValueError(f"gate: expected 'output' or 'sample', got {gate!r}")
+        self.gate_per = gate
+        check_flag("gate_bias", gate_bias)
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+        shape = self.W_hat.shape
+        gates = self.out_features if gate == "output" else 1
+        self.G = parameter(gates, self.in_features)
+        self.register_parameter("gate_bias", parameter(gates) if gate_bias else None)
+        for name in ("W_hat_mul", "M_hat_mul"):
+            self.register_parameter(name, None if tied else parameter(*shape))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew; the gate's bias becomes 0."""
+        draw_weights(self.W_hat, self.M_hat, self.W_hat_mul, self.M_hat_mul)
+        with torch.no_grad():
+            if self.G.numel():
+                nn.init.xavier_uniform_(self.G, gain=nn.init.calculate_gain("sigmoid"))
+            if self.gate_bias is not None:
+                self.gate_bias.zero_()
+
+    @property
+    def W_mul(self) -> Tensor:
+        r"""The weights of the product, :math:`\tanh(\hat W_\text{mul}) \odot
+        \sigma(\hat M_\text{mul})`, as :attr:`W`, which it is if they are tied."""
+        if self.W_hat_mul is None or self.M_hat_mul is None:
+            return self.W
+        return self._weight(self.W_hat_mul, self.M_hat_mul)
+
+    def gate(self, input: Tensor) -> Tensor:
+        r"""What the layer mixes by, :math:`g = \sigma(x G^\top + b)`: near 1 an output is the sum,
+        near 0 the product.
+
+        Args:
+            input: x, as the layer takes it, (..., in_features).
+
+        Returns:
+            g in (0, 1), of shape (..., out_features), or (..., 1) with one gate per sample, and the
+            dtype of the layer's output; differentiable. Half precision is computed in float32 and
+            rounded once.
+
+        Raises:
+            TypeError, ValueError: as the layer.
+
+        Source: Trask et al. 2018, "Neural Arithmetic Logic Units", section 3.
+        """
+        tensors = (input, self.W_hat, self.M_hat, self.G, self.gate_bias)
+        narrow, (x, W_hat, M_hat, G, bias) = widen(*tensors)
+        check_nalu(self.eps, x, W_hat, M_hat, G, bias)
+        with disabled(x):
+            g = reference.gate(wide(x), wide(G), wide(bias))
+        return g.to(input.dtype if narrow is None else narrow)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training and not torch.compiler.is_compiling():
+            output = inference.nalu(self, input)
+            if output is not None:
+                return output
+        W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul = self._tensors()
+        return nalu(
+            input,
+            W_hat,
+            M_hat,
+            G,
+            gate_bias=gate_bias,
+            W_hat_mul=W_hat_mul,
+            M_hat_mul=M_hat_mul,
+            eps=self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        text = f"in_features={self.in_features}, out_features={self.out_features}, eps={self.eps:g}"
+        if not self.tied:
+            text += ", tied=False"
+        if self.gate_per != "output":
+            text += f", gate={self.gate_per!r}"
+        if self.gate_bias is not None:
+            text += ", gate_bias=True"
+        return text
