@@ -30,13 +30,14 @@ autodoc_inherit_docstrings = False  # torch.nn.Module's
 maximum_signature_line_length = 88
 autodoc_member_order = "bysource"
 napoleon_custom_sections = ["Shape", "Source"]
+napoleon_use_ivar = True  # a property has an entry of its own
 python_use_unqualified_type_names = True
 # Other projects' names: a link to their sites would need the network while this is built.
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|collections|typing|contextlib)\..*"),
     ("py:.*", r"(Tensor|Module|optional|Any|nn\..*|Placement)"),
-    ("py:class", r"nalu_kernels\.recognise\..*"),  # inner parts that a result carries along
-    ("py:func", "(init_range|convert)"),  # written without the module's name
+    ("py:class", r"(nalu_kernels\.recognise\.)?Candidate"),  # which Replaced carries along
+    ("py:func", "convert"),  # written without the module's name
 ]
 
 
