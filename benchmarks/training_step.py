@@ -119,7 +119,8 @@ def _rows(results: Results) -> list[list[str]]:
 def _ran_on(results: Results) -> str:
     used = results["machine"]
     kernels = used["backend"].rpartition(", ")[2]
-    return f"one thread of an {used['processor']} ({kernels}), torch {used['torch']}"
+    busy = " while other work ran" if (used["load_before"] or 0) >= 0.5 else ""
+    return f"one thread of an {used['processor']} ({kernels}), torch {used['torch']}{busy}"
 
 
 def text(results: Results) -> str:
@@ -150,7 +151,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     path = parser.parse_args().results
     torch.set_num_threads(1)
-    results: Results = {"machine": machine.describe(), "models": []}
+    about = {**machine.describe(), "load_before": machine.load()}
+    results: Results = {"machine": about, "models": []}
     for name, (batch, features) in MODELS.items():
         samples = interleave(calls(batch, features), budget_s=8.0, seconds=processor_seconds)
         results["models"].append(record(name, samples))

@@ -176,11 +176,14 @@ def test_training_steps_are_recorded_and_shown() -> None:
         part: place for place, part in enumerate(training_step.PARTS, start=1)
     }
     assert row["median_us"][training_step.key(training_step.ADAM, EAGER)] == 20
-    machine = {"processor": "p", "torch": "t", "backend": "cpu: kernels, avx9"}
+    machine = {"processor": "p", "torch": "t", "backend": "cpu: kernels, avx9", "load_before": 0.1}
     results = {"machine": machine, "models": [row]}
     for shown in (training_step.text(results), training_step.section(results)):
         assert all(part in shown for part in training_step.PARTS) and "avx9" in shown
+        assert "other work" not in shown
+    machine["load_before"] = 2.0
     assert "| a model | 1.0 | 2.0 | 3.0 |" in training_step.summary(results)
+    assert "while other work ran" in training_step.summary(results)
 
 
 def test_benchmarks_are_collected_case_by_case() -> None:
