@@ -177,7 +177,8 @@ def speed_section(results: Results) -> str:
             f"take turns in one run. It ran on: {machine_line(results)}.",
             markdown.table(rows, left=1),
             f"It is {_against_best(results)}. On {slower} of them it is more than 5 % slower.",
-            f"The forward alone, without gradients, is faster than eager by: {', '.join(forward)}.",
+            "How many times faster than eager the forward alone is, without gradients: "
+            f"{', '.join(forward)}.",
         ]
     )
 

@@ -69,6 +69,11 @@ def test_the_readme_is_short() -> None:
     assert len(PAGES[0].read_text(encoding="utf-8").split()) <= 1000
 
 
+def test_the_citation_names_this_version() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {nalu_kernels.__version__}\n" in citation
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert "(docs/index.md)" in PAGES[0].read_text(encoding="utf-8")
