@@ -16,13 +16,14 @@ EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo experiments test lint bench fuzz sanitize gpu wheel clean distclean force
+.PHONY: help demo experiments test lint docs bench fuzz sanitize gpu wheel clean distclean force
 
 help:
 	@echo "make demo       two experiments in a few minutes: what NACs and NALUs do that others do not"
 	@echo "make experiments   all experiments in their small size, and examples/RESULTS.md"
 	@echo "make test       the tests"
 	@echo "make lint       ruff and mypy"
+	@echo "make docs       build/docs: the pages and the API reference as a site; a warning is an error"
 	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
 	@echo "make fuzz       10,000 random layers, and as many wrong calls"
 	@echo "make sanitize   the tests of the C++ code under the compiler's sanitizers"
@@ -46,6 +47,9 @@ lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+docs: $(STAMP)
+	$(RUN) -m sphinx -W --keep-going --nitpicky --quiet -b html docs build/docs
 
 bench: $(STAMP)
 	$(RUN) -m pytest benchmarks
@@ -89,7 +93,7 @@ $(STAMP): pyproject.toml setup.py setup_cuda.py constraints.txt $(SOURCES) $(if 
 	@echo "Installing torch and build tools (a few minutes the first time)"
 	$(RUN) -m pip install -c constraints.txt torch setuptools ninja
 	@echo "Compiling the operators and installing the rest"
-	$(RUN) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[experiments,test,dev]"
+	$(RUN) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[experiments,test,docs,dev]"
 	@touch $@
 
 clean:

@@ -22,10 +22,14 @@ from torch import Tensor
 import nalu_kernels
 from nalu_kernels import reference
 
-from . import machine, table
+from . import machine, markdown
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
-EAGER, LIBRARY = "eager", "nalu_kernels"
+EAGER, LIBRARY = WHO = "eager", "nalu_kernels"
+LEGEND = (
+    "The largest error against float64. An error of a product is relative to that product; an "
+    "error of a sum or a gradient is relative to the largest number of its tensor."
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -108,32 +112,20 @@ def _rows(results: dict[str, Any]) -> list[list[str]]:
     cells: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for row in results["errors"]:
         cells.setdefault((row["task"], row["dtype"]), {})[row["contender"]] = row
-    rows = [["task", "dtype", "output: eager", LIBRARY, "gradients: eager", LIBRARY]]
+    wholes = ("output", "gradients")
+    rows = [["computation", "dtype", *(f"{whole}: {who}" for whole in wholes for who in WHO)]]
     for (task, dtype), both in cells.items():
-        errors = [f"{both[who][what]:.1e}" for what in ("output", "gradients") for who in both]
-        rows.append([task, dtype, *errors])
+        rows.append([task, dtype, *(f"{both[who][whole]:.1e}" for whole in wholes for who in WHO)])
     return rows
 
 
 def text(results: dict[str, Any]) -> str:
-    return "\n".join(
-        [
-            table.align(_rows(results), left=2),
-            "Largest error against float64: of products relative to each product, of sums and "
-            "gradients relative to the",
-            "largest of the tensor.",
-        ]
-    )
+    return f"{markdown.align(_rows(results), left=2)}\n{LEGEND}"
 
 
 def section(results: dict[str, Any]) -> str:
-    return "\n\n".join(
-        [
-            "Largest error against float64: of products relative to each product, of sums and "
-            "gradients relative to the largest of the tensor.",
-            table.markdown(_rows(results), left=2),
-        ]
-    )
+    """For docs/accuracy.md."""
+    return f"{LEGEND}\n\n{markdown.table(_rows(results), left=2)}"
 
 
 def main() -> None:

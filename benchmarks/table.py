@@ -1,24 +1,25 @@
-"""Turns results files into tables: for the terminal, and for a README.
+"""Turns results files into tables: for the terminal, and for the pages.
 
-    python -m benchmarks.table                      prints what the last runs measured
-    python -m benchmarks.table --readme README.md   puts it there, between its markers:
+    python -m benchmarks.table             prints what the last runs measured
+    python -m benchmarks.table --write .   puts it into README.md, docs/speed.md and
+                                           docs/accuracy.md of this folder, between their marks
 
-<!-- speed table --> ... <!-- end of speed table -->, and the same for the accuracy table and the
-gpu table. So no number in the README is typed by hand.
+So no number between such marks is typed by hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import accuracy, markdown, training_step
 from .cases import BACKWARD, FORWARD, NEEDED, NEEDED_ON_GRID, shape_name
-from .contenders import COMPILED, EAGER, EMPTY, LIBRARY, LINEARS, NAMES
+from .contenders import EAGER, EMPTY, LIBRARY, LINEARS, NAMES
+from .gpu import table as gpu
 
 RESULTS = Path(__file__).parent / "results"
 LEGEND = """\
@@ -26,27 +27,10 @@ Median microseconds of each, interleaved. ÷: how many times faster nalu_kernels
 the rounds' ratios; best: the faster of eager and torch.compile. of floor: nalu_kernels' time over
 that of the higher floor, the Linear products or the empty autograd.Function call. dx: the input
 wants its gradient. saved: kept from forward to backward. noisy: samples scatter by half or more."""
+# What a stranger reads instead of a contender's short name.
+SHOWN = {LINEARS: "three Linear layers", EMPTY: "empty autograd call"}
 Results = dict[str, Any]
 Row = dict[str, Any]
-
-
-def align(rows: Sequence[Sequence[str]], left: int) -> str:
-    """Columns as wide as their widest cell; the first ``left`` of them to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = (
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def markdown(rows: Sequence[Sequence[str]], left: int) -> str:
-    head, *body = rows
-    rule = [":--" if index < left else "--:" for index in range(len(head))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 
 def microseconds(row: Row, contender: str) -> str:
@@ -135,7 +119,7 @@ def text(results: Results) -> str:
     return "\n".join(
         [
             machine_line(results),
-            align(rows, left=3),
+            markdown.align(rows, left=3),
             LEGEND,
             *_load_warning(results),
             *(f"torch.compile did not run: {reason}" for reason in sorted(reasons)),
@@ -144,78 +128,110 @@ def text(results: Results) -> str:
     )
 
 
+def _grid(results: Results) -> list[Row]:
+    """Every shape of a tied NALU's forward and backward."""
+    return [
+        row
+        for row in results["cases"]
+        if row["layer"] == "nalu" and row["what"] == BACKWARD and not row["inner"]
+    ]
+
+
+def _against_best(results: Results) -> str:
+    grid = _grid(results)
+    worst = min(grid, key=lambda row: row["ratios"]["over_best"])
+    usual = statistics.median(row["ratios"]["over_best"] for row in grid)
+    return (
+        f"{usual:.2f} times faster than the faster of eager PyTorch and torch.compile in the "
+        f"median of {len(grid)} shapes, {worst['ratios']['over_best']:.2f} at worst "
+        f"({shape_name(tuple(worst['shape']))})"
+    )
+
+
 def speed_section(results: Results) -> str:
-    """The README's table of the shapes that matter most, and a sentence on all the others."""
-    named = [row for row in results["cases"] if row["layer"] == "nalu"]
-    grid = [row for row in named if row["what"] == BACKWARD and not row["inner"]]
-    rows = [["B×I→O", "nalu_kernels", "eager", "torch.compile", "three Linear", "empty call"]]
-    rows[0] += ["times faster than eager", "times the floor", "saved kB (eager)"]
+    """The table of the shapes that matter most, and a sentence on all the others."""
+    grid = _grid(results)
+    rows = [["batch×in→out", *(f"{SHOWN.get(name, name)}, µs" for name in NAMES)]]
+    rows[0] += ["times faster than eager", f"kept for the backward, kB: {LIBRARY}", EAGER]
     for row in grid:
         if tuple(row["shape"]) not in NEEDED:
             continue
         rows.append(
             [
                 shape_name(tuple(row["shape"])),
-                *(microseconds(row, name) for name in (LIBRARY, EAGER, COMPILED, LINEARS, EMPTY)),
+                *(microseconds(row, name) for name in NAMES),
                 f"**{times(row, 'over_eager')}**",
-                times(row, "of_floor"),
-                f"{kilobytes(row, LIBRARY)} ({kilobytes(row, EAGER)})",
+                kilobytes(row, LIBRARY),
+                kilobytes(row, EAGER),
             ]
         )
-    worst = min(grid, key=lambda row: row["ratios"]["over_best"])
-    usual = statistics.median(row["ratios"]["over_best"] for row in grid)
     slower = sum(row["ratios"]["over_best"] < NEEDED_ON_GRID for row in grid)
     forward = [
         f"{shape_name(tuple(row['shape']))} {times(row, 'over_eager')}"
-        for row in named
-        if row["what"] == FORWARD
+        for row in results["cases"]
+        if row["layer"] == "nalu" and row["what"] == FORWARD
     ]
     return "\n\n".join(
         [
-            "Forward and backward of a tied NALU in float32, median microseconds of a call, all "
-            f"contenders interleaved in one run; the floor is the slower of three Linear layers "
-            f"and an empty autograd.Function. {machine_line(results)}.",
-            markdown(rows, left=1),
-            f"Against the faster of eager and torch.compile, on all {len(grid)} shapes measured: "
-            f"{usual:.2f} times faster in the median, {worst['ratios']['over_best']:.2f} at worst "
-            f"({shape_name(tuple(worst['shape']))}); {slower} of them more than 5 % slower.",
-            f"Forward alone (inference), times faster than eager: {', '.join(forward)}.",
+            "Forward and backward of a tied NALU in float32. Times are medians; all contenders "
+            f"take turns in one run. It ran on: {machine_line(results)}.",
+            markdown.table(rows, left=1),
+            f"It is {_against_best(results)}. On {slower} of them it is more than 5 % slower.",
+            "How many times faster than eager the forward alone is, without gradients: "
+            f"{', '.join(forward)}.",
         ]
     )
 
 
-def replace_section(document: str, name: str, content: str) -> str:
-    """``document`` with what stands between the markers of section ``name`` replaced."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    section = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    replaced, count = section.subn(lambda _: f"{begin}\n{content}\n{end}", document)
-    if count != 1:
-        raise ValueError(f"expected one section from {begin} to {end}, found {count}")
-    return replaced
+def summary(speed: Results, steps: Results, on_gpu: Results | None) -> str:
+    """For the README: how many times faster a layer, a training step, and a layer on a GPU."""
+    machine = speed["machine"]
+    return "\n\n".join(
+        [
+            training_step.summary(steps),
+            f"On an {machine['processor']} ({machine['torch_cpu_capability']}), forward and "
+            f"backward are {_against_best(speed)}.",
+            gpu.summary(on_gpu),
+        ]
+    )
+
+
+def pages(
+    speed: Results, steps: Results, errors: Results, on_gpu: Results | None
+) -> dict[str, dict[str, str]]:
+    """What stands between which marks of which page."""
+    return {
+        "README.md": {"speed summary": summary(speed, steps, on_gpu)},
+        "docs/speed.md": {
+            "speed table": speed_section(speed),
+            "training step table": training_step.section(steps),
+            "gpu table": gpu.section(on_gpu),
+        },
+        "docs/accuracy.md": {"accuracy table": accuracy.section(errors)},
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from . import accuracy
-    from .gpu import table as gpu
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table")
-    parser.add_argument("--speed", type=Path, default=RESULTS / "cpu.json")
-    parser.add_argument("--accuracy", type=Path, default=RESULTS / "accuracy.json")
-    parser.add_argument("--gpu", type=Path, default=RESULTS / "gpu.json")
-    parser.add_argument("--readme", type=Path, help="the file whose sections to replace")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to read")
+    parser.add_argument("--write", type=Path, help="the folder whose pages to fill in")
     chosen = parser.parse_args(arguments)
-    speed = json.loads(chosen.speed.read_text())
-    errors = json.loads(chosen.accuracy.read_text())
-    on_gpu = json.loads(chosen.gpu.read_text()) if chosen.gpu.exists() else None
-    if chosen.readme is None:
-        last = gpu.NOT_YET if on_gpu is None else gpu.text(on_gpu)
-        print(text(speed), accuracy.text(errors), last, sep="\n\n")
+
+    def read(name: str) -> Results:
+        return json.loads((chosen.results / f"{name}.json").read_text())
+
+    speed, steps, errors = map(read, ("cpu", "training_step", "accuracy"))
+    on_gpu = read("gpu") if (chosen.results / "gpu.json").exists() else None
+    if chosen.write is None:
+        shown = [text(speed), training_step.text(steps), accuracy.text(errors)]
+        print(*shown, gpu.NOT_YET if on_gpu is None else gpu.text(on_gpu), sep="\n\n")
         return
-    document = chosen.readme.read_text()
-    document = replace_section(document, "speed table", speed_section(speed))
-    document = replace_section(document, "accuracy table", accuracy.section(errors))
-    document = replace_section(document, "gpu table", gpu.section(on_gpu))
-    chosen.readme.write_text(document)
+    for page, sections in pages(speed, steps, errors, on_gpu).items():
+        path = chosen.write / page
+        document = path.read_text(encoding="utf-8")
+        for name, content in sections.items():
+            document = markdown.replace_section(document, name, content)
+        path.write_text(document, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Left(NamedTuple):
 
 @dataclass
 class Report:
-    """What :func:`convert` did; ``print`` it. ``model`` is the converted model: the one that was
+    """What :func:`nalu_kernels.convert` did; ``print`` it. ``model`` is the converted model: the one that was
     given, unless that was itself a module to replace."""
 
     model: nn.Module

@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("pytest_benchmark")
 
 import nalu_kernels
-from benchmarks import accuracy, frozen, table
+from benchmarks import accuracy, frozen, markdown, table, training_step
 from benchmarks.cases import ALL, BACKWARD, FORWARD, NEEDED, QUICK, Case
 from benchmarks.contenders import COMPILED, EAGER, EMPTY, LIBRARY, LINEARS, NAMES, build
 from benchmarks.speed import Measured, measure, ratios, record
@@ -118,11 +118,11 @@ def test_pytest_benchmark_gets_the_samples_themselves() -> None:
     assert durations == samples
 
 
-def test_readme_sections_are_replaced_once() -> None:
+def test_sections_are_replaced_once() -> None:
     document = "a\n<!-- x -->\nold\n<!-- end of x -->\nb"
-    assert table.replace_section(document, "x", "new") == document.replace("old", "new")
+    assert markdown.replace_section(document, "x", "new") == document.replace("old", "new")
     with pytest.raises(ValueError, match="expected one section"):
-        table.replace_section(document, "y", "new")
+        markdown.replace_section(document, "y", "new")
 
 
 def test_accuracy_of_a_small_product() -> None:
@@ -135,14 +135,55 @@ def test_accuracy_of_a_small_product() -> None:
     assert "product of 6" in accuracy.text({"errors": rows})
 
 
-def test_committed_results_make_both_readme_sections() -> None:
-    results = {name: table.RESULTS / f"{name}.json" for name in ("cpu", "accuracy")}
-    for path in results.values():
-        if not path.exists():
-            pytest.skip(f"{path.name} has not been measured yet")
-    speed = table.speed_section(json.loads(results["cpu"].read_text()))
-    assert all(table.shape_name(shape) in speed for shape in NEEDED)
-    assert "float32" in accuracy.section(json.loads(results["accuracy"].read_text()))
+def committed(name: str) -> Any:
+    return json.loads((table.RESULTS / f"{name}.json").read_text())
+
+
+def test_every_shape_that_matters_is_in_the_speed_table() -> None:
+    shown = table.speed_section(committed("cpu"))
+    assert all(table.shape_name(shape) in shown for shape in NEEDED)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/speed.md", "docs/accuracy.md"])
+def test_pages_show_the_committed_results(page: str, tmp_path: Path) -> None:
+    for name in ("README.md", "docs/speed.md", "docs/accuracy.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    table.main(["--write", str(tmp_path)])
+    expected = (ROOT / page).read_text(encoding="utf-8")
+    assert (tmp_path / page).read_text(encoding="utf-8") == expected
+
+
+def test_training_steps_of_both_contenders_are_the_same_work() -> None:
+    calls = training_step.calls(5, (3, 2, 1))
+    keys = [
+        training_step.key(part, who) for who in (LIBRARY, EAGER) for part in training_step.PARTS
+    ]
+    assert list(calls) == keys
+    for call in calls.values():
+        call()
+        call()
+    assert all(training_step.processor_seconds(call, 3) > 0 for call in calls.values())
+
+
+def test_training_steps_are_recorded_and_shown() -> None:
+    samples = {}
+    for place, part in enumerate(training_step.PARTS, start=1):
+        samples[training_step.key(part, LIBRARY)] = [1e-5, 2e-5, 1e-5]
+        samples[training_step.key(part, EAGER)] = [place * 1e-5, place * 4e-5, place * 1e-5]
+    row = json.loads(json.dumps(training_step.record("a model", samples)))
+    assert row["times_faster"] == {
+        part: place for place, part in enumerate(training_step.PARTS, start=1)
+    }
+    assert row["median_us"][training_step.key(training_step.ADAM, EAGER)] == 20
+    machine = {"processor": "p", "torch": "t", "backend": "cpu: kernels, avx9", "load_before": 0.1}
+    results = {"machine": machine, "models": [row]}
+    for shown in (training_step.text(results), training_step.section(results)):
+        assert all(part in shown for part in training_step.PARTS) and "avx9" in shown
+        assert "other work" not in shown
+    machine["load_before"] = 2.0
+    assert "| a model | 1.0 | 2.0 | 3.0 |" in training_step.summary(results)
+    assert "while other work ran" in training_step.summary(results)
 
 
 def test_benchmarks_are_collected_case_by_case() -> None:

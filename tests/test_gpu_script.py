@@ -111,23 +111,24 @@ def test_a_dry_run_measures_every_provider(dry: dict[str, Any]) -> None:
             assert judged["peak memory, as a part of eager's"] is None
 
 
-def test_a_readme_takes_no_dry_run(dry: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="dry run"):
-        gpu_table.section(dry)
+def test_pages_take_no_dry_run(dry: dict[str, Any]) -> None:
+    for made in (gpu_table.section, gpu_table.summary):
+        assert made(None) == gpu_table.NOT_YET
+        with pytest.raises(ValueError, match="dry run"):
+            made(dry)
     shown = gpu_table.section({**dry, "dry_run": False})
     assert all(table.shape_name(tuple(row["shape"])) in shown for row in dry["cases"].values())
-    readme = tmp_path / "README.md"
-    marked = [
-        f"<!-- {name} table -->\n<!-- end of {name} table -->"
-        for name in ("speed", "accuracy", "gpu")
+
+
+def test_the_summary_is_the_slowest_and_the_fastest_case(dry: dict[str, Any]) -> None:
+    times = [
+        found["wall"][EAGER]
+        for row in dry["cases"].values()
+        if (row["what"], row["precision"]) == (BACKWARD, HIGHEST)
+        for found in row["times_faster"].values()
     ]
-    readme.write_text("\n".join(marked))
-    arguments = ["--readme", str(readme), "--gpu", str(tmp_path / "none.json")]
-    table.main(arguments)
-    assert gpu_table.NOT_YET in readme.read_text()
-    readme.write_text("\n".join(marked[:2]))
-    with pytest.raises(ValueError, match="gpu table"):
-        table.main(arguments)
+    shown = gpu_table.summary({**dry, "dry_run": False})
+    assert f"{min(times):.2f} to {max(times):.2f} times" in shown
 
 
 def test_what_was_measured_on_a_gpu_is_no_dry_run() -> None:

@@ -1,13 +1,13 @@
-"""The GPU's results as tables: for the terminal, and for a README."""
+"""The GPU's results as tables: for the terminal, for docs/speed.md, and in short for the README."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from .. import markdown
 from ..cases import BACKWARD, FORWARD, shape_name
 from ..contenders import EAGER
-from ..table import align, markdown
 from .cases import HIGHEST, PRECISIONS
 from .providers import PRODUCTS, RIVALS
 
@@ -161,8 +161,8 @@ def _wall_table(results: Results) -> list[list[str]]:
 
 def _device_table(results: Results) -> list[list[str]]:
     head = ["B×I→O", "back end", "µs", "eager", "torch.compile", "max-autotune", PRODUCTS]
-    head += ["times the floor", "times the roofline", "TFLOP/s"]
-    rows = [[*head, "peak MB (eager)", "error (eager)"]]
+    head += [f"time ÷ {PRODUCTS}'s", "time ÷ roofline's", "TFLOP/s"]
+    rows = [[*head, "peak MB (eager)", "largest error (eager)"]]
     for row, backend in _rows(results, BACKWARD, HIGHEST):
         rows.append(
             [
@@ -214,10 +214,10 @@ WALL = (
 )
 DEVICE = (
     "The same without launches, as replays of a CUDA graph over tensors that were not in the "
-    "cache (the tiny ones were). The floor, three products, is what cuBLAS takes for three Linear "
-    "layers; the roofline what the launches would take at the GPU's peaks of memory and arithmetic "
-    "(– where these are not known); errors are the largest of the output and the gradients against "
-    "float64, relative to the tensor's largest number."
+    f"cache (the tiny ones were). {PRODUCTS.capitalize()} are what cuBLAS takes for three Linear "
+    "layers. The roofline is what the launches would take at the GPU's peaks of memory and "
+    "arithmetic (– where these are not known). The largest error is that of the output and the "
+    "gradients against float64, relative to the tensor's largest number."
 )
 OTHER = "Everything else, times faster than eager (in brackets: on the device, without launches)."
 ACCURACY = (
@@ -236,7 +236,7 @@ def text(results: Results) -> str:
         (ACCURACY, _accuracy_table(results)),
     ):
         if len(rows) > 1:
-            shown += ["", title, align(rows, left=2)]
+            shown += ["", title, markdown.align(rows, left=2)]
     shown += ["", _verdict(results), _choice(results)] if results["cases"] else []
     if skipped:
         shown.append(f"Not measured, out of time: {', '.join(skipped)}")
@@ -246,11 +246,10 @@ def text(results: Results) -> str:
 
 
 def section(results: Results | None) -> str:
-    """The README's section; ``None``: nothing has been measured."""
+    """For docs/speed.md; ``None``: nothing has been measured."""
     if results is None:
         return NOT_YET
-    if results["dry_run"]:
-        raise ValueError("the results of a dry run are no figures of a GPU")
+    _refuse_dry_run(results)
     shown = [f"{_machine(results)}. {_gates(results)}"]
     for title, rows in (
         (WALL, _wall_table(results)),
@@ -258,10 +257,33 @@ def section(results: Results | None) -> str:
         (OTHER, _other_table(results)),
     ):
         if len(rows) > 1:
-            shown += [title, markdown(rows, left=2)]
+            shown += [title, markdown.table(rows, left=2)]
     shown += [_verdict(results), _choice(results)]
     if results["failures"]:
         shown.append(f"Failed: {', '.join(one['what'] for one in results['failures'])}.")
     if results["skipped"]:
         shown.append(f"Not measured, out of time: {', '.join(results['skipped'])}.")
     return "\n\n".join(shown)
+
+
+def summary(results: Results | None) -> str:
+    """For the README: where it was measured, and how many times faster than eager."""
+    if results is None:
+        return NOT_YET
+    _refuse_dry_run(results)
+    times = [
+        row["times_faster"][backend]["wall"][EAGER]
+        for row, backend in _rows(results, BACKWARD, HIGHEST)
+        if EAGER in row["times_faster"][backend]["wall"]
+    ]
+    if not times:
+        return f"On a GPU ({_machine(results)}) no speed has been measured yet."
+    return (
+        f"On a GPU ({_machine(results)}), forward and backward are {min(times):.2f} to "
+        f"{max(times):.2f} times as fast as eager PyTorch."
+    )
+
+
+def _refuse_dry_run(results: Results) -> None:
+    if results["dry_run"]:
+        raise ValueError("the results of a dry run are no figures of a GPU")

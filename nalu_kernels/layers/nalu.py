@@ -98,8 +98,10 @@ class NALU(Layer):
 
     @property
     def W_mul(self) -> Tensor:
-        r"""The weights of the product, :math:`\tanh(\hat W_\text{mul}) \odot
-        \sigma(\hat M_\text{mul})`, as :attr:`W`, which it is if they are tied."""
+        """The weights of the product, made like :attr:`W` of W_hat_mul and M_hat_mul.
+
+        They are W itself if the weights are tied.
+        """
         if self.W_hat_mul is None or self.M_hat_mul is None:
             return self.W
         return self._weight(self.W_hat_mul, self.M_hat_mul)
