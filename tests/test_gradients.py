@@ -13,11 +13,16 @@ from conftest import Backend
 from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import reference
 from parity import Judge
+from selection import only, pairs
+
+pytestmark = pairs
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 OWN_PRODUCTS, BLAS = (5, 3, 2), (3, 257, 256)
 
 
+# By the interpreter that would take minutes; test_triton_rows.py has larger layers.
+@only(lambda backend, shape: not backend.interpreted or shape == OWN_PRODUCTS)
 @pytest.mark.parametrize("shape", [OWN_PRODUCTS, BLAS], ids=["small", "large"])
 @pytest.mark.parametrize(
     "kind", [BY_NAME["nac"], BY_NAME["nac_log_space"], FULLEST], ids=lambda kind: kind.name
@@ -25,8 +30,6 @@ OWN_PRODUCTS, BLAS = (5, 3, 2), (3, 257, 256)
 def test_every_combination_of_wanted_gradients(
     kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
 ) -> None:
-    if backend.interpreted and shape == BLAS:
-        pytest.skip("minutes; tests/test_triton_rows.py has larger layers")
     layer = draw(rng, kind, shape, device=backend.device)
     judge = Judge(layer)
     for count in range(len(layer.tensors) + 1):
@@ -110,13 +113,13 @@ def test_gradients_accumulate(kind: Kind, backend: Backend, rng: Generator) -> N
         assert torch.equal(tensor.grad, 2 * once[name])
 
 
+@only(lambda backend: backend.has_kernels)
 @pytest.mark.parametrize("shape", [(64, 100, 30), (300, 257, 251)], ids=["small", "large"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @by_kind
 def test_memory_kept_for_the_backward(
     kind: Kind, shape: tuple[int, int, int], dtype: torch.dtype, backend: Backend, rng: Generator
 ) -> None:
-    backend.require_kernels()
     layer = draw(rng, kind, shape, dtype, backend.device)
     leaves = {name: tensor.requires_grad_() for name, tensor in layer.tensors.items()}
     inputs = {tensor.data_ptr() for tensor in leaves.values()}

@@ -23,7 +23,7 @@ from nalu_kernels.triton import launch, operators, recipe, tiles
 from nalu_kernels.triton.device import Chip
 from nalu_kernels.triton.precision import products
 from parity import Judge
-from test_gpu import matmul_precision
+from precision import matmul_precision
 
 PROCESSORS = 132
 
