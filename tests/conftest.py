@@ -77,7 +77,7 @@ class Backend(NamedTuple):
         return self.name != "reference"
 
     def computes(self, dtype: torch.dtype) -> bool:
-        """As promised: half-precision dtypes in float32. Plain PyTorch takes the one it is given."""
+        """As promised: half precision in float32. Plain PyTorch takes the dtype it is given."""
         return self.has_kernels or dtype not in HALVES
 
     def large_products(self, dtype: torch.dtype) -> Products:

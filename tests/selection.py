@@ -31,7 +31,7 @@ MARKERS = (
 
 
 def only(promise: Callable[..., bool]) -> pytest.MarkDecorator:
-    """The test is made of the parameters that ``promise``, which names those it looks at, accepts."""
+    """Of a test's combinations, those that ``promise`` accepts; it names what it looks at."""
     return pytest.mark.only.with_args(promise)
 
 
