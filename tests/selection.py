@@ -1,6 +1,8 @@
 """Which combinations of a test's parameters are run, and which of them by ``make test``.
 
-``only(promise)`` leaves out what a back end does not promise: no test is made of it.
+``only(condition)`` leaves out what a back end does not promise: no test is made of it.
+``slow(condition)`` marks as ``long`` what takes seconds and has a quicker test beside it. A condition
+names the parameters that it looks at.
 
 ``pairs`` is for a test of many options. Nearly every fault shows with one option or with two at
 once (Kuhn, Wallace and Gallo 2004, "Software Fault Interactions and Implications for Software
@@ -15,7 +17,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
 import pytest
@@ -26,13 +28,17 @@ long = pytest.mark.long
 MARKERS = (
     "long: left to `make test-all`",
     "pairs: `make test` runs every pair of this test's options, not their whole product",
-    "only(promise): made only of the combinations that promise(**parameters) accepts",
+    "only(condition): made only of the combinations that condition(**parameters) accepts",
+    "slow(condition): long, where condition(**parameters) holds",
 )
 
 
-def only(promise: Callable[..., bool]) -> pytest.MarkDecorator:
-    """Of a test's combinations, those that ``promise`` accepts; it names what it looks at."""
-    return pytest.mark.only.with_args(promise)
+def only(condition: Callable[..., bool]) -> pytest.MarkDecorator:
+    return pytest.mark.only.with_args(condition)
+
+
+def slow(condition: Callable[..., bool]) -> pytest.MarkDecorator:
+    return pytest.mark.slow.with_args(condition)
 
 
 def covering(combinations: Sequence[Mapping[str, Hashable]], costs: Sequence[float]) -> list[int]:
@@ -68,23 +74,24 @@ def _cost(item: pytest.Function) -> float:
     return 10 if backend is not None and backend.interpreted else 1
 
 
-def _promised(item: pytest.Item) -> bool:
-    """A promise has no say in what lacks the parameters that it looks at."""
+def _conditions(item: pytest.Item, marker: str) -> Iterator[bool]:
+    """Of each such mark. A condition has no say in what lacks the parameters that it looks at."""
     given = item.callspec.params if hasattr(item, "callspec") else {}
-    for mark in item.iter_markers("only"):
-        (promise,) = mark.args
-        names = inspect.signature(promise).parameters.keys()
-        if names <= given.keys() and not promise(**{name: given[name] for name in names}):
-            return False
-    return True
+    for mark in item.iter_markers(marker):
+        (condition,) = mark.args
+        names = inspect.signature(condition).parameters.keys()
+        if names <= given.keys():
+            yield condition(**{name: given[name] for name in names})
 
 
 @pytest.hookimpl(tryfirst=True)  # before ``-m`` looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items[:] = filter(_promised, items)
+    items[:] = [item for item in items if all(_conditions(item, "only"))]
     tests = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("pairs") and hasattr(item, "callspec"):
+        if any(_conditions(item, "slow")):
+            item.add_marker(long)
+        elif item.get_closest_marker("pairs") and hasattr(item, "callspec"):
             tests[item.nodeid.partition("[")[0]].append(item)
     for test in tests.values():
         chosen = covering(list(map(_options, test)), list(map(_cost, test)))

@@ -13,7 +13,7 @@ import nalu_kernels
 from conftest import Backend
 from layers import KINDS, Kind, draw, outcome
 from parity import threads
-from selection import only, pairs
+from selection import only, pairs, slow
 
 pytestmark = pairs
 
@@ -49,15 +49,18 @@ def test_every_number_of_threads(
                 assert same_bits(outcome(nalu_kernels, layer), expected), (shape, count)
 
 
+@slow(lambda backend, shape: backend.interpreted and shape in BLAS)
+@pytest.mark.parametrize("shape", OWN[:5] + BLAS, ids=str)
 @by_kind
-def test_every_run(kind: Kind, backend: Backend, rng: Generator) -> None:
-    for shape in OWN[:5] + BLAS:
-        layer = draw(rng, kind, shape, device=backend.device)
-        expected = outcome(nalu_kernels, layer)
-        for _ in range(1 if backend.interpreted else 3):
-            # Elsewhere in memory, as in another run.
-            again = layer.map(torch.clone)
-            assert same_bits(outcome(nalu_kernels, again), expected), shape
+def test_every_run(
+    kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
+) -> None:
+    layer = draw(rng, kind, shape, device=backend.device)
+    expected = outcome(nalu_kernels, layer)
+    for _ in range(1 if backend.interpreted else 3):
+        # Elsewhere in memory, as in another run.
+        again = layer.map(torch.clone)
+        assert same_bits(outcome(nalu_kernels, again), expected)
 
 
 @only(lambda backend: backend.own_sums)

@@ -13,7 +13,7 @@ import nalu_kernels
 from conftest import Backend
 from layers import BY_NAME, FULLEST, KINDS, Kind, draw, outcome
 from parity import Judge, check, threads
-from selection import only, pairs
+from selection import only, pairs, slow
 
 pytestmark = pairs
 
@@ -54,7 +54,7 @@ def random_shape(rng: Generator) -> tuple[int, int, int]:
 
 @by_kind
 def test_float32(kind: Kind, backend: Backend, rng: Generator) -> None:
-    for _ in range(25):
+    for _ in range(3 if backend.interpreted else 10):
         check(draw(rng, kind, random_shape(rng), device=backend.device))
 
 
@@ -62,7 +62,7 @@ def test_float32(kind: Kind, backend: Backend, rng: Generator) -> None:
 @by_dtype
 @by_kind
 def test_other_dtypes(kind: Kind, dtype: torch.dtype, backend: Backend, rng: Generator) -> None:
-    for _ in range(8):
+    for _ in range(2 if backend.interpreted else 5):
         check(draw(rng, kind, random_shape(rng), dtype, backend.device))
 
 
@@ -80,13 +80,13 @@ def test_edge_shapes(
     check(draw(rng, kind, shape, dtype, backend.device))
 
 
+# By the interpreter ten seconds each; test_triton_rows.py has large layers too.
+@slow(lambda backend, shape: backend.interpreted and math.prod(shape) > 10**7)
 @pytest.mark.parametrize("shape", LARGE + TALL, ids=str)
 @by_kind
 def test_large_layers(
     kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
 ) -> None:
-    if backend.interpreted and math.prod(shape) > 10**7 and kind != FULLEST:
-        pytest.skip("ten seconds each; tests/test_triton_rows.py has large layers too")
     layer = draw(rng, kind, shape, device=backend.device)
     judge = Judge(layer)
     with threads(2):

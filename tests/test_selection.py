@@ -78,15 +78,18 @@ def test_kinds_are_paired_by_their_options() -> None:
 
 
 def item(**parameters: object) -> SimpleNamespace:
-    """As much of a collected test as a promise is asked about."""
+    """As much of a collected test as a condition is asked about."""
     marks = [selection.only(lambda backend, size: backend != "small" or size < 10).mark]
     return SimpleNamespace(
         callspec=SimpleNamespace(params=parameters), iter_markers=lambda name: marks
     )
 
 
-def test_only_what_is_promised_is_a_test() -> None:
-    assert selection._promised(item(backend="small", size=9))
-    assert selection._promised(item(backend="large", size=10))
-    assert not selection._promised(item(backend="small", size=10))
-    assert selection._promised(item(backend="small"))  # the promise has no say in it
+def test_conditions_of_parameters() -> None:
+    def conditions(**parameters: object) -> list[bool]:
+        return list(selection._conditions(item(**parameters), "only"))
+
+    assert conditions(backend="small", size=9) == [True]
+    assert conditions(backend="large", size=10) == [True]
+    assert conditions(backend="small", size=10) == [False]
+    assert conditions(backend="small") == []  # it has no say in this
