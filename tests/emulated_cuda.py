@@ -53,16 +53,6 @@ def _compiler() -> list[str] | None:
     return None
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Of the processes that share the tests, one at a time."""
-    import fcntl  # Windows has none, nor what is built here
-
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def build() -> Path:
     """The library, which is made again when anything in it has changed."""
     compiler = _compiler()
@@ -72,17 +62,16 @@ def build() -> Path:
     for path in sorted([*ROOT.glob("csrc/**/*.*"), *EMULATOR.glob("*")]):
         digest.update(path.read_bytes())
     library = ROOT / "build" / "cuda_on_cpu" / f"{digest.hexdigest()[:16]}.so"
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(library.parent / "lock"):
-        if not library.exists():
-            unfinished = library.with_suffix(".unfinished")
-            command = _command(compiler, unfinished)
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
-            for old in library.parent.glob("*.so"):
-                old.unlink()
-            unfinished.rename(library)
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = library.with_suffix(f".{os.getpid()}")
+        command = _command(compiler, unfinished)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
+        for old in library.parent.glob("*.so"):
+            old.unlink()
+        unfinished.rename(library)
     return library
 
 

@@ -1,8 +1,8 @@
 """Which combinations of a test's parameters are run, and which of them by ``make test``.
 
 ``only(condition)`` leaves out what a back end does not promise: no test is made of it.
-``slow(condition)`` marks as ``long`` what takes seconds and has a quicker test beside it. A condition
-names the parameters that it looks at.
+``slow(condition)`` marks as ``long`` what takes seconds and has a quicker test beside it. A
+condition names the parameters that it looks at.
 
 ``pairs`` is for a test of many options. Nearly every fault shows with one option or with two at
 once (Kuhn, Wallace and Gallo 2004, "Software Fault Interactions and Implications for Software
