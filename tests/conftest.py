@@ -24,7 +24,7 @@ from error_bound import FULL, Products
 from parity import threads
 from poison import poisoned_memory
 
-pytest_plugins = ["selection", "summary"]
+pytest_plugins = ["selection", "skips"]
 
 if not torch.cuda.is_available():
     emulated_cuda.install()
