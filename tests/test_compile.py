@@ -16,7 +16,7 @@ import nalu_kernels
 from conftest import Backend
 from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import NAC, NALU, dispatch
-from selection import only, pairs
+from selection import only, pairs, slow
 
 pytestmark = pairs
 
@@ -131,6 +131,7 @@ def test_a_model_of_leading_dimensions(backend: Backend, rng: Generator) -> None
 
 # To it the other kernels are the same calls as with aot_eager.
 @only(lambda backend: backend.name in ("cpu", "reference"))
+@slow(lambda backend: not backend.has_kernels)
 def test_inductor_trains_as_without(backend: Backend, rng: Generator) -> None:
     """The default compiler, with something around the layers for it to fuse."""
 

@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram, export
 
 from conftest import Backend
 from nalu_kernels import NAC, NALU, dispatch
-from selection import only, pairs
+from selection import only, pairs, slow
 
 pytestmark = pairs
 
@@ -109,6 +109,7 @@ def test_a_program_loads_in_another_process(rng: Generator, tmp_path: Path) -> N
 
 # What stands in for a GPU is no operator of a package.
 @only(lambda backend: not (backend.interpreted or backend.emulated))
+@slow(lambda backend: not backend.has_kernels)
 def test_ahead_of_time_package(
     model: nn.Module,
     rows: Any,
