@@ -131,7 +131,7 @@ def test_a_model_of_leading_dimensions(backend: Backend, rng: Generator) -> None
 
 # To it the other kernels are the same calls as with aot_eager.
 @only(lambda backend: backend.name in ("cpu", "reference"))
-@slow(lambda backend: not backend.has_kernels)
+@slow(lambda backend: not backend.has_kernels)  # then all the C++ is Inductor's own
 def test_inductor_trains_as_without(backend: Backend, rng: Generator) -> None:
     """The default compiler, with something around the layers for it to fuse."""
 

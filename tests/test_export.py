@@ -109,7 +109,7 @@ def test_a_program_loads_in_another_process(rng: Generator, tmp_path: Path) -> N
 
 # What stands in for a GPU is no operator of a package.
 @only(lambda backend: not (backend.interpreted or backend.emulated))
-@slow(lambda backend: not backend.has_kernels)
+@slow(lambda backend: not backend.has_kernels)  # then all the C++ is Inductor's own
 def test_ahead_of_time_package(
     model: nn.Module,
     rows: Any,
