@@ -1,7 +1,7 @@
 # On a fresh machine with python3 (3.10 or newer), make and a C++ compiler:
 #
 #   make demo    sets everything up in .venv and shows what NALU is for
-#   make test    the tests
+#   make test    the tests, in minutes; make test-all those that take longer too
 #
 # PYTHON=/path/to/python makes .venv with another Python, CXX=clang++ builds with another compiler.
 
@@ -16,12 +16,13 @@ EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo experiments test lint docs bench fuzz sanitize gpu wheel clean distclean force
+.PHONY: help demo experiments test test-long test-all lint docs bench fuzz sanitize gpu wheel clean distclean force
 
 help:
 	@echo "make demo       two experiments in a few minutes: what NACs and NALUs do that others do not"
 	@echo "make experiments   all experiments in their small size, and examples/RESULTS.md"
-	@echo "make test       the tests"
+	@echo "make test       the tests: every pair of options, in 10 minutes on two cores"
+	@echo "make test-all   all tests: every combination of options, and every kernel ahead of time"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       build/docs: the pages and the API reference as a site; a warning is an error"
 	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
@@ -41,7 +42,12 @@ experiments: $(STAMP)
 	$(RUN) -m nalu_kernels report results --out examples
 
 test: $(STAMP)
-	$(RUN) -m pytest -n auto --dist worksteal
+	$(RUN) -m pytest -n auto --dist worksteal -m "not long"
+
+test-long: $(STAMP)
+	$(RUN) -m pytest -n auto --dist worksteal -m long
+
+test-all: test test-long
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -24,6 +24,8 @@ from error_bound import FULL, Products
 from parity import threads
 from poison import poisoned_memory
 
+pytest_plugins = ["selection", "skips"]
+
 if not torch.cuda.is_available():
     emulated_cuda.install()
 if nalu_kernels.backends()["triton"].usable and not torch.cuda.is_available():
@@ -33,6 +35,8 @@ if nalu_kernels.backends()["triton"].usable and not torch.cuda.is_available():
 _library = os.environ.get("NALU_KERNELS_TEST_LIBRARY")
 if _library and _library not in Path("/proc/self/maps").read_text():
     pytest.exit(f"these tests would not test {_library}", returncode=1)
+
+HALVES = (torch.bfloat16, torch.float16)
 
 # In the environment, for the workers that share the tests and import this again.
 SEED = int(os.environ.get("NALU_KERNELS_TEST_SEED") or secrets.randbits(32))
@@ -67,42 +71,35 @@ class Backend(NamedTuple):
     name: str
     device: str
 
-    def require_kernels(self, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Skips what only kernels promise, such as half-precision dtypes computed in float32."""
-        if self.name == "reference" and dtype in (torch.bfloat16, torch.float16):
-            pytest.skip("plain PyTorch computes in the dtype it is given, and saves what it likes")
+    @property
+    def has_kernels(self) -> bool:
+        """Plain PyTorch, which has none, saves what it likes for a backward."""
+        return self.name != "reference"
+
+    def computes(self, dtype: torch.dtype) -> bool:
+        """As promised: half precision in float32. Plain PyTorch takes the dtype it is given."""
+        return self.has_kernels or dtype not in HALVES
 
     def large_products(self, dtype: torch.dtype) -> Products:
         """The least that a large layer's products may be."""
-        if self.name == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        if self.name == "cuda" and dtype in HALVES:
             return Products(("tf32", "ieee"), ("tf32", "ieee"))
         return FULL
 
     @property
     def interpreted(self) -> bool:
-        """By Triton's interpreter, which is slow."""
+        """By Triton's interpreter, which is slow and serves one thread at a time."""
         return self.name == "triton" and self.device == "cpu"
 
-    def require_any_process(self) -> None:
-        """Skips what a Python of its own does, which knows nothing of this one's emulator."""
-        if self.name == "cuda" and self.device == "cpu":
-            pytest.skip("the CUDA kernels are emulated in this process alone")
+    @property
+    def emulated(self) -> bool:
+        """In this process: a Python of its own knows nothing of the emulator."""
+        return self.name == "cuda" and self.device == "cpu"
 
-    def require_cpu_threads(self) -> None:
-        """Skips what is about the threads that torch starts on a CPU."""
-        if self.name in ("triton", "cuda"):
-            pytest.skip("no CPU threads do its work")
-
-    def require_reentrance(self) -> None:
-        if self.interpreted:
-            pytest.skip("Triton's interpreter serves one thread at a time")
-
-    def require_own_sums(self) -> None:
-        """Skips what is promised only where the library's own code does the summing."""
-        if self.name == "reference":
-            pytest.skip("torch does the summing")
-        if self.interpreted:
-            pytest.skip("NumPy does the interpreter's summing")
+    @property
+    def own_sums(self) -> bool:
+        """Whether the library's own code sums, not torch's, or NumPy's for the interpreter."""
+        return self.has_kernels and not self.interpreted
 
 
 def _parameter(name: str) -> object:

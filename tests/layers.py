@@ -23,6 +23,11 @@ class Kind:
     bias: bool = False
     untied: bool = False
 
+    def made_of(self) -> dict[str, Any]:
+        """The options that selection.py pairs."""
+        function = (self.function, self.log_space, self.gates)
+        return {"function": function, "bias": self.bias, "untied": self.untied}
+
 
 KINDS = [
     Kind("nac", "nac"),

@@ -11,6 +11,9 @@ import nalu_kernels
 from conftest import Backend
 from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import NAC, NALU
+from selection import pairs
+
+pytestmark = pairs
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 by_half = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)

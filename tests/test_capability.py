@@ -11,16 +11,16 @@ import pytest
 from torch import Generator
 
 from conftest import Backend
+from selection import only
 
 TESTS = Path(__file__).parent
 # torch's name of what this processor has, and the kernels that go with it.
 KERNELS = {"AVX512": "avx512", "AVX2": "avx2"}
 
 
+@only(lambda backend: backend.name == "cpu")
 @pytest.mark.parametrize("asked", ["default", "avx2", "avx512", None])
 def test_instruction_set(asked: str | None, backend: Backend, rng: Generator) -> None:
-    if backend.name != "cpu":
-        pytest.skip("this back end has no choice of instruction sets")
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),

@@ -16,6 +16,9 @@ import nalu_kernels
 from conftest import Backend
 from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import NAC, NALU, dispatch
+from selection import only, pairs, slow
+
+pytestmark = pairs
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 some_kinds = pytest.mark.parametrize(
@@ -53,17 +56,17 @@ def called(graphs: list[torch.fx.GraphModule]) -> set[str]:
     return {str(node.target) for node in nodes if node.op == "call_function"}
 
 
+# The compiler may compute plain PyTorch in another order.
+@only(lambda backend: backend.has_kernels)
 @by_kind
 def test_same_bits_as_uncompiled(layer: Layer, backend: Backend) -> None:
-    if backend.name == "reference":
-        pytest.skip("plain PyTorch, which the compiler may compute in another order")
     same(outcome(Compiled("aot_eager"), layer), outcome(nalu_kernels, layer))
 
 
+@only(lambda backend, dtype: backend.computes(dtype))
 @some_kinds
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_dtypes(kind: Kind, backend: Backend, dtype: torch.dtype, rng: Generator) -> None:
-    backend.require_kernels(dtype)
     layer = draw(rng, kind, (5, 4, 3), dtype, backend.device)
     same(outcome(Compiled("aot_eager"), layer), outcome(nalu_kernels, layer))
 
@@ -79,12 +82,11 @@ def test_the_kernels_stay(layer: Layer, backend: Backend) -> None:
         assert "nalu_kernels" not in str(called(recorded.graphs))
 
 
+@only(lambda backend: backend.has_kernels)
 @some_kinds
 def test_the_kernels_of_the_backward_stay(layer: Layer, backend: Backend) -> None:
     """In the graphs that are left when autograd has been traced through."""
     namespace = dispatch._BACKENDS[backend.name].namespace
-    if not namespace:
-        pytest.skip("the reference has none")
     graphs: list[torch.fx.GraphModule] = []
 
     def record(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
@@ -127,10 +129,11 @@ def test_a_model_of_leading_dimensions(backend: Backend, rng: Generator) -> None
     assert counts[1] == counts[-1]  # a graph for each number of dimensions
 
 
+# To it the other kernels are the same calls as with aot_eager.
+@only(lambda backend: backend.name in ("cpu", "reference"))
+@slow(lambda backend: not backend.has_kernels)  # then all the C++ is Inductor's own
 def test_inductor_trains_as_without(backend: Backend, rng: Generator) -> None:
     """The default compiler, with something around the layers for it to fuse."""
-    if backend.name in ("triton", "cuda"):
-        pytest.skip("as with aot_eager: the kernels are the same calls")
 
     def model() -> nn.Module:
         torch.manual_seed(0)

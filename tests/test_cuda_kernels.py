@@ -14,6 +14,7 @@ import nalu_kernels
 from error_bound import Products
 from layers import BY_NAME, KINDS, Kind, Layer, draw, outcome
 from parity import Judge, check
+from selection import pairs
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="here is a GPU: test_gpu.py asks it instead"
@@ -63,6 +64,7 @@ def test_a_large_layer_has_two_passes_forward_and_four_backward(kind: Kind, rng:
     assert launches(draw(rng, kind, LARGE)) == expected
 
 
+@pairs
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES], ids=str)
 @by_kind
 def test_large_layers(kind: Kind, dtype: torch.dtype, rng: Generator) -> None:
@@ -107,6 +109,7 @@ def layouts(layer: Layer) -> dict[str, Layer]:
     return {f.__name__: of(f) for f in (transposed, with_gaps, padded, one_row)}
 
 
+@pairs
 @pytest.mark.parametrize("layout", ["transposed", "with_gaps", "padded", "one_row"])
 @pytest.mark.parametrize("shape", [(2048, 9, 3), LARGE], ids=["small", "large"])
 @by_telling_kind

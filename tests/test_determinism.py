@@ -13,6 +13,9 @@ import nalu_kernels
 from conftest import Backend
 from layers import KINDS, Kind, draw, outcome
 from parity import threads
+from selection import only, pairs, slow
+
+pytestmark = pairs
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 # Summed by the library's own code; the first ones by one thread, the last ones by several.
@@ -32,13 +35,12 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
+@only(lambda backend: backend.name == "cpu")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @by_kind
 def test_every_number_of_threads(
     kind: Kind, dtype: torch.dtype, backend: Backend, rng: Generator
 ) -> None:
-    backend.require_own_sums()
-    backend.require_cpu_threads()
     for shape in OWN:
         layer = draw(rng, kind, shape, dtype, backend.device)
         expected = outcome(nalu_kernels, layer)
@@ -47,21 +49,24 @@ def test_every_number_of_threads(
                 assert same_bits(outcome(nalu_kernels, layer), expected), (shape, count)
 
 
+@slow(lambda backend, shape: backend.interpreted and shape in BLAS)
+@pytest.mark.parametrize("shape", OWN[:5] + BLAS, ids=str)
 @by_kind
-def test_every_run(kind: Kind, backend: Backend, rng: Generator) -> None:
-    for shape in OWN[:5] + BLAS:
-        layer = draw(rng, kind, shape, device=backend.device)
-        expected = outcome(nalu_kernels, layer)
-        for _ in range(1 if backend.interpreted else 3):
-            # Elsewhere in memory, as in another run.
-            again = layer.map(torch.clone)
-            assert same_bits(outcome(nalu_kernels, again), expected), shape
+def test_every_run(
+    kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
+) -> None:
+    layer = draw(rng, kind, shape, device=backend.device)
+    expected = outcome(nalu_kernels, layer)
+    for _ in range(1 if backend.interpreted else 3):
+        # Elsewhere in memory, as in another run.
+        again = layer.map(torch.clone)
+        assert same_bits(outcome(nalu_kernels, again), expected)
 
 
+@only(lambda backend: backend.own_sums)
 @by_kind
 def test_every_row_and_column_alike(kind: Kind, backend: Backend, rng: Generator) -> None:
     """Where in a batch a row stands, and in a layer an output, changes no bit of it."""
-    backend.require_own_sums()
     layer = draw(rng, kind, (37, 19, 21), device=backend.device)
     output = layer.call(nalu_kernels)
     rows, columns = (torch.randperm(size, generator=rng).to(backend.device) for size in (37, 21))
@@ -73,9 +78,9 @@ def test_every_row_and_column_alike(kind: Kind, backend: Backend, rng: Generator
     assert torch.equal(layer.call(nalu_kernels, **new), output[rows][:, columns])
 
 
+@only(lambda backend: not backend.interpreted)
 @by_kind
 def test_callers_in_several_threads(kind: Kind, backend: Backend, rng: Generator) -> None:
-    backend.require_reentrance()
     layers = [draw(rng, kind, shape, device=backend.device) for shape in OWN[:6] * 3]
     expected = [outcome(nalu_kernels, layer) for layer in layers]
 

@@ -13,6 +13,7 @@ import torch
 
 from conftest import Backend
 from nalu_kernels import BackendUnavailable, backends, nac, use_backend, which_backend
+from selection import only
 
 ROOT = Path(__file__).parent.parent
 X = torch.ones(2, 3)
@@ -36,9 +37,8 @@ def test_backends_are_all_listed_with_reasons() -> None:
     assert backends()["reference"].usable
 
 
+@only(lambda backend: backend.name == "cpu")
 def test_the_cpu_gets_its_kernels(backend: Backend) -> None:
-    if backend.name != "cpu":
-        pytest.skip("about the choice for CPU tensors")
     automatic = subprocess_output("print(which_backend(torch.ones(1))[0])")
     assert automatic == "cpu"
 
@@ -93,9 +93,8 @@ def test_forcing_an_unknown_one() -> None:
         pass
 
 
+@only(lambda backend: backend.has_kernels)
 def test_a_forced_one_refuses_tensors_of_other_devices(backend: Backend) -> None:
-    if backend.name == "reference":
-        pytest.skip("it serves every device")
     x, w = X.to("meta"), W.to("meta")
     with pytest.raises(ValueError, match=f"input: back end '{backend.name}', forced by.*on meta"):
         nac(x, w, w)
@@ -168,8 +167,8 @@ def test_environment_variable_that_asks_for_nonsense() -> None:
     assert complaint.endswith("got 'fast'")
 
 
+@only(lambda backend: not backend.emulated)
 def test_context_manager_outranks_the_environment(backend: Backend) -> None:
-    backend.require_any_process()
     found = subprocess_output(
         f"with use_backend({backend.name!r}): print(which_backend(x.to({backend.device!r}))[0])",
         NALU_KERNELS_BACKEND="reference",

@@ -16,6 +16,7 @@ import torch
 
 import distributed_cases
 import nalu_kernels
+from selection import long
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
@@ -74,7 +75,9 @@ def test_importing_the_library_imports_none_of_it() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp", "tensor"])
+@pytest.mark.parametrize(
+    "how", ["tensor", pytest.param("ddp", marks=long), pytest.param("fsdp", marks=long)]
+)
 def test_example(how: str) -> None:
     """In two processes; the loss falls to less than half."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

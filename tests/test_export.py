@@ -14,6 +14,9 @@ from torch.export import Dim, ExportedProgram, export
 
 from conftest import Backend
 from nalu_kernels import NAC, NALU, dispatch
+from selection import only, pairs, slow
+
+pytestmark = pairs
 
 
 def close(found: Tensor, expected: Tensor) -> None:
@@ -104,6 +107,9 @@ def test_a_program_loads_in_another_process(rng: Generator, tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", code, *files], check=True)
 
 
+# What stands in for a GPU is no operator of a package.
+@only(lambda backend: not (backend.interpreted or backend.emulated))
+@slow(lambda backend: not backend.has_kernels)  # then all the C++ is Inductor's own
 def test_ahead_of_time_package(
     model: nn.Module,
     rows: Any,
@@ -113,8 +119,6 @@ def test_ahead_of_time_package(
 ) -> None:
     """Also where Inductor would rather decompose than call an operator: on everybody's CI."""
     monkeypatch.setenv("CI", "true")
-    if backend.name in ("triton", "cuda") and backend.device == "cpu":
-        pytest.skip("what stands in for a GPU here is no operator of a package")
     model.double()
     with torch.no_grad():
         program = exported(model, rows(7).double())
@@ -153,12 +157,12 @@ def test_onnx_in_float32(backend: Backend, rows: Any, tmp_path: Path) -> None:
     torch.testing.assert_close(found, layer(x).detach().cpu(), rtol=1e-4, atol=1e-5)
 
 
+@only(lambda backend, dtype: backend.computes(dtype))
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_decomposed_half_precision_is_that_of_the_kernels(
     backend: Backend, rows: Any, dtype: torch.dtype
 ) -> None:
     """Exporters that know no other operators get formulas that widen as the kernels do."""
-    backend.require_kernels(dtype)
     model, x = EveryKind().to(backend.device, dtype), rows(7).to(dtype)
     program = exported(model, x)
     table = torch._decomp.decomposition_table

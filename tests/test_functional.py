@@ -13,6 +13,9 @@ import nalu_kernels
 from conftest import Backend
 from layers import BY_NAME, FULLEST, KINDS, Kind, draw, outcome
 from parity import Judge, check, threads
+from selection import only, pairs, slow
+
+pytestmark = pairs
 
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 31, 61, 97, 127, 211, 293)
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -51,18 +54,19 @@ def random_shape(rng: Generator) -> tuple[int, int, int]:
 
 @by_kind
 def test_float32(kind: Kind, backend: Backend, rng: Generator) -> None:
-    for _ in range(25):
+    for _ in range(3 if backend.interpreted else 10):
         check(draw(rng, kind, random_shape(rng), device=backend.device))
 
 
+@only(lambda backend, dtype: backend.computes(dtype))
 @by_dtype
 @by_kind
 def test_other_dtypes(kind: Kind, dtype: torch.dtype, backend: Backend, rng: Generator) -> None:
-    backend.require_kernels(dtype)
-    for _ in range(8):
+    for _ in range(2 if backend.interpreted else 5):
         check(draw(rng, kind, random_shape(rng), dtype, backend.device))
 
 
+@only(lambda backend, dtype: backend.computes(dtype))
 @pytest.mark.parametrize("shape", EDGES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @by_kind
@@ -73,17 +77,16 @@ def test_edge_shapes(
     backend: Backend,
     rng: Generator,
 ) -> None:
-    backend.require_kernels(dtype)
     check(draw(rng, kind, shape, dtype, backend.device))
 
 
+# By the interpreter ten seconds each; test_triton_rows.py has large layers too.
+@slow(lambda backend, shape: backend.interpreted and math.prod(shape) > 10**7)
 @pytest.mark.parametrize("shape", LARGE + TALL, ids=str)
 @by_kind
 def test_large_layers(
     kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
 ) -> None:
-    if backend.interpreted and math.prod(shape) > 10**7 and kind != FULLEST:
-        pytest.skip("ten seconds each; tests/test_triton_rows.py has large layers too")
     layer = draw(rng, kind, shape, device=backend.device)
     judge = Judge(layer)
     with threads(2):
@@ -91,6 +94,7 @@ def test_large_layers(
     assert not judge.faults(found)
 
 
+@only(lambda backend, dtype: backend.computes(dtype))
 @by_dtype
 @pytest.mark.parametrize(
     "kind", [BY_NAME["nac"], BY_NAME["nac_log_space"], FULLEST], ids=lambda kind: kind.name
@@ -98,7 +102,6 @@ def test_large_layers(
 def test_large_layers_of_other_dtypes(
     kind: Kind, dtype: torch.dtype, backend: Backend, rng: Generator
 ) -> None:
-    backend.require_kernels(dtype)
     for shape in (LARGE[0], TALL[0]):
         check(draw(rng, kind, shape, dtype, backend.device), backend.large_products(dtype))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -15,16 +14,15 @@ from benchmarks import accuracy
 from layers import BY_NAME, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import reference
 from parity import Judge, check
+from precision import PRECISIONS, matmul_precision
 from test_determinism import same_bits
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU"),
-]
+if not torch.cuda.is_available():
+    pytest.skip("torch finds no GPU", allow_module_level=True)
+pytestmark = pytest.mark.gpu
 
 SMALL, SPLIT_BATCH, LARGE = (64, 2, 1), (20011, 30, 20), (2048, 512, 384)
 FEW_ROW_TILES, MANY_ROW_TILES = (300, 257, 131), (517, 131, 127)
-PRECISIONS = ("highest", "high", "medium")
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 # These four have between them every path of the kernels.
@@ -46,16 +44,6 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.fail(f"here is a GPU, and no kernels for it: {nalu_kernels.backends()}")
     with nalu_kernels.use_backend(request.param):
         yield request.param
-
-
-@contextmanager
-def matmul_precision(name: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def require_memory(gigabytes: float) -> None:

@@ -32,9 +32,14 @@ from benchmarks.gpu.providers import AUTOTUNED, COMPILED, PRODUCTS, Provider
 from benchmarks.gpu.results import Clock, Results
 from benchmarks.gpu.roofline import Roofline
 from benchmarks.gpu.verdict import record, wanted
+from selection import long
 
 ROOT = Path(__file__).parent.parent
-ONLY = "forward+backward-highest*"
+# What a dry run measures, and how many cases that is.
+DRY_RUNS = [
+    pytest.param(("40x3-5-forward+backward-highest*", 1), id="one case"),
+    pytest.param(("forward+backward-highest*", len(DRY_GROUPS)), id="every group", marks=long),
+]
 CASE = GpuCase(DRY_GROUPS[0], (3, 4, 2), BACKWARD, HIGHEST)
 
 # What compute-sanitizer prints when it finds nothing.
@@ -62,18 +67,21 @@ def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProc
     )
 
 
-@pytest.fixture(scope="module")
-def dry(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="module", params=DRY_RUNS)
+def dry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a dry run of all three steps wrote."""
+    only, cases = request.param
     folder = tmp_path_factory.mktemp("gpu")
     tool = folder / sanitizer.NAME
     tool.write_text(FAKE_SANITIZER)
     tool.chmod(0o755)
     output = folder / "gpu.json"
-    ended = run("--dry-run", "--only", ONLY, "--output", str(output), folder=folder)
+    ended = run("--dry-run", "--only", only, "--output", str(output), folder=folder)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Written to" in ended.stdout
-    return json.loads(output.read_text())
+    found = json.loads(output.read_text())
+    assert len(found["cases"]) == cases
+    return found
 
 
 def test_a_dry_run_takes_every_step(dry: dict[str, Any]) -> None:
@@ -84,11 +92,10 @@ def test_a_dry_run_takes_every_step(dry: dict[str, Any]) -> None:
     for tool in sanitizer.TOOLS:
         (summary,) = steps["sanitizer"][tool]["summaries"]
         assert "SUMMARY: 0" in summary and steps["sanitizer"][tool]["wrong"] == []
-    assert steps["benchmarks"]["chosen"] == 2 * sum(len(group.shapes) for group in DRY_GROUPS)
+    assert steps["benchmarks"]["chosen"] == 2 * len(dry["cases"])  # autotuned, and all the others
 
 
 def test_a_dry_run_measures_every_provider(dry: dict[str, Any]) -> None:
-    assert len(dry["cases"]) == sum(len(group.shapes) for group in DRY_GROUPS)
     for row in dry["cases"].values():
         backends = set(row["times_faster"])
         assert backends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -13,38 +14,61 @@ from conftest import Backend
 from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import reference
 from parity import Judge
+from selection import covering, long, only, pairs, slow
+
+pytestmark = pairs
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 OWN_PRODUCTS, BLAS = (5, 3, 2), (3, 257, 256)
 
 
+# Between them every pair of tensors, each of which is asked for or not; and all combinations.
+SAMPLE_OR_ALL = ["sample", pytest.param("all", marks=long)]
+
+
+def combinations_of(names: Iterable[str]) -> list[dict[str, bool]]:
+    """Whether each gradient is wanted."""
+    names = list(names)
+    return [
+        dict(zip(names, wanted, strict=True))
+        for wanted in itertools.product((False, True), repeat=len(names))
+    ]
+
+
+# By the interpreter all would take minutes; test_triton_rows.py has larger layers.
+@only(lambda backend, shape: not backend.interpreted or shape == OWN_PRODUCTS)
+@pytest.mark.parametrize("which", SAMPLE_OR_ALL)
 @pytest.mark.parametrize("shape", [OWN_PRODUCTS, BLAS], ids=["small", "large"])
 @pytest.mark.parametrize(
     "kind", [BY_NAME["nac"], BY_NAME["nac_log_space"], FULLEST], ids=lambda kind: kind.name
 )
-def test_every_combination_of_wanted_gradients(
-    kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
+def test_combinations_of_wanted_gradients(
+    kind: Kind, shape: tuple[int, int, int], which: str, backend: Backend, rng: Generator
 ) -> None:
-    if backend.interpreted and shape == BLAS:
-        pytest.skip("minutes; tests/test_triton_rows.py has larger layers")
     layer = draw(rng, kind, shape, device=backend.device)
     judge = Judge(layer)
-    for count in range(len(layer.tensors) + 1):
-        for wanted in itertools.combinations(layer.tensors, count):
-            found = outcome(nalu_kernels, layer, set(wanted))
-            assert set(found) == {"output", *wanted}
-            assert not judge.faults(found), wanted
+    combinations = combinations_of(layer.tensors)
+    if which == "sample":
+        combinations = [combinations[i] for i in covering(combinations, [1] * len(combinations))]
+    for combination in combinations:
+        wanted = {name for name, is_wanted in combination.items() if is_wanted}
+        found = outcome(nalu_kernels, layer, wanted)
+        assert set(found) == {"output", *wanted}
+        assert not judge.faults(found), wanted
 
 
+@slow(lambda backend, shape: backend.interpreted and shape == BLAS)
+@pytest.mark.parametrize("shape", [OWN_PRODUCTS, BLAS], ids=["small", "large"])
 @pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if kind.gates is not None], ids=lambda kind: kind.name
 )
-def test_each_gradient_alone(kind: Kind, backend: Backend, rng: Generator) -> None:
-    for shape in (OWN_PRODUCTS, BLAS):
-        layer = draw(rng, kind, shape, device=backend.device)
-        judge = Judge(layer)
-        for name in layer.tensors:
-            assert not judge.faults(outcome(nalu_kernels, layer, {name})), name
+def test_each_gradient_alone(
+    kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
+) -> None:
+    layer = draw(rng, kind, shape, device=backend.device)
+    judge = Judge(layer)
+    for name in layer.tensors:
+        assert not judge.faults(outcome(nalu_kernels, layer, {name})), name
 
 
 def smooth(rng: Generator, kind: Kind, backend: Backend) -> tuple[Layer, list[Tensor]]:
@@ -110,13 +134,14 @@ def test_gradients_accumulate(kind: Kind, backend: Backend, rng: Generator) -> N
         assert torch.equal(tensor.grad, 2 * once[name])
 
 
+@only(lambda backend: backend.has_kernels)
+@slow(lambda backend, shape: backend.interpreted and shape[0] == 300)
 @pytest.mark.parametrize("shape", [(64, 100, 30), (300, 257, 251)], ids=["small", "large"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @by_kind
 def test_memory_kept_for_the_backward(
     kind: Kind, shape: tuple[int, int, int], dtype: torch.dtype, backend: Backend, rng: Generator
 ) -> None:
-    backend.require_kernels()
     layer = draw(rng, kind, shape, dtype, backend.device)
     leaves = {name: tensor.requires_grad_() for name, tensor in layer.tensors.items()}
     inputs = {tensor.data_ptr() for tensor in leaves.values()}

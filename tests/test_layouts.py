@@ -10,6 +10,9 @@ import nalu_kernels
 from conftest import Backend
 from layers import BY_NAME, FULLEST, KINDS, Kind, Layer, draw, outcome
 from parity import Judge, check
+from selection import only, pairs
+
+pytestmark = pairs
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 MAIN_KINDS = [
@@ -65,6 +68,7 @@ LAYOUTS = [transposed, sliced, columns, shifted, expanded, constant]
 by_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 
 
+@only(lambda backend, dtype: backend.computes(dtype))
 @by_layout
 @by_shape
 @by_main_kind
@@ -77,7 +81,6 @@ def test_all_tensors_alike(
     backend: Backend,
     rng: Generator,
 ) -> None:
-    backend.require_kernels(dtype)
     check(draw(rng, kind, shape, dtype, backend.device).map(layout))
 
 

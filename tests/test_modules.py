@@ -17,6 +17,9 @@ import nalu_kernels
 from conftest import Backend
 from nalu_kernels import NAC, NALU, nac, nalu
 from nalu_kernels.layers.initialize import init_range
+from selection import pairs
+
+pytestmark = pairs
 
 Factory = Callable[..., nn.Module]
 OPTIONS: dict[str, tuple[type[nn.Module], dict[str, object]]] = {

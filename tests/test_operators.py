@@ -16,6 +16,9 @@ import nalu_kernels
 from conftest import Backend
 from layers import BY_NAME, FULLEST, Kind, Layer, draw, outcome
 from nalu_kernels import dispatch, operators, reference
+from selection import only, pairs
+
+pytestmark = [pairs, only(lambda backend: backend.has_kernels)]
 
 NAMES = ("input", "W_hat", "M_hat", "G", "gate_bias", "W_hat_mul", "M_hat_mul")
 SOME_KINDS = [
@@ -31,8 +34,6 @@ by_kind = pytest.mark.parametrize("kind", SOME_KINDS, ids=lambda kind: kind.name
 def packets(backend: Backend) -> Any:
     """torch.ops' namespace of the back end's operators."""
     namespace = dispatch._BACKENDS[backend.name].namespace
-    if not namespace:
-        pytest.skip("the reference has no operators")
     return getattr(torch.ops, namespace)
 
 
@@ -83,10 +84,10 @@ def test_opcheck_of_the_kernels(layer: Layer, packets: Any, wanted: int) -> None
     opcheck(backward, (eps, needed, layer.grad_output, saved, *tensors))
 
 
+# W is kept for the CPU's kernels alone.
+@only(lambda backend: backend.name == "cpu")
 @pytest.mark.parametrize("untied", [False, True])
 def test_opcheck_of_kept_weights(rng: Generator, backend: Backend, untied: bool) -> None:
-    if backend.name != "cpu":
-        pytest.skip("W is kept for the CPU's kernels alone")
     x, W_hat, M_hat, G = (torch.randn(n, 3, generator=rng) for n in (5, 4, 4, 4))
     packets = torch.ops.nalu_kernels
     opcheck(packets.transform.default, (W_hat, M_hat))

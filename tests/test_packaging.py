@@ -188,7 +188,8 @@ def test_cuda_says_that_a_gpu_is_too_old(cuda: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 @pytest.mark.parametrize(
-    "target", ["help", "demo", "test", "lint", "bench", "fuzz", "sanitize", "wheel", "clean"]
+    "target",
+    ["help", "demo", "test", "test-all", "lint", "bench", "fuzz", "sanitize", "wheel", "clean"],
 )
 def test_makefile_has_its_targets(target: str) -> None:
     if not (ROOT / "Makefile").exists():

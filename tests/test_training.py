@@ -25,6 +25,13 @@ import nalu_kernels
 from conftest import Backend
 from layers import BY_NAME, FULLEST, Kind, draw, outcome
 from nalu_kernels import NAC, NALU
+from selection import only, pairs
+
+pytestmark = [
+    pairs,
+    # By the interpreter these are slow; the others call the same operators, with more tensors.
+    only(lambda backend, make: not (backend.interpreted and make in ("nac", "nalu"))),
+]
 
 I, O = 3, 2  # noqa: E741
 LAYERS: dict[str, Callable[..., nn.Module]] = {
@@ -41,9 +48,6 @@ Call = Callable[[Tensor], Tensor]
 
 @pytest.fixture(params=LAYERS)
 def make(request: pytest.FixtureRequest, backend: Backend) -> Make:
-    if backend.interpreted and request.param in ("nac", "nalu"):
-        pytest.skip("slow; the two others call the same operators, with more tensors")
-
     def made(in_features: int = I, out_features: int = O) -> nn.Module:
         layer = LAYERS[request.param](
             in_features, out_features, dtype=torch.float64, device=backend.device
@@ -193,11 +197,10 @@ class Recorder(TorchDispatchMode):
         return sum(bool(re.search(r"::na(c|lu)_forward", name)) for name in self.names)
 
 
+@only(lambda backend: backend.has_kernels)
 @pytest.mark.parametrize("kept", [True, False])
 def test_selective_checkpoint(make: Make, x: Tensor, backend: Backend, kept: bool) -> None:
     """A policy may keep what the kernels return; then they are not run again."""
-    if backend.name == "reference":
-        pytest.skip("it has no operators")
     layer = make()
 
     def policy(context: Any, function: Any, *_: Any, **__: Any) -> Any:

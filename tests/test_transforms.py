@@ -14,6 +14,9 @@ import nalu_kernels
 from conftest import Backend
 from layers import KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import NAC, NALU, reference
+from selection import pairs
+
+pytestmark = pairs
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 

@@ -16,6 +16,7 @@ from nalu_kernels.triton import launch, tiles, trace
 from nalu_kernels.triton.arguments import describe
 from nalu_kernels.triton.device import Chip
 from parity import check
+from selection import only, pairs
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 by_family = pytest.mark.parametrize("family", tiles.FAMILIES)
@@ -147,12 +148,12 @@ def far(tmp_path: Path) -> Tensor:
         pytest.skip(f"no room for a sparse file: {error}")
 
 
+# On a GPU test_gpu.py does this, with whole tensors.
+@only(lambda backend: backend.has_kernels and backend.device == "cpu")
+@pairs
 @by_kind
 def test_offsets_beyond_2_31(kind: Kind, backend: Backend, rng: Generator, far: Tensor) -> None:
     """Of the input and of the gradient of the output."""
-    backend.require_kernels()
-    if backend.device != "cpu":
-        pytest.skip("tests/test_gpu.py does this with whole tensors")
     layer = draw(rng, kind, (3, 5, 4), torch.bfloat16)
     tensors = {}
     for name, offset in (("input", 0), ("grad_output", 16)):

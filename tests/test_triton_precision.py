@@ -26,8 +26,8 @@ from nalu_kernels.triton.device import Chip
 from nalu_kernels.triton.precision import float32_setting, products
 from nalu_kernels.triton.products import product
 from parity import Judge
+from precision import PRECISIONS, matmul_precision
 from test_determinism import same_bits
-from test_gpu import PRECISIONS, matmul_precision
 from test_special_values import specials, sprinkle
 from test_triton_rows import Interpreted, interpreting
 

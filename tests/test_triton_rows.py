@@ -23,7 +23,8 @@ from nalu_kernels.triton import launch, operators, recipe, tiles
 from nalu_kernels.triton.device import Chip
 from nalu_kernels.triton.precision import products
 from parity import Judge
-from test_gpu import matmul_precision
+from precision import matmul_precision
+from selection import pairs
 
 PROCESSORS = 132
 
@@ -145,6 +146,15 @@ class Case(NamedTuple):
     setting: str
     way: Way
 
+    def made_of(self) -> dict[str, object]:
+        """The options that selection.py pairs: a family gives these their tiles alone."""
+        return {
+            "case": self.way.case,
+            "parts": self.way.parts,
+            "forward": self.product("forward"),
+            "backward": self.product("grad_input"),
+        }
+
     def __str__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
         parts = "_parts" * self.way.parts
@@ -207,6 +217,7 @@ def test_the_cases_run_every_row() -> None:
     assert set().union(*(case.run() for case in ROWS)) == there
 
 
+@pairs
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_parity_of_a_row(case: Case, interpreted: Interpreted, rng: Generator) -> None:
     tile = {kernel: case.row(kernel).tile for kernel in tiles.KERNELS}
