@@ -25,8 +25,8 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from nalu_kernels import NALU
 
+from . import markdown
 from .cases import shape_name
-from .table import align, markdown, replace_section
 from .timing import Call, interleave, ratio
 
 SHAPES = ((64, 2, 1), (128, 100, 2))
@@ -119,10 +119,10 @@ def main() -> None:
     page = parser.parse_args().page
     torch.set_num_threads(1)
     rows = [HEAD, *(row(shape, seeds, budget_s=3.0) for shape in SHAPES for seeds in SEEDS)]
-    print(align(rows, left=1))
+    print(markdown.align(rows, left=1))
     if page is not None:
         document = page.read_text(encoding="utf-8")
-        document = replace_section(document, "seeds table", markdown(rows, left=1))
+        document = markdown.replace_section(document, "seeds table", markdown.table(rows, left=1))
         page.write_text(document, encoding="utf-8")
 
 

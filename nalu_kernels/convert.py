@@ -53,8 +53,8 @@ class Left(NamedTuple):
 
 @dataclass
 class Report:
-    """What :func:`nalu_kernels.convert` did; ``print`` it. ``model`` is the converted model: the one that was
-    given, unless that was itself a module to replace."""
+    """What :func:`nalu_kernels.convert` did; ``print`` it. ``model`` is the converted model: the
+    one that was given, unless that was itself a module to replace."""
 
     model: nn.Module
     replaced: list[Replaced] = field(default_factory=list)

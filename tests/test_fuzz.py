@@ -22,7 +22,7 @@ import nalu_kernels
 from conftest import SEED, Backend
 from layers import FULLEST, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import dispatch
-from nalu_kernels.functional import _REFUSALS
+from nalu_kernels.execute import _REFUSALS
 from nalu_kernels.operators import Operators
 from parity import Judge, threads
 from selection import only

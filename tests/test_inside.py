@@ -163,5 +163,5 @@ def test_sparsity_error_needs_weights(model: nn.Module) -> None:
 
 
 def test_sparsity_error_refuses_what_is_no_module() -> None:
-    with pytest.raises(TypeError, match="model: expected a torch.nn.Module, got Tensor"):
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got Tensor"):
         nalu_kernels.sparsity_error(torch.ones(2))
