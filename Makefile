@@ -7,8 +7,11 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Those of `make pythons`; empty takes all that are claimed.
+PYTHONS :=
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+SHORT := cells dispatch functional gradients layouts modules packaging reference special_values
 SOURCES := $(shell find csrc -type f 2>/dev/null)
 EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 
@@ -16,19 +19,23 @@ EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo experiments test lint bench fuzz sanitize gpu wheel clean distclean force
+.PHONY: help demo experiments test short pythons constraints lint bench fuzz sanitize gpu wheel
+.PHONY: clean distclean force
 
 help:
 	@echo "make demo       two experiments in a few minutes: what NACs and NALUs do that others do not"
 	@echo "make experiments   all experiments in their small size, and examples/RESULTS.md"
 	@echo "make test       the tests"
+	@echo "make short      the layers, their gradients and the packaging: a few minutes of tests"
+	@echo "make pythons    make short on each Python that is claimed and found; PYTHONS=\"3.10 3.13\""
+	@echo "make constraints   does constraints.txt resolve on each of them? (needs a package index)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
 	@echo "make fuzz       10,000 random layers, and as many wrong calls"
 	@echo "make sanitize   the tests of the C++ code under the compiler's sanitizers"
 	@echo "make gpu        tests, sanitizer and benchmarks on this machine's GPU, within 9 minutes"
 	@echo "make wheel      dist/: sdist and wheel, checked, and tested where they are installed"
-	@echo "make clean      removes what was built; make distclean removes .venv too"
+	@echo "make clean      removes what was built; make distclean removes .venv* too"
 
 demo: $(STAMP)
 	$(RUN) -m nalu_kernels identity
@@ -41,6 +48,15 @@ experiments: $(STAMP)
 
 test: $(STAMP)
 	$(RUN) -m pytest -n auto --dist worksteal
+
+short: $(STAMP)
+	$(RUN) -m pytest -q $(SHORT:%=tests/test_%.py)
+
+pythons:
+	$(PYTHON) tools/pythons.py $(PYTHONS)
+
+constraints: $(STAMP)
+	$(RUN) tools/check_constraints.py
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
@@ -95,7 +111,7 @@ $(STAMP): pyproject.toml setup.py setup_cuda.py constraints.txt $(SOURCES) $(if 
 clean:
 	rm -rf build dist *.egg-info nalu_kernels/_*.so $(STAMP)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .benchmarks
-	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path "./.venv*" -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf .venv .venv-*
