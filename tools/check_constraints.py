@@ -51,13 +51,13 @@ def requirements() -> list[str]:
     return [line for lines in lists for line in lines if not line.startswith(project["name"])]
 
 
-def pip(*arguments: str | Path) -> None:
+def pip(*arguments: str) -> None:
     """Runs pip; raises ``SystemExit`` with the reason if it fails."""
-    command = [sys.executable, *map(str, arguments), "--retries", "1"]
+    command = [sys.executable, *arguments, "--retries", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
-    if UNREACHABLE in done.stderr:
-        raise SystemExit("constraints.txt is not checked: pip cannot reach its package index")
     if done.returncode != 0:
+        if UNREACHABLE in done.stderr:
+            raise SystemExit("constraints.txt is not checked: pip cannot reach its package index")
         raise SystemExit(done.stdout + done.stderr)
 
 
@@ -71,8 +71,8 @@ def resolve(python: str, wanted: list[str], constraints: Path, wheels: Path) -> 
         pip(
             *("-c", PIP_AS, python, "install", "--dry-run", "--ignore-installed"),
             *("--python-version", python, "--only-binary", ":all:", "--target", scratch),
-            *("--use-feature", "fast-deps", "--find-links", wheels, "--report", report),
-            *("-c", constraints, *wanted),
+            *("--use-feature", "fast-deps", "--find-links", str(wheels)),
+            *("--report", str(report), "-c", str(constraints), *wanted),
         )
         packages = [found["metadata"] for found in json.loads(report.read_text())["install"]]
     return {package["name"]: package["version"] for package in packages}
@@ -82,11 +82,10 @@ def main() -> None:
     wanted = requirements()
     faults = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as threads:
-        wheels = Path(folder)
-        pip("-m", "pip", "wheel", "--no-deps", "--wheel-dir", wheels, *WITHOUT_WHEELS)
+        pip("-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, *WITHOUT_WHEELS)
         # pip mostly waits for its index.
         found = {
-            python: threads.submit(resolve, python, wanted, CONSTRAINTS, wheels)
+            python: threads.submit(resolve, python, wanted, CONSTRAINTS, Path(folder))
             for python in claimed.pythons()
         }
         for python, future in found.items():
