@@ -50,7 +50,7 @@ test: $(STAMP)
 	$(RUN) -m pytest -n auto --dist worksteal
 
 short: $(STAMP)
-	$(RUN) -m pytest -q $(SHORT:%=tests/test_%.py)
+	$(RUN) -m pytest -n auto --dist worksteal $(SHORT:%=tests/test_%.py)
 
 pythons:
 	$(PYTHON) tools/pythons.py $(PYTHONS)

@@ -70,6 +70,7 @@ def repair() -> None:
 
 
 def test() -> None:
+    os.environ.pop("PYTHONPATH", None)  # a source tree there would hide the wheel
     with tempfile.TemporaryDirectory() as scratch:
         outside = Path(scratch)
         for folder in ("tests", "csrc"):  # tests compile CUDA sources for the CPU
