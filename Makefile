@@ -103,7 +103,7 @@ $(STAMP): pyproject.toml setup.py setup_cuda.py constraints.txt $(SOURCES) $(if 
 	echo "Making $(VENV) with $$("$(PYTHON)" --version)"; \
 	"$(PYTHON)" -m venv --clear $(VENV)
 	@echo "Installing torch and build tools (a few minutes the first time)"
-	$(RUN) -m pip install -c constraints.txt torch setuptools ninja
+	$(RUN) -m pip install -c constraints.txt pip torch setuptools ninja
 	@echo "Compiling the operators and installing the rest"
 	$(RUN) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[experiments,test,dev]"
 	@touch $@
