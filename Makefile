@@ -7,8 +7,11 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Those of `make pythons`; empty takes all that are claimed.
+PYTHONS :=
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+SHORT := cells dispatch functional gradients layouts modules packaging reference special_values
 SOURCES := $(shell find csrc -type f 2>/dev/null)
 EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 
@@ -16,13 +19,17 @@ EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo experiments test test-long test-all lint docs bench fuzz sanitize gpu wheel clean distclean force
+.PHONY: help demo experiments test test-long test-all short pythons constraints lint docs bench fuzz
+.PHONY: sanitize gpu wheel clean distclean force
 
 help:
 	@echo "make demo       two experiments in a few minutes: what NACs and NALUs do that others do not"
 	@echo "make experiments   all experiments in their small size, and examples/RESULTS.md"
 	@echo "make test       the tests: every pair of options, in 10 minutes on two cores"
 	@echo "make test-all   all tests: every combination of options, and every kernel ahead of time"
+	@echo "make short      the layers, their gradients and the packaging: a few minutes of tests"
+	@echo "make pythons    make short on each Python that is claimed and found; PYTHONS=\"3.10 3.13\""
+	@echo "make constraints   does constraints.txt resolve on each of them? (needs a package index)"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       build/docs: the pages and the API reference as a site; a warning is an error"
 	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
@@ -30,7 +37,7 @@ help:
 	@echo "make sanitize   the tests of the C++ code under the compiler's sanitizers"
 	@echo "make gpu        tests, sanitizer and benchmarks on this machine's GPU, within 9 minutes"
 	@echo "make wheel      dist/: sdist and wheel, checked, and tested where they are installed"
-	@echo "make clean      removes what was built; make distclean removes .venv too"
+	@echo "make clean      removes what was built; make distclean removes .venv* too"
 
 demo: $(STAMP)
 	$(RUN) -m nalu_kernels identity
@@ -48,6 +55,15 @@ test-long: $(STAMP)
 	$(RUN) -m pytest -n auto --dist worksteal -m long
 
 test-all: test test-long
+
+short: $(STAMP)
+	$(RUN) -m pytest -n auto --dist worksteal -m "not long" $(SHORT:%=tests/test_%.py)
+
+pythons:
+	$(PYTHON) tools/pythons.py $(PYTHONS)
+
+constraints: $(STAMP)
+	$(RUN) tools/check_constraints.py
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
@@ -97,7 +113,7 @@ $(STAMP): pyproject.toml setup.py setup_cuda.py constraints.txt $(SOURCES) $(if 
 	echo "Making $(VENV) with $$("$(PYTHON)" --version)"; \
 	"$(PYTHON)" -m venv --clear $(VENV)
 	@echo "Installing torch and build tools (a few minutes the first time)"
-	$(RUN) -m pip install -c constraints.txt torch setuptools ninja
+	$(RUN) -m pip install -c constraints.txt pip torch setuptools ninja
 	@echo "Compiling the operators and installing the rest"
 	$(RUN) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[experiments,test,docs,dev]"
 	@touch $@
@@ -105,7 +121,7 @@ $(STAMP): pyproject.toml setup.py setup_cuda.py constraints.txt $(SOURCES) $(if 
 clean:
 	rm -rf build dist *.egg-info nalu_kernels/_*.so nalu_kernels/_*.sources $(STAMP)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .benchmarks
-	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path "./.venv*" -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf .venv .venv-*

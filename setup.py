@@ -27,6 +27,7 @@ import sysconfig
 from glob import glob
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -36,9 +37,13 @@ import setup_cuda
 CPU = "nalu_kernels._cpu"
 CPU_SOURCES = sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp"))
 CUDA = "nalu_kernels._cuda"
-CUDA_SOURCES = sorted(glob("csrc/cuda/*.cu") + glob("csrc/cuda/*.cpp"))
+CUDA_SOURCES = [*sorted(glob("csrc/cuda/*.cu") + glob("csrc/cuda/*.cpp")), "csrc/glibc.cpp"]
 HEADERS = sorted(glob("csrc/**/*.h", recursive=True) + glob("csrc/**/*.cuh", recursive=True))
 OLDEST_TORCH = (2, 11)
+# The first that reads the licence as pyproject.toml has it.
+OLDEST_SETUPTOOLS = 77
+# One binary for every Python; free-threaded ones refuse the name, though it uses none of theirs.
+LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 FLAGS = {
     "unix": ["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", TARGET],
@@ -55,6 +60,10 @@ NO_TORCH = """
 nalu_kernels: torch is not importable in the build environment: {error}
 Install torch (2.11 or newer) first and build with the torch that will run it:
     pip install --no-build-isolation .
+"""
+OLD_SETUPTOOLS = """
+nalu_kernels: setuptools {found} is too old to build it; {needed} or newer is needed:
+    pip install "setuptools>={needed}"
 """
 NO_COMPILER = """
 ==============================================================================
@@ -112,7 +121,7 @@ def cuda_extension() -> Extension:
             "cxx": [*FLAGS[PLATFORM], "-DUSE_CUDA"],
             "nvcc": NVCC_FLAGS[PLATFORM],
         },
-        py_limited_api=True,
+        py_limited_api=LIMITED,
     )
 
 
@@ -179,7 +188,7 @@ def with_extensions() -> dict[str, object]:
             CPU_SOURCES,
             depends=HEADERS,
             extra_compile_args={"cxx": FLAGS[PLATFORM]},
-            py_limited_api=True,
+            py_limited_api=LIMITED,
         )
     ]
     if cuda_skipped is None:
@@ -187,8 +196,11 @@ def with_extensions() -> dict[str, object]:
     return {
         "ext_modules": extensions,
         "cmdclass": {"build_ext": Build},
-        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
+        "options": {"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED else {},
     }
 
 
+if int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
+    found = setuptools.__version__
+    raise SystemExit(OLD_SETUPTOOLS.format(found=found, needed=OLDEST_SETUPTOOLS))
 setup(**with_extensions())

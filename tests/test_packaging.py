@@ -1,16 +1,21 @@
 """What an installation promises: light imports, one version, modules that are missing or do not fit
-and say so, a Makefile that parses."""
+and say so, a Makefile that parses, the Pythons that are claimed."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -189,7 +194,10 @@ def test_cuda_says_that_a_gpu_is_too_old(cuda: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 @pytest.mark.parametrize(
     "target",
-    ["help", "demo", "test", "test-all", "lint", "bench", "fuzz", "sanitize", "wheel", "clean"],
+    [
+        *("help", "demo", "test", "test-all", "short", "pythons", "constraints", "lint", "docs"),
+        *("bench", "fuzz", "sanitize", "wheel", "clean"),
+    ],
 )
 def test_makefile_has_its_targets(target: str) -> None:
     if not (ROOT / "Makefile").exists():
@@ -197,6 +205,8 @@ def test_makefile_has_its_targets(target: str) -> None:
     command = ["make", "-n", target]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    for name in re.findall(r"tests/\w+\.py", done.stdout):
+        assert (ROOT / name).exists(), name
 
 
 def test_ci_script_is_valid_bash() -> None:
@@ -204,3 +214,120 @@ def test_ci_script_is_valid_bash() -> None:
     if bash is None:
         pytest.skip("no bash here")
     subprocess.run([bash, "-n", str(ROOT / ".ci" / "run")], check=True)
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """A module of tools/, by name."""
+    if not (ROOT / "tools").exists():
+        pytest.skip("not a source checkout")
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module
+
+
+def test_claimed_pythons_begin_with_the_required_one(tool: Callable[[str], ModuleType]) -> None:
+    claimed = tool("claimed")
+    minors = [int(version.removeprefix("3.")) for version in claimed.pythons()]
+    assert f'requires-python = ">=3.{minors[0]}"' in claimed.PYPROJECT.read_text()
+    assert minors == list(range(minors[0], minors[-1] + 1))
+
+
+def test_constraints_are_checked_for_all_that_the_project_requires(
+    tool: Callable[[str], ModuleType],
+) -> None:
+    found = tool("check_constraints").requirements()
+    assert {"torch>=2.11", "setuptools>=77", "hypothesis", "ruff", "matplotlib"} <= set(found)
+    assert not any(line.startswith("nalu") for line in found)
+
+
+def write_wheel(folder: Path, version: str, requires_python: str) -> None:
+    with ZipFile(folder / f"standin-{version}-py3-none-any.whl", "w") as archive:
+        info = f"standin-{version}.dist-info"
+        archive.writestr(
+            f"{info}/METADATA",
+            "Metadata-Version: 2.1\nName: standin\n"
+            f"Version: {version}\nRequires-Python: {requires_python}\n",
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+
+
+def test_constraints_resolve_as_another_python_would(
+    tool: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pip", minversion="26")
+    resolve = tool("check_constraints").resolve
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    write_wheel(tmp_path, "1", ">=3.8")
+    write_wheel(tmp_path, "2", ">=3.11")
+    pins = tmp_path / "constraints.txt"
+    pins.write_text('standin==1; python_version < "3.11"\nstandin==2; python_version >= "3.11"\n')
+    assert resolve("3.10", ["standin"], pins, tmp_path) == {"standin": "1"}
+    assert resolve("3.13", ["standin"], pins, tmp_path) == {"standin": "2"}
+    pins.write_text("standin==2")
+    with pytest.raises(SystemExit, match=r"3\.10\.0 not in '>=3\.11'"):
+        resolve("3.10", ["standin"], pins, tmp_path)
+
+
+def test_constraints_need_a_package_index(
+    tool: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pip")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://127.0.0.1:9/simple")
+    with pytest.raises(SystemExit, match="not checked: pip cannot reach its package index"):
+        tool("check_constraints").pip(
+            "-m", "pip", "download", "-d", str(tmp_path), "no-such-standin"
+        )
+
+
+def test_pythons_that_are_not_there(
+    tool: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pythons = tool("pythons")
+    assert pythons.find(f"3.{sys.version_info[1]}") == sys.executable
+    assert pythons.version("no-such-python") is None
+    with pytest.raises(SystemExit):
+        pythons.main(["3.0"])
+    assert capsys.readouterr().out == "\nPython 3.0: not on this machine\n"
+
+
+def run_setup(folder: Path, preamble: str) -> subprocess.CompletedProcess[str]:
+    """setup.py with ``preamble`` before it, as it makes the metadata of an installation."""
+    # Found, not imported: it would put a distutils of its own in this process.
+    if importlib.util.find_spec("setuptools") is None or not (ROOT / "setup.py").exists():
+        pytest.skip("no setuptools, or not a source checkout")
+    for name in ("setup.py", "setup_cuda.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "nalu_kernels").mkdir()
+    shutil.copy(ROOT / "nalu_kernels" / "__init__.py", folder / "nalu_kernels")
+    code = f"import runpy, sys\nsys.argv = ['setup.py', 'dist_info']\n{preamble}\n"
+    code += "runpy.run_path('setup.py', run_name='__main__')"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+
+
+def test_setuptools_too_old_is_said(tmp_path: Path) -> None:
+    done = run_setup(tmp_path, "import setuptools\nsetuptools.__version__ = '65.5.0'")
+    assert done.returncode != 0
+    assert "setuptools 65.5.0 is too old to build it" in done.stderr
+    assert 'pip install "setuptools>=77"' in done.stderr
+    assert 'requires = ["setuptools>=77"]' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_free_threaded_pythons_get_metadata(tmp_path: Path) -> None:
+    done = run_setup(
+        tmp_path,
+        "import sysconfig\nreal = sysconfig.get_config_var\n"
+        "sysconfig.get_config_var = lambda name: 1 if name == 'Py_GIL_DISABLED' else real(name)",
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("nalu_kernels-*.dist-info/METADATA"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_modules_take_nothing_of_a_glibc_newer_than_torch_does(
+    tool: Callable[[str], ModuleType],
+) -> None:
+    pytest.importorskip("elftools")
+    for library in Path(nalu_kernels.__file__).parent.glob("_c*.so"):
+        assert "__libc_single_threaded" not in tool("oldest_torch").undefined(library)
