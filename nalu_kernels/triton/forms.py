@@ -57,6 +57,18 @@ class Batch(NamedTuple):
     saved: Any = None
 
 
+class Sizes(NamedTuple):
+    """Of a ``Batch``: its sizes, and the strides of x and dy."""
+
+    B: Any
+    I: Any  # noqa: E741
+    O: Any  # noqa: E741
+    x_row: Any
+    x_col: Any
+    dy_row: Any
+    dy_col: Any
+
+
 class Weights(NamedTuple):
     """The layer's parameters; None where it has none.
 

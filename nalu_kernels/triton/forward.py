@@ -11,8 +11,8 @@ from .loads import (
     dense,
     load,
     log_tile,
-    multiples,
     product_weight_tile,
+    sizes_of,
     tile_indices,
     weight_tile,
     x_tile,
@@ -27,9 +27,11 @@ def forward_kernel(
     """A tile of y, [B, O]: equations 1 to 6. ``saved``, if not None, receives a, m and g, flat."""
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
+    LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
+    LOG_PRODUCT: tl.constexpr = FORM.log_product
     C: tl.constexpr = compute_type(batch.x)
-    batch = multiples(batch, FORM)
-    B, I, O = batch.B, batch.I, batch.O  # noqa: E741
+    sizes = sizes_of(batch, FORM)
+    B, I, O = sizes.B, sizes.I, sizes.O  # noqa: E741
     _, col, rows, cols = tile_indices(tl.program_id(0), B, O, TILE)
     shift = tl.full([1, 1], eps, C)
 
@@ -39,18 +41,19 @@ def forward_kernel(
     z_sample = tl.zeros([ROWS], C)
     for start in range(0, I, TILE.depth):
         k = start + tl.arange(0, TILE.depth)
-        x = x_tile(batch, rows[:, None], k[None, :], (rows[:, None] < B) & (k[None, :] < I), C)
+        x_mask = (rows[:, None] < B) & (k[None, :] < I)
+        x = x_tile(batch.x, sizes, rows[:, None], k[None, :], x_mask, C)  # [ROWS, depth]
         at, mask = dense(cols[None, :], k[:, None], O, I)
         W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C)  # [depth, COLS]
         if FORM.linear:
-            a = product(x, W, a, FORM.linear_product)
+            a = product(x, W, a, LINEAR_PRODUCT)
         if FORM.log_space:
             W_mul = product_weight_tile(weights, W, at, mask, C)
             L = log_tile(x, (k < I)[None, :], shift)
-            l = product(L, W_mul, l, FORM.log_product)  # noqa: E741
+            l = product(L, W_mul, l, LOG_PRODUCT)  # noqa: E741
         if FORM.gates == "output":
             G = load(weights.G + at, mask, C)
-            z = product(x, G, z, FORM.linear_product)
+            z = product(x, G, z, LINEAR_PRODUCT)
         elif FORM.gates == "sample":
             G = load(weights.G + k, k < I, C)
             z_sample += tl.sum(x * G[None, :], axis=1)

@@ -11,8 +11,8 @@ from .loads import (
     dense,
     gradients_tile,
     load,
-    multiples,
     product_weight_tile,
+    sizes_of,
     tile_indices,
     weight_tile,
     x_tile,
@@ -27,9 +27,11 @@ def grad_input_tile(
     """A tile of dx = da W + dz G + (dl W) dL/dx, [B, I]: equation 12."""
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
+    LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
+    LOG_PRODUCT: tl.constexpr = FORM.log_product
     C: tl.constexpr = compute_type(batch.x)
-    batch = multiples(batch, FORM)
-    B, I, O = batch.B, batch.I, batch.O  # noqa: E741
+    sizes = sizes_of(batch, FORM)
+    B, I, O = sizes.B, sizes.I, sizes.O  # noqa: E741
     _, _, rows, cols = tile_indices(program, B, I, TILE)
 
     linear = tl.zeros([ROWS, COLS], C)
@@ -38,20 +40,21 @@ def grad_input_tile(
     g_sample = tl.zeros([ROWS, 1], C)
     for start in range(0, O, TILE.depth):
         k = start + tl.arange(0, TILE.depth)
-        da, dl, dg, g = gradients_tile(batch, rows[:, None], k[None, :], B, FORM)  # [ROWS, depth]
+        # [ROWS, depth]
+        da, dl, dg, g = gradients_tile(batch, sizes, rows[:, None], k[None, :], B, FORM)
         if FORM.gates == "sample":
             dg_sample += tl.sum(dg, axis=1)
             g_sample = g
         at, mask = dense(k[:, None], cols[None, :], O, I)
         W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C)  # [depth, COLS]
         if FORM.linear:
-            linear = product(da, W, linear, FORM.linear_product)
+            linear = product(da, W, linear, LINEAR_PRODUCT)
         if FORM.gates == "output":
             G = load(weights.G + at, mask, C)
-            linear = product(maths.grad_sigmoid(dg, g), G, linear, FORM.linear_product)
+            linear = product(maths.grad_sigmoid(dg, g), G, linear, LINEAR_PRODUCT)
         if FORM.log_space:
             W_mul = product_weight_tile(weights, W, at, mask, C)
-            log = product(dl, W_mul, log, FORM.log_product)
+            log = product(dl, W_mul, log, LOG_PRODUCT)
 
     if FORM.gates == "sample":
         G = load(weights.G + cols, cols < I, C)
@@ -59,7 +62,7 @@ def grad_input_tile(
     result = linear
     at, mask = dense(rows[:, None], cols[None, :], B, I)
     if FORM.log_space:
-        x = x_tile(batch, rows[:, None], cols[None, :], mask, C)
+        x = x_tile(batch.x, sizes, rows[:, None], cols[None, :], mask, C)
         result += maths.grad_log_abs(log, x, tl.full([1, 1], eps, C))
     tl.store(dx + at, rounded(result, dx.dtype.element_ty), mask=mask)
 

@@ -13,7 +13,7 @@ from .loads import (
     indices,
     load,
     log_tile,
-    multiples,
+    sizes_of,
     tile_indices,
     tiles,
     x_tile,
@@ -76,10 +76,12 @@ def grad_weights_tile(
     """
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
+    LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
+    LOG_PRODUCT: tl.constexpr = FORM.log_product
     UNTIED: tl.constexpr = weights.W_hat_mul is not None
     C: tl.constexpr = compute_type(batch.x)
-    batch = multiples(batch, FORM)
-    B, I, O = batch.B, batch.I, batch.O  # noqa: E741
+    sizes = sizes_of(batch, FORM)
+    B, I, O = sizes.B, sizes.I, sizes.O  # noqa: E741
     row, col, rows, cols = tile_indices(program, O, I, TILE)  # rows are outputs, columns inputs
     shift = tl.full([1, 1], eps, C)
     first = split.to(tl.int64) * split_rows
@@ -99,22 +101,22 @@ def grad_weights_tile(
     for start in range(first, last, TILE.depth):
         b = start + tl.arange(0, TILE.depth).to(tl.int64)
         # [ROWS, depth]: y and its like, transposed
-        da, dl, dg, g = gradients_tile(batch, b[None, :], rows[:, None], last, FORM)
+        da, dl, dg, g = gradients_tile(batch, sizes, b[None, :], rows[:, None], last, FORM)
         x_mask = (b[:, None] < last) & (cols[None, :] < I)
-        x = x_tile(batch, b[:, None], cols[None, :], x_mask, C)  # [depth, COLS]
+        x = x_tile(batch.x, sizes, b[:, None], cols[None, :], x_mask, C)  # [depth, COLS]
         if FORM.linear and WANTS_W:
-            dW = product(da, x, dW, FORM.linear_product)
+            dW = product(da, x, dW, LINEAR_PRODUCT)
         if WANTS_LOG:
             L = log_tile(x, x_mask, shift)
             if UNTIED:
-                dW_mul = product(dl, L, dW_mul, FORM.log_product)
+                dW_mul = product(dl, L, dW_mul, LOG_PRODUCT)
             else:
-                dW = product(dl, L, dW, FORM.log_product)
+                dW = product(dl, L, dW, LOG_PRODUCT)
         if WANTS_GATE:
             if FORM.gates == "output":
                 dz = maths.grad_sigmoid(dg, g)
                 if grads.G is not None:
-                    dG = product(dz, x, dG, FORM.linear_product)
+                    dG = product(dz, x, dG, LINEAR_PRODUCT)
                 dbias += tl.sum(dz, axis=1)
             else:
                 # This tile's outputs' share of each sample's one gate.

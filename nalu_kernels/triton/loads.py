@@ -7,7 +7,7 @@ import triton.language as tl
 
 from . import maths
 from .conversions import compute_type, widened
-from .forms import Batch
+from .forms import Sizes
 
 # Programs that run at the same time should share what they read: they take their tiles in bands of
 # this many rows of tiles, down each column of the band.
@@ -36,19 +36,16 @@ def multiple(size, OF: tl.constexpr):
 
 
 @triton.jit
-def multiples(batch, FORM: tl.constexpr):
-    """``batch``, of whose sizes and strides the compiler now knows the divisors in FORM."""
-    return Batch(
+def sizes_of(batch, FORM: tl.constexpr):
+    """The sizes and strides, of which the compiler now knows the divisors in FORM."""
+    return Sizes(
         batch.B,
         multiple(batch.I, FORM.I_multiple),
         multiple(batch.O, FORM.O_multiple),
-        batch.x,
         multiple(batch.x_row, FORM.x_row_multiple),
         multiple(batch.x_col, FORM.x_col_multiple),
-        batch.dy,
         multiple(batch.dy_row, FORM.dy_row_multiple),
         multiple(batch.dy_col, FORM.dy_col_multiple),
-        batch.saved,
     )
 
 
@@ -79,10 +76,10 @@ def load(at, mask, C: tl.constexpr):
 
 
 @triton.jit
-def x_tile(batch, b, i, mask, C: tl.constexpr):
+def x_tile(x, sizes, b, i, mask, C: tl.constexpr):
     """A tile of x: rows b, columns i."""
-    at = b * batch.x_row + i.to(tl.int64) * batch.x_col
-    return load(batch.x + at, mask, C)
+    at = b * sizes.x_row + i.to(tl.int64) * sizes.x_col
+    return load(x + at, mask, C)
 
 
 @triton.jit
@@ -111,19 +108,19 @@ def product_weight_tile(weights, W, at, mask, C: tl.constexpr):
 
 
 @triton.jit
-def gradients_tile(batch, b, o, end, FORM: tl.constexpr):
+def gradients_tile(batch, sizes, b, o, end, FORM: tl.constexpr):
     """A tile of what reaches a, log m and g from the output, rows b before ``end`` and columns o,
     and g itself, which has one column for a gate per sample: equations 7 to 9.
 
     What a layer lacks is its dy.
     """
     C: tl.constexpr = compute_type(batch.dy)
-    B, O, saved = batch.B, batch.O, batch.saved  # noqa: E741
+    O, saved = sizes.O, batch.saved  # noqa: E741
     mask = (b < end) & (o < O)
-    d = load(batch.dy + (b * batch.dy_row + o.to(tl.int64) * batch.dy_col), mask, C)
+    d = load(batch.dy + (b * sizes.dy_row + o.to(tl.int64) * sizes.dy_col), mask, C)
     at = b * O + o
     if FORM.gates != "none":
-        plane = tl.full([1, 1], B, tl.int64) * O
+        plane = tl.full([1, 1], sizes.B, tl.int64) * O
         gate_at, gate_mask = (b, b < end) if FORM.gates == "sample" else (at, mask)
         a = tl.load(saved + at, mask=mask, other=0.0)
         m = tl.load(saved + plane + at, mask=mask, other=0.0)
