@@ -41,18 +41,14 @@ def _finish_pair(dW, W_hat, M_hat, dW_hat, dM_hat, W_out, at, mask, C: tl.conste
 
 @triton.jit
 def _finish_W(dW, weights, grads, at, mask, C: tl.constexpr):
-    _finish_pair(dW, weights.W_hat, weights.M_hat, grads.W_hat, grads.M_hat, grads.W, at, mask, C)
+    W_hat, M_hat = weights.W_hat, weights.M_hat
+    _finish_pair(dW, W_hat, M_hat, grads.W_hat, grads.M_hat, grads.W, at, mask, C)
 
 
 @triton.jit
-def _finish_W_mul(dW_mul, weights, grads, at, mask, C: tl.constexpr):
-    W_hat, M_hat, dW_hat, dM_hat = (
-        weights.W_hat_mul,
-        weights.M_hat_mul,
-        grads.W_hat_mul,
-        grads.M_hat_mul,
-    )
-    _finish_pair(dW_mul, W_hat, M_hat, dW_hat, dM_hat, grads.W_mul, at, mask, C)
+def _finish_W_mul(dW, weights, grads, at, mask, C: tl.constexpr):
+    W_hat, M_hat = weights.W_hat_mul, weights.M_hat_mul
+    _finish_pair(dW, W_hat, M_hat, grads.W_hat_mul, grads.M_hat_mul, grads.W_mul, at, mask, C)
 
 
 @triton.jit
