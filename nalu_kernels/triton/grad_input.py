@@ -60,11 +60,14 @@ def grad_input_tile(
         G = load(weights.G + cols, cols < I, C)
         linear += maths.grad_sigmoid(dg_sample[:, None], g_sample) * G[None, :]
     result = linear
-    at, mask = dense(rows[:, None], cols[None, :], B, I)
+    mask = (rows[:, None] < B) & (cols[None, :] < I)
     if FORM.log_space:
         x = x_tile(batch.x, sizes, rows[:, None], cols[None, :], mask, C)
         result += maths.grad_log_abs(log, x, tl.full([1, 1], eps, C))
-    tl.store(dx + at, rounded(result, dx.dtype.element_ty), mask=mask)
+    # By row, then by column: with an offset of one sum, as of ``dense``, LLVM gives the backward in
+    # one launch up to half as many registers again on gfx942.
+    dx_at = dx + rows[:, None] * I + cols[None, :]
+    tl.store(dx_at, rounded(result, dx.dtype.element_ty), mask=mask)
 
 
 @triton.jit(launch_metadata=metadata.grad_input)
