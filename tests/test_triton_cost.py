@@ -24,7 +24,7 @@ from nalu_kernels.triton import cost, tiles, trace
 from nalu_kernels.triton.aot import LIMITS
 from nalu_kernels.triton.cost import Cost
 from nalu_kernels.triton.device import Chip
-from nalu_kernels.triton.forms import Gradients, Partials, Weights
+from nalu_kernels.triton.forms import Batch, Gradients, Partials, Weights
 
 ROOT = Path(__file__).parent.parent
 CHIP = Chip("sm_90", 132)
@@ -129,6 +129,7 @@ def touched(launch: trace.Launch) -> int:
     """What a launch has to move of its arguments if every gradient is wanted."""
     args = dict(zip(launch.kernel.arg_names, launch.args, strict=False))
     weights: Weights = args["weights"]
+    batch: Batch | None = args.get("batch")
     matrices = (weights.W_hat, weights.M_hat, weights.W_hat_mul, weights.M_hat_mul)
     grads: Gradients = args.get("grads", Gradients())
     partials: Partials = args.get("partials", Partials())
@@ -146,16 +147,16 @@ def touched(launch: trace.Launch) -> int:
         case "transform":
             return nbytes(*matrices, args["W"], args["W_mul"])
         case "forward":
-            return nbytes(args["x"], weights, args["y"], args["saved"])
+            return nbytes(batch.x, weights, args["y"], args["saved"])
         case "finish":
             return nbytes(partials) + sum(split)
         case "grad_weights":
-            return nbytes(args["x"], args["dy"], args["saved"], partials) + sum(whole)
+            return nbytes(batch.x, batch.dy, batch.saved, partials) + sum(whole)
         case "grad_input":
-            x = args["x"] if launch.options["FORM"].log_space else None
-            return nbytes(x, args["dy"], args["saved"], matrices, weights.G, args["dx"])
+            x = batch.x if launch.options["FORM"].log_space else None
+            return nbytes(x, batch.dy, batch.saved, matrices, weights.G, args["dx"])
         case "backward":
-            given = nbytes(args["x"], args["dy"], args["saved"], matrices, weights.G)
+            given = nbytes(batch.x, batch.dy, batch.saved, matrices, weights.G)
             return given + nbytes(grads, args["dx"])
     raise AssertionError(launch.kernel)
 

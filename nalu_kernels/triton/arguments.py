@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..checks import DTYPES
 from .device import Chip
-from .forms import Weights
+from .forms import Batch, Weights
 from .recipe import Prepare, Slot
 
 
@@ -123,17 +123,18 @@ class Layer:
         self.dtype, self.device = x.dtype, x.device
         self.compute = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.chip = chip
-        self.x, as_rows = Slot(0), rows(x)
+        as_rows = rows(x)
         given = (as_rows, *(dense(one) for one in weights if one is not None))
         self.aligned = all(one.aligned for one in given)
         self.x_strides = as_rows.strides
+        self.batch = Batch(self.B, self.I, self.O, Slot(0), *as_rows.strides)
         self.weights = Weights(
             *(weight and Slot(place) for place, weight in enumerate(weights, start=1))
         )
         self.untied = by_name.W_hat_mul is not None
         # x itself, if a contiguous tensor of its shape is like it.
         as_it_is = as_rows.prepare is None and dense(x).prepare is None
-        self.like_x = self.x if as_it_is else None
+        self.like_x = self.batch.x if as_it_is else None
         # How each tensor is prepared, if it has to be.
         self.prepare = [as_rows.prepare, *(weight and dense(weight).prepare for weight in weights)]
 

@@ -12,16 +12,11 @@ from .grad_weights import grad_weights_tile
 
 @triton.jit(launch_metadata=metadata.backward)
 def backward_kernel(
-    dy,
-    saved,
-    x,
+    batch,
     weights,
     grads,
     partials,
     dx,
-    sizes,
-    dy_strides,
-    x_strides,
     weights_programs,
     eps: tl.float64,
     FORM: tl.constexpr,
@@ -32,35 +27,9 @@ def backward_kernel(
     the whole batch, the others a tile of dx."""
     program = tl.program_id(0)
     if program < weights_programs:
+        split = tl.program_id(1)  # 0
         grad_weights_tile(
-            program,
-            tl.program_id(1),  # 0
-            dy,
-            saved,
-            x,
-            weights,
-            grads,
-            partials,
-            sizes,
-            dy_strides,
-            x_strides,
-            sizes[0],
-            eps,
-            FORM,
-            WEIGHTS_TILE,
+            program, split, batch, weights, grads, partials, batch.B, eps, FORM, WEIGHTS_TILE
         )
     else:
-        grad_input_tile(
-            program - weights_programs,
-            dy,
-            saved,
-            x,
-            weights,
-            dx,
-            sizes,
-            dy_strides,
-            x_strides,
-            eps,
-            FORM,
-            TILE,
-        )
+        grad_input_tile(program - weights_programs, batch, weights, dx, eps, FORM, TILE)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.constexpr_function
+def compute_type(tensor: Any) -> tl.dtype:
+    """The type that numbers read from ``tensor`` are computed in."""
+    return tl.float64 if tensor.dtype.element_ty == tl.float64 else tl.float32
 
 
 @triton.jit

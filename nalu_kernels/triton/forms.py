@@ -1,4 +1,4 @@
-"""What the kernels are compiled for: structures of constants, one argument each."""
+"""What the kernels are given and what they are compiled for: named tuples, one argument each."""
 
 from __future__ import annotations
 
@@ -36,6 +36,37 @@ class Tile(NamedTuple):
     depth: int
     warps: int
     stages: int
+
+
+class Batch(NamedTuple):
+    """What a kernel reads beside the parameters: x, [B, I] with strides, and the layer's sizes.
+
+    A backward also reads dy, [B, O] with strides, and what the forward ``saved``: nalu_forward's
+    flat a, m and g, or the output of a NAC in log space, dense; None for a linear one.
+    """
+
+    B: Any
+    I: Any  # noqa: E741
+    O: Any  # noqa: E741
+    x: Any
+    x_row: Any
+    x_col: Any
+    dy: Any = None
+    dy_row: Any = 1
+    dy_col: Any = 1
+    saved: Any = None
+
+
+class Sizes(NamedTuple):
+    """Of a ``Batch``: its sizes, and the strides of x and dy."""
+
+    B: Any
+    I: Any  # noqa: E741
+    O: Any  # noqa: E741
+    x_row: Any
+    x_col: Any
+    dy_row: Any
+    dy_col: Any
 
 
 class Weights(NamedTuple):

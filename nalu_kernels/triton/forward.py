@@ -6,68 +6,59 @@ import triton
 import triton.language as tl
 
 from . import maths, metadata
-from .conversions import rounded, widened
-from .loads import indices, load, log_tile, multiple, tile_of, tiles, weight_tile
+from .conversions import compute_type, rounded, widened
+from .loads import (
+    dense,
+    load,
+    log_tile,
+    product_weight_tile,
+    sizes_of,
+    tile_indices,
+    weight_tile,
+    x_tile,
+)
 from .products import product
 
 
 @triton.jit(launch_metadata=metadata.forward)
 def forward_kernel(
-    x, weights, y, saved, sizes, x_strides, eps: tl.float64, FORM: tl.constexpr, TILE: tl.constexpr
+    batch, weights, y, saved, eps: tl.float64, FORM: tl.constexpr, TILE: tl.constexpr
 ):
-    """A tile of y: equations 1 to 6. ``saved``, if not None, receives a, m and g, flat.
-
-    x: [B, I] with strides ``x_strides``; y: [B, O]; ``sizes``: (B, I, O).
-    """
+    """A tile of y, [B, O]: equations 1 to 6. ``saved``, if not None, receives a, m and g, flat."""
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
-    DEPTH: tl.constexpr = TILE.depth
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
     LOG_PRODUCT: tl.constexpr = FORM.log_product
-    I_MULTIPLE: tl.constexpr = FORM.I_multiple
-    O_MULTIPLE: tl.constexpr = FORM.O_multiple
-    X_ROW_MULTIPLE: tl.constexpr = FORM.x_row_multiple
-    X_COL_MULTIPLE: tl.constexpr = FORM.x_col_multiple
-    C: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    B = sizes[0]
-    I = multiple(sizes[1], I_MULTIPLE)  # noqa: E741
-    O = multiple(sizes[2], O_MULTIPLE)  # noqa: E741
-    x_row = multiple(x_strides[0], X_ROW_MULTIPLE)
-    x_col = multiple(x_strides[1], X_COL_MULTIPLE)
-    row, col = tile_of(tl.program_id(0), tiles(B, ROWS), tiles(O, COLS))
-    rows = indices(row, ROWS)
-    cols = indices(col, COLS)
+    C: tl.constexpr = compute_type(batch.x)
+    sizes = sizes_of(batch, FORM)
+    B, I, O = sizes.B, sizes.I, sizes.O  # noqa: E741
+    _, col, rows, cols = tile_indices(tl.program_id(0), B, O, TILE)
     shift = tl.full([1, 1], eps, C)
 
     a = tl.zeros([ROWS, COLS], C)
     l = tl.zeros([ROWS, COLS], C)  # noqa: E741
     z = tl.zeros([ROWS, COLS], C)
     z_sample = tl.zeros([ROWS], C)
-    for start in range(0, I, DEPTH):
-        k = start + tl.arange(0, DEPTH)
+    for start in range(0, I, TILE.depth):
+        k = start + tl.arange(0, TILE.depth)
         x_mask = (rows[:, None] < B) & (k[None, :] < I)
-        x_at = rows[:, None] * x_row + k[None, :].to(tl.int64) * x_col
-        x_tile = load(x + x_at, x_mask, C)  # [ROWS, DEPTH]
-        at = cols[None, :] * I + k[:, None]
-        mask = (k[:, None] < I) & (cols[None, :] < O)
-        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C)  # [DEPTH, COLS]
+        x = x_tile(batch.x, sizes, rows[:, None], k[None, :], x_mask, C)  # [ROWS, depth]
+        at, mask = dense(cols[None, :], k[:, None], O, I)
+        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C)  # [depth, COLS]
         if FORM.linear:
-            a = product(x_tile, W, a, LINEAR_PRODUCT)
+            a = product(x, W, a, LINEAR_PRODUCT)
         if FORM.log_space:
-            W_mul = W
-            if weights.W_hat_mul is not None:
-                W_mul = weight_tile(weights.W_hat_mul, weights.M_hat_mul, at, mask, C)
-            L = log_tile(x_tile, (k < I)[None, :], shift)
+            W_mul = product_weight_tile(weights, W, at, mask, C)
+            L = log_tile(x, (k < I)[None, :], shift)
             l = product(L, W_mul, l, LOG_PRODUCT)  # noqa: E741
         if FORM.gates == "output":
             G = load(weights.G + at, mask, C)
-            z = product(x_tile, G, z, LINEAR_PRODUCT)
+            z = product(x, G, z, LINEAR_PRODUCT)
         elif FORM.gates == "sample":
             G = load(weights.G + k, k < I, C)
-            z_sample += tl.sum(x_tile * G[None, :], axis=1)
+            z_sample += tl.sum(x * G[None, :], axis=1)
 
-    at = rows[:, None] * O + cols[None, :]
-    mask = (rows[:, None] < B) & (cols[None, :] < O)
+    at, mask = dense(rows[:, None], cols[None, :], B, O)
     if FORM.gates == "none":
         result = maths.exp(l) if FORM.log_space else a
     else:

@@ -6,38 +6,59 @@ import triton
 import triton.language as tl
 
 from . import maths, metadata
-from .conversions import rounded
-from .loads import gradients_tile, indices, load, log_tile, multiple, tile_of, tiles
+from .conversions import compute_type, rounded
+from .loads import (
+    dense,
+    gradients_tile,
+    indices,
+    load,
+    log_tile,
+    sizes_of,
+    tile_indices,
+    tiles,
+    x_tile,
+)
 from .products import product
 
 
 @triton.jit
-def _finish_weight(dW, W_hat, M_hat, dW_hat, dM_hat, W_out, at, mask, C: tl.constexpr):
+def _store(tensor, at, mask, v):
+    """v in the type of the tensor, if there is one."""
+    if tensor is not None:
+        tl.store(tensor + at, rounded(v, tensor.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _finish_pair(dW, W_hat, M_hat, dW_hat, dM_hat, W_out, at, mask, C: tl.constexpr):
     """From dW to dW_hat and dM_hat (equations 10 and 11), and W for whoever needs it next."""
     w_hat = load(W_hat + at, mask, C)
     m_hat = load(M_hat + at, mask, C)
     dw_hat, dm_hat, W = maths.grad_weight(dW, w_hat, m_hat)
-    if dW_hat is not None:
-        tl.store(dW_hat + at, rounded(dw_hat, dW_hat.dtype.element_ty), mask=mask)
-    if dM_hat is not None:
-        tl.store(dM_hat + at, rounded(dm_hat, dM_hat.dtype.element_ty), mask=mask)
-    if W_out is not None:
-        tl.store(W_out + at, W, mask=mask)
+    _store(dW_hat, at, mask, dw_hat)
+    _store(dM_hat, at, mask, dm_hat)
+    _store(W_out, at, mask, W)
+
+
+@triton.jit
+def _finish_W(dW, weights, grads, at, mask, C: tl.constexpr):
+    W_hat, M_hat = weights.W_hat, weights.M_hat
+    _finish_pair(dW, W_hat, M_hat, grads.W_hat, grads.M_hat, grads.W, at, mask, C)
+
+
+@triton.jit
+def _finish_W_mul(dW, weights, grads, at, mask, C: tl.constexpr):
+    W_hat, M_hat = weights.W_hat_mul, weights.M_hat_mul
+    _finish_pair(dW, W_hat, M_hat, grads.W_hat_mul, grads.M_hat_mul, grads.W_mul, at, mask, C)
 
 
 @triton.jit
 def grad_weights_tile(
     program,
     split,
-    dy,
-    saved,
-    x,
+    batch,
     weights,
     grads,
     partials,
-    sizes,
-    dy_strides,
-    x_strides,
     split_rows,
     eps: tl.float64,
     FORM: tl.constexpr,
@@ -51,30 +72,14 @@ def grad_weights_tile(
     """
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
-    DEPTH: tl.constexpr = TILE.depth
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
     LOG_PRODUCT: tl.constexpr = FORM.log_product
     UNTIED: tl.constexpr = weights.W_hat_mul is not None
-    I_MULTIPLE: tl.constexpr = FORM.I_multiple
-    O_MULTIPLE: tl.constexpr = FORM.O_multiple
-    X_ROW_MULTIPLE: tl.constexpr = FORM.x_row_multiple
-    X_COL_MULTIPLE: tl.constexpr = FORM.x_col_multiple
-    DY_ROW_MULTIPLE: tl.constexpr = FORM.dy_row_multiple
-    DY_COL_MULTIPLE: tl.constexpr = FORM.dy_col_multiple
-    C: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    B = sizes[0]
-    I = multiple(sizes[1], I_MULTIPLE)  # noqa: E741
-    O = multiple(sizes[2], O_MULTIPLE)  # noqa: E741
-    x_row = multiple(x_strides[0], X_ROW_MULTIPLE)
-    x_col = multiple(x_strides[1], X_COL_MULTIPLE)
-    dy_row = multiple(dy_strides[0], DY_ROW_MULTIPLE)
-    dy_col = multiple(dy_strides[1], DY_COL_MULTIPLE)
-    row_tiles = tiles(O, ROWS)
-    row, col = tile_of(program, row_tiles, tiles(I, COLS))
-    rows = indices(row, ROWS)  # of the outputs
-    cols = indices(col, COLS)  # of the inputs
+    C: tl.constexpr = compute_type(batch.x)
+    sizes = sizes_of(batch, FORM)
+    B, I, O = sizes.B, sizes.I, sizes.O  # noqa: E741
+    row, col, rows, cols = tile_indices(program, O, I, TILE)  # rows are outputs, columns inputs
     shift = tl.full([1, 1], eps, C)
-    plane = tl.full([1, 1], B, tl.int64) * O
     first = split.to(tl.int64) * split_rows
     last = tl.minimum(first + split_rows, B)
 
@@ -89,26 +94,16 @@ def grad_weights_tile(
     dG_sample = tl.zeros([COLS], C)
     dbias = tl.zeros([ROWS], C)
     dbias_sample = tl.zeros([1], C)
-    for start in range(first, last, DEPTH):
-        b = start + tl.arange(0, DEPTH).to(tl.int64)
-        mask = (rows[:, None] < O) & (
-            b[None, :] < last
-        )  # [ROWS, DEPTH]: y and its like, transposed
-        dy_at = rows[:, None] * dy_col + b[None, :] * dy_row
-        at = b[None, :] * O + rows[:, None]
-        if FORM.gates == "sample":
-            da, dl, dg, g = gradients_tile(
-                dy, dy_at, saved, at, b[None, :], plane, mask, b[None, :] < last, FORM
-            )
-        else:
-            da, dl, dg, g = gradients_tile(dy, dy_at, saved, at, at, plane, mask, mask, FORM)
-        x_at = b[:, None] * x_row + cols[None, :] * x_col
+    for start in range(first, last, TILE.depth):
+        b = start + tl.arange(0, TILE.depth).to(tl.int64)
+        # [ROWS, depth]: y and its like, transposed
+        da, dl, dg, g = gradients_tile(batch, sizes, b[None, :], rows[:, None], last, FORM)
         x_mask = (b[:, None] < last) & (cols[None, :] < I)
-        x_tile = load(x + x_at, x_mask, C)  # [DEPTH, COLS]
+        x = x_tile(batch.x, sizes, b[:, None], cols[None, :], x_mask, C)  # [depth, COLS]
         if FORM.linear and WANTS_W:
-            dW = product(da, x_tile, dW, LINEAR_PRODUCT)
+            dW = product(da, x, dW, LINEAR_PRODUCT)
         if WANTS_LOG:
-            L = log_tile(x_tile, x_mask, shift)
+            L = log_tile(x, x_mask, shift)
             if UNTIED:
                 dW_mul = product(dl, L, dW_mul, LOG_PRODUCT)
             else:
@@ -117,101 +112,56 @@ def grad_weights_tile(
             if FORM.gates == "output":
                 dz = maths.grad_sigmoid(dg, g)
                 if grads.G is not None:
-                    dG = product(dz, x_tile, dG, LINEAR_PRODUCT)
+                    dG = product(dz, x, dG, LINEAR_PRODUCT)
                 dbias += tl.sum(dz, axis=1)
             else:
                 # This tile's outputs' share of each sample's one gate.
                 dz = maths.grad_sigmoid(tl.sum(dg, axis=0)[None, :], g)
-                dG_sample += tl.sum(tl.trans(dz) * x_tile, axis=0)
+                dG_sample += tl.sum(tl.trans(dz) * x, axis=0)
                 dbias_sample += tl.sum(dz, axis=1)
 
-    at = rows[:, None] * I + cols[None, :]
-    mask = (rows[:, None] < O) & (cols[None, :] < I)
+    at, mask = dense(rows[:, None], cols[None, :], O, I)
     at += split.to(tl.int64) * O * I
     if partials.W is not None:
         tl.store(partials.W + at, dW, mask=mask)
     elif WANTS_W or grads.W is not None:
-        _finish_weight(
-            dW, weights.W_hat, weights.M_hat, grads.W_hat, grads.M_hat, grads.W, at, mask, C
-        )
+        _finish_W(dW, weights, grads, at, mask, C)
     if partials.W_mul is not None:
         tl.store(partials.W_mul + at, dW_mul, mask=mask)
     elif WANTS_W_MUL or grads.W_mul is not None:
-        _finish_weight(
-            dW_mul,
-            weights.W_hat_mul,
-            weights.M_hat_mul,
-            grads.W_hat_mul,
-            grads.M_hat_mul,
-            grads.W_mul,
-            at,
-            mask,
-            C,
-        )
+        _finish_W_mul(dW_mul, weights, grads, at, mask, C)
     G_out = partials.G if partials.G is not None else grads.G
     bias_out = partials.gate_bias if partials.gate_bias is not None else grads.gate_bias
     if FORM.gates == "output":
-        if G_out is not None:
-            tl.store(G_out + at, rounded(dG, G_out.dtype.element_ty), mask=mask)
-        if bias_out is not None:
-            bias_at = split.to(tl.int64) * O + rows
-            bias_mask = (rows < O) & (col == 0)
-            tl.store(bias_out + bias_at, rounded(dbias, bias_out.dtype.element_ty), mask=bias_mask)
+        _store(G_out, at, mask, dG)
+        _store(bias_out, split.to(tl.int64) * O + rows, (rows < O) & (col == 0), dbias)
     elif FORM.gates == "sample":
-        part = split.to(tl.int64) * row_tiles + row
-        if G_out is not None:
-            tl.store(
-                G_out + part * I + cols, rounded(dG_sample, G_out.dtype.element_ty), mask=cols < I
-            )
-        if bias_out is not None:
-            at = part + tl.arange(0, 1)
-            tl.store(
-                bias_out + at,
-                rounded(dbias_sample, bias_out.dtype.element_ty),
-                mask=(col == 0) & (at >= 0),
-            )
+        part = split.to(tl.int64) * tiles(O, ROWS) + row
+        _store(G_out, part * I + cols, cols < I, dG_sample)
+        at = part + tl.arange(0, 1)
+        _store(bias_out, at, (col == 0) & (at >= 0), dbias_sample)
 
 
 @triton.jit(launch_metadata=metadata.grad_weights)
 def grad_weights_kernel(
-    dy,
-    saved,
-    x,
+    batch,
     weights,
     grads,
     partials,
-    sizes,
-    dy_strides,
-    x_strides,
     split_rows,
     eps: tl.float64,
     FORM: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """A program for each tile of W and part of the batch."""
-    grad_weights_tile(
-        tl.program_id(0),
-        tl.program_id(1),
-        dy,
-        saved,
-        x,
-        weights,
-        grads,
-        partials,
-        sizes,
-        dy_strides,
-        x_strides,
-        split_rows,
-        eps,
-        FORM,
-        TILE,
-    )
+    program, split = tl.program_id(0), tl.program_id(1)
+    grad_weights_tile(program, split, batch, weights, grads, partials, split_rows, eps, FORM, TILE)
 
 
 @triton.jit
-def _sum_parts(partials, at, mask, count, size, C: tl.constexpr):
+def _sum_parts(partials, at, mask, count, size):
     """The parts' sum, always in the same order."""
-    total = tl.zeros(at.shape, C)
+    total = tl.zeros(at.shape, partials.dtype.element_ty)
     for part in range(count):
         total += tl.load(partials + tl.full([1], part, tl.int64) * size + at, mask=mask, other=0.0)
     return total
@@ -225,34 +175,17 @@ def finish_kernel(weights, grads, partials, sizes, counts, BLOCK: tl.constexpr):
     """
     at = indices(tl.program_id(0), BLOCK)
     if partials.W is not None:
-        C: tl.constexpr = partials.W.dtype.element_ty
         mask = at < sizes[0]
-        dW = _sum_parts(partials.W, at, mask, counts[0], sizes[0], C)
-        _finish_weight(
-            dW, weights.W_hat, weights.M_hat, grads.W_hat, grads.M_hat, grads.W, at, mask, C
-        )
+        dW = _sum_parts(partials.W, at, mask, counts[0], sizes[0])
+        _finish_W(dW, weights, grads, at, mask, dW.dtype)
     if partials.W_mul is not None:
-        C_MUL: tl.constexpr = partials.W_mul.dtype.element_ty
         mask = at < sizes[0]
-        dW_mul = _sum_parts(partials.W_mul, at, mask, counts[0], sizes[0], C_MUL)
-        _finish_weight(
-            dW_mul,
-            weights.W_hat_mul,
-            weights.M_hat_mul,
-            grads.W_hat_mul,
-            grads.M_hat_mul,
-            grads.W_mul,
-            at,
-            mask,
-            C_MUL,
-        )
+        dW_mul = _sum_parts(partials.W_mul, at, mask, counts[0], sizes[0])
+        _finish_W_mul(dW_mul, weights, grads, at, mask, dW_mul.dtype)
     if partials.G is not None:
-        C_G: tl.constexpr = partials.G.dtype.element_ty
         mask = at < sizes[1]
-        dG = _sum_parts(partials.G, at, mask, counts[1], sizes[1], C_G)
-        tl.store(grads.G + at, rounded(dG, grads.G.dtype.element_ty), mask=mask)
+        _store(grads.G, at, mask, _sum_parts(partials.G, at, mask, counts[1], sizes[1]))
     if partials.gate_bias is not None:
-        C_B: tl.constexpr = partials.gate_bias.dtype.element_ty
         mask = at < sizes[2]
-        dbias = _sum_parts(partials.gate_bias, at, mask, counts[1], sizes[2], C_B)
-        tl.store(grads.gate_bias + at, rounded(dbias, grads.gate_bias.dtype.element_ty), mask=mask)
+        dbias = _sum_parts(partials.gate_bias, at, mask, counts[1], sizes[2])
+        _store(grads.gate_bias, at, mask, dbias)

@@ -11,7 +11,7 @@ import torch
 from . import tiles
 from .arguments import Described, Given, Layer, require, rows
 from .backward import backward_kernel
-from .forms import Form, Gradients, Partials, Tile, Weights
+from .forms import Batch, Form, Gradients, Partials, Tile, Weights
 from .forward import forward_kernel
 from .grad_input import grad_input_kernel
 from .grad_weights import finish_kernel, grad_weights_kernel
@@ -142,24 +142,14 @@ def forward(setting: str, save: bool, *call: Any) -> Recipe:
         forward_kernel,
         # At least one column of tiles: a gate per sample is kept even if there is no output.
         (how.row_tiles * max(1, how.col_tiles),),
-        layer.x,
+        layer.batch,
         weights,
         y,
         saved,
-        layer.sizes,
-        layer.x_strides,
         layer.eps,
         **how.options,
     )
     return recipe
-
-
-class _Saved(NamedTuple):
-    """What a backward is given beside x and the weights."""
-
-    dy: Slot
-    dy_strides: tuple[int, ...]
-    saved: Slot | None
 
 
 @functools.lru_cache(_RECIPES)
@@ -192,8 +182,12 @@ def backward(
         )
     place, as_rows = len(layer.prepare), rows(dy)
     recipe = Recipe(layer.device, [*layer.prepare, as_rows.prepare, None])
-    tensors = _Saved(
-        Slot(place), as_rows.strides, None if described_saved is None else Slot(place + 1)
+    dy_row, dy_col = as_rows.strides
+    batch = layer.batch._replace(
+        dy=Slot(place),
+        dy_row=dy_row,
+        dy_col=dy_col,
+        saved=None if described_saved is None else Slot(place + 1),
     )
     grads = Gradients(
         *(
@@ -211,7 +205,7 @@ def backward(
     if any(grad is not None for grad in grads):
         for_weights = _Sums(layer, plan(layer, "grad_weights", setting, as_rows))
     if for_dx and for_weights and _go_together(for_dx, for_weights):
-        _grad_all(recipe, layer, for_dx, for_weights, tensors, grads, dx)
+        _grad_all(recipe, layer, for_dx, for_weights, batch, grads, dx)
         return recipe
     weights = layer.weights
     wants_W = any((grads.W_hat, grads.M_hat, grads.W_hat_mul, grads.M_hat_mul))
@@ -220,21 +214,16 @@ def backward(
             W, W_mul = _room_for_W(recipe, layer)
             grads = grads._replace(W=W, W_mul=W_mul)
             weights = _transformed(weights, W, W_mul)
-        _grad_weights(recipe, layer, for_weights, tensors, grads)
+        _grad_weights(recipe, layer, for_weights, batch, grads)
     if for_dx and for_dx.reads and not wants_W:
         weights = _transform(recipe, layer)
     if for_dx:
         recipe.step(
             grad_input_kernel,
             (for_dx.programs,),
-            tensors.dy,
-            tensors.saved,
-            layer.x,
+            batch,
             weights,
             dx,
-            layer.sizes,
-            tensors.dy_strides,
-            layer.x_strides,
             layer.eps,
             **for_dx.options,
         )
@@ -265,23 +254,18 @@ def _grad_all(
     layer: Layer,
     for_dx: Plan,
     for_weights: _Sums,
-    given: _Saved,
+    batch: Batch,
     grads: Gradients,
     dx: Slot | None,
 ) -> None:
     recipe.step(
         backward_kernel,
         (for_weights.programs + for_dx.programs,),
-        given.dy,
-        given.saved,
-        layer.x,
+        batch,
         layer.weights,
         grads,
         Partials(),
         dx,
-        layer.sizes,
-        given.dy_strides,
-        layer.x_strides,
         for_weights.programs,
         layer.eps,
         WEIGHTS_TILE=for_weights.how.tile,
@@ -290,7 +274,7 @@ def _grad_all(
 
 
 def _grad_weights(
-    recipe: Recipe, layer: Layer, sums: _Sums, given: _Saved, grads: Gradients
+    recipe: Recipe, layer: Layer, sums: _Sums, batch: Batch, grads: Gradients
 ) -> None:
     """All gradients but the input's, in one launch; in two where the batch is split among
     programs, or a gate per sample sums over tiles of outputs."""
@@ -299,15 +283,10 @@ def _grad_weights(
     recipe.step(
         grad_weights_kernel,
         (sums.programs, sums.splits),
-        given.dy,
-        given.saved,
-        layer.x,
+        batch,
         layer.weights,
         grads,
         partials,
-        layer.sizes,
-        given.dy_strides,
-        layer.x_strides,
         sums.split_rows,
         layer.eps,
         **sums.how.options,

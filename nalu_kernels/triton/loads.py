@@ -6,7 +6,8 @@ import triton
 import triton.language as tl
 
 from . import maths
-from .conversions import widened
+from .conversions import compute_type, widened
+from .forms import Sizes
 
 # Programs that run at the same time should share what they read: they take their tiles in bands of
 # this many rows of tiles, down each column of the band.
@@ -35,9 +36,37 @@ def multiple(size, OF: tl.constexpr):
 
 
 @triton.jit
+def sizes_of(batch, FORM: tl.constexpr):
+    """The sizes and strides, of which the compiler now knows the divisors in FORM."""
+    return Sizes(
+        batch.B,
+        multiple(batch.I, FORM.I_multiple),
+        multiple(batch.O, FORM.O_multiple),
+        multiple(batch.x_row, FORM.x_row_multiple),
+        multiple(batch.x_col, FORM.x_col_multiple),
+        multiple(batch.dy_row, FORM.dy_row_multiple),
+        multiple(batch.dy_col, FORM.dy_col_multiple),
+    )
+
+
+@triton.jit
 def indices(tile, SIZE: tl.constexpr):
     """The rows or columns of a tile; 64 bits, for offsets beyond 2^31."""
     return tile.to(tl.int64) * SIZE + tl.arange(0, SIZE)
+
+
+@triton.jit
+def tile_indices(program, height, width, TILE: tl.constexpr):
+    """A program's tile of a [height, width] result: its (row, column) among the tiles, and the
+    rows and columns that it holds."""
+    row, col = tile_of(program, tiles(height, TILE.rows), tiles(width, TILE.cols))
+    return row, col, indices(row, TILE.rows), indices(col, TILE.cols)
+
+
+@triton.jit
+def dense(row, col, height, width):
+    """Of elements of a dense [height, width] matrix: where they are, and whether they exist."""
+    return row.to(tl.int64) * width + col, (row < height) & (col < width)
 
 
 @triton.jit
@@ -47,10 +76,17 @@ def load(at, mask, C: tl.constexpr):
 
 
 @triton.jit
-def log_tile(x_tile, mask, shift):
+def x_tile(x, sizes, b, i, mask, C: tl.constexpr):
+    """A tile of x: rows b, columns i."""
+    at = b * sizes.x_row + i.to(tl.int64) * sizes.x_col
+    return load(x + at, mask, C)
+
+
+@triton.jit
+def log_tile(x, mask, shift):
     """Equation 3, and 0 outside of the tensor, where log(0 + eps) is infinite if eps is 0 in the
     compute type."""
-    return tl.where(mask, maths.log_abs(x_tile, shift), 0.0)
+    return tl.where(mask, maths.log_abs(x, shift), 0.0)
 
 
 @triton.jit
@@ -63,15 +99,29 @@ def weight_tile(W_hat, M_hat, at, mask, C: tl.constexpr):
 
 
 @triton.jit
-def gradients_tile(dy, dy_at, saved, at, gate_at, plane, mask, gate_mask, FORM: tl.constexpr):
-    """A tile of what reaches a, log m and g from the output: equations 7 to 9.
+def product_weight_tile(weights, W, at, mask, C: tl.constexpr):
+    """A tile of the product's own weights, which in a tied layer are those of the sum, W."""
+    if weights.W_hat_mul is not None:
+        return weight_tile(weights.W_hat_mul, weights.M_hat_mul, at, mask, C)
+    else:
+        return W
 
-    ``saved`` is nalu_forward's flat a, m, g (``plane`` elements each, the last maybe fewer), or
-    the output of a NAC in log space; None for a linear one. What a layer lacks is its dy.
+
+@triton.jit
+def gradients_tile(batch, sizes, b, o, end, FORM: tl.constexpr):
+    """A tile of what reaches a, log m and g from the output, rows b before ``end`` and columns o,
+    and g itself, which has one column for a gate per sample: equations 7 to 9.
+
+    What a layer lacks is its dy.
     """
-    C: tl.constexpr = tl.float64 if dy.dtype.element_ty == tl.float64 else tl.float32
-    d = load(dy + dy_at, mask, C)
+    C: tl.constexpr = compute_type(batch.dy)
+    O, saved = sizes.O, batch.saved  # noqa: E741
+    mask = (b < end) & (o < O)
+    d = load(batch.dy + (b * sizes.dy_row + o.to(tl.int64) * sizes.dy_col), mask, C)
+    at = b * O + o
     if FORM.gates != "none":
+        plane = tl.full([1, 1], sizes.B, tl.int64) * O
+        gate_at, gate_mask = (b, b < end) if FORM.gates == "sample" else (at, mask)
         a = tl.load(saved + at, mask=mask, other=0.0)
         m = tl.load(saved + plane + at, mask=mask, other=0.0)
         g = tl.load(saved + 2 * plane + gate_at, mask=gate_mask, other=0.0)

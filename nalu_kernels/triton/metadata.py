@@ -29,7 +29,7 @@ def _report(name: str, flops: dict[str, int], moved: Bytes) -> Metadata:
 
 
 def _name(metadata: Any, args: Args) -> str:
-    B, I, O = args["sizes"]  # noqa: E741
+    B, I, O, *_ = args["batch"]  # noqa: E741
     return f"{metadata.name} [B={B}, I={I}, O={O}]"
 
 
@@ -40,9 +40,9 @@ def _bytes(tensors: Mapping[str, Any]) -> Bytes:
 def _flops(args: Args, products: Counter[str]) -> dict[str, int]:
     """Of so many "linear" and "log" products of B x I x O, and "sample" ones of B x I: those of a
     gate per sample, which take no tensor cores."""
-    B, I, O = args["sizes"]  # noqa: E741
+    B, I, O, *_ = args["batch"]  # noqa: E741
     form, matrix, vector = args["FORM"], 2 * B * I * O, 2 * B * I
-    compute = "flops64" if args["x"].element_size() == 8 else "flops32"
+    compute = "flops64" if args["batch"].x.element_size() == 8 else "flops32"
     flops = {"flops": 0, "flops16": 0, "flops32": 0, "flops64": 0}
     for how, size, count in (
         (form.linear_product, matrix, products["linear"]),
@@ -64,26 +64,26 @@ def _all_products(args: Args) -> Counter[str]:
 
 def forward(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
     moved = _bytes(args["weights"]._asdict())
-    moved |= _bytes({name: args[name] for name in ("x", "y", "saved")})
+    moved |= _bytes({"x": args["batch"].x, "y": args["y"], "saved": args["saved"]})
     return _report(_name(metadata, args), _flops(args, _all_products(args)), moved)
 
 
 def _saved(args: Args) -> Bytes:
     """a, m and g; the output of a NAC in log space is its m."""
-    saved = args["saved"]
+    batch = args["batch"]
+    saved = batch.saved
     if saved is None:
         return {}
     if args["FORM"].gates == "none":
         return {"m": saved.nbytes}
-    B, _, O = args["sizes"]  # noqa: E741
-    plane = B * O * saved.element_size()
+    plane = batch.B * batch.O * saved.element_size()
     return {"a": plane, "m": plane, "g": saved.nbytes - 2 * plane}
 
 
 def _moved_for_dx(args: Args) -> Bytes:
-    moved = _bytes({"dy": args["dy"], "dx": args["dx"]})
+    moved = _bytes({"dy": args["batch"].dy, "dx": args["dx"]})
     moved |= _saved(args) | _bytes(args["weights"]._replace(gate_bias=None)._asdict())
-    return moved | (_bytes({"x": args["x"]}) if args["FORM"].log_space else {})
+    return moved | (_bytes({"x": args["batch"].x}) if args["FORM"].log_space else {})
 
 
 def grad_input(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
@@ -145,7 +145,8 @@ def _products_for_weights(args: Args) -> Counter[str]:
 
 
 def _moved_for_weights(args: Args) -> Bytes:
-    wanted, given = _wanted(args), _bytes({"dy": args["dy"], "x": args["x"]}) | _saved(args)
+    wanted, batch = _wanted(args), args["batch"]
+    given = _bytes({"dy": batch.dy, "x": batch.x}) | _saved(args)
     read = {"dy", "g"} if wanted.linear or wanted.log or wanted.gate else set()
     read |= {"x"} if wanted.linear or wanted.log or wanted.G else set()
     read |= {"m"} if wanted.log or wanted.gate else set()

@@ -15,9 +15,11 @@ from .device import chip
 from .forms import Weights
 from .precision import float32_setting
 
+# Whatever comes after the input are the layer's weights, in the order of ``Weights``.
 
-def nac_forward(eps: float, log_space: bool, input: Tensor, W_hat: Tensor, M_hat: Tensor) -> Tensor:
-    y, _ = _forward(eps, not log_space, log_space, False, input, Weights(W_hat, M_hat))
+
+def nac_forward(eps: float, log_space: bool, input: Tensor, *weights: Tensor) -> Tensor:
+    y, _ = _forward(eps, not log_space, log_space, False, input, Weights(*weights))
     return y
 
 
@@ -27,27 +29,17 @@ def nac_backward(
     grad_output: Tensor,
     output: Tensor | None,
     input: Tensor,
-    W_hat: Tensor,
-    M_hat: Tensor,
+    *weights: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    log_space, weights = output is not None, Weights(W_hat, M_hat)
-    grads = _backward(eps, not log_space, log_space, needed, grad_output, output, input, weights)
+    log_space, given = output is not None, Weights(*weights)
+    grads = _backward(eps, not log_space, log_space, needed, grad_output, output, input, given)
     return tuple(grads[:3])
 
 
 def nalu_forward(
-    eps: float,
-    save: bool,
-    input: Tensor,
-    W_hat: Tensor,
-    M_hat: Tensor,
-    G: Tensor,
-    gate_bias: Tensor | None = None,
-    W_hat_mul: Tensor | None = None,
-    M_hat_mul: Tensor | None = None,
+    eps: float, save: bool, input: Tensor, *weights: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    weights = Weights(W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
-    y, saved = _forward(eps, True, True, save, input, weights)
+    y, saved = _forward(eps, True, True, save, input, Weights(*weights))
     return y, saved
 
 
@@ -57,15 +49,10 @@ def nalu_backward(
     grad_output: Tensor,
     saved: Tensor,
     input: Tensor,
-    W_hat: Tensor,
-    M_hat: Tensor,
-    G: Tensor,
-    gate_bias: Tensor | None = None,
-    W_hat_mul: Tensor | None = None,
-    M_hat_mul: Tensor | None = None,
+    *weights: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    weights = Weights(W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
-    return tuple(_backward(eps, True, True, needed, grad_output, saved, input, weights))
+    grads = _backward(eps, True, True, needed, grad_output, saved, input, Weights(*weights))
+    return tuple(grads)
 
 
 def _setting(input: Tensor) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from . import maths, metadata
-from .loads import indices, load
+from . import metadata
+from .loads import indices, weight_tile
 
 
 @triton.jit(launch_metadata=metadata.transform)
@@ -15,10 +15,7 @@ def transform_kernel(weights, W, W_mul, size, BLOCK: tl.constexpr):
     at = indices(tl.program_id(0), BLOCK)
     mask = at < size
     C: tl.constexpr = W.dtype.element_ty
-    w_hat = load(weights.W_hat + at, mask, C)
-    m_hat = load(weights.M_hat + at, mask, C)
-    tl.store(W + at, maths.weight(w_hat, m_hat), mask=mask)
+    tl.store(W + at, weight_tile(weights.W_hat, weights.M_hat, at, mask, C), mask=mask)
     if W_mul is not None:
-        w_hat = load(weights.W_hat_mul + at, mask, C)
-        m_hat = load(weights.M_hat_mul + at, mask, C)
-        tl.store(W_mul + at, maths.weight(w_hat, m_hat), mask=mask)
+        tile = weight_tile(weights.W_hat_mul, weights.M_hat_mul, at, mask, C)
+        tl.store(W_mul + at, tile, mask=mask)
