@@ -1,6 +1,7 @@
 // Large layers: matrix products by torch's BLAS, everything between them in fused passes.
 #pragma once
 
+#include "column_sums.h"
 #include "elementwise.h"
 #include "gemm.h"
 
@@ -245,10 +246,8 @@ inline void backward_large(
   }
   if (grads.gate_bias != nullptr) {
     Buffer<T> sums(gates);
-    const T one = 1;
     parallel(gates, 64, [&](int64_t begin, int64_t end) {
-      const Dense<T> part{dz.get() + begin, gates, dz.get() + B * gates};
-      gemm(1, end - begin, B, {&one, 0, 0}, part, sums.get() + begin, gates, false);
+      column_sums(B, end - begin, dz.get() + begin, gates, sums.get() + begin, false);
     });
     convert<T>(gates, sums.get(), static_cast<S*>(grads.gate_bias));
   }

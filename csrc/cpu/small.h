@@ -6,6 +6,7 @@
 // itself: that takes less time than fetching them from another core's cache.
 #pragma once
 
+#include "column_sums.h"
 #include "elementwise.h"
 #include "gemm.h"
 
@@ -279,9 +280,7 @@ inline void backward_small(
         over_rows(dz.get(), gates, x, sum + at_G, add);
       }
       if (want_bias) {
-        const T one = 1;
-        const Dense<T> ungated{dz.get(), gates, dz.get() + rows * gates};
-        gemm(1, gates, rows, {&one, 0, 0}, ungated, sum + at_bias, gates, add);
+        column_sums(rows, gates, dz.get(), gates, sum + at_bias, add);
       }
     }
   });
@@ -305,7 +304,9 @@ inline void backward_small(
     sum_parts<T, S>(gates * I, sums.get() + at_G, parts, stride, grads.G);
   }
   if (want_bias) {
-    sum_parts<T, S>(gates, sums.get() + at_bias, parts, stride, grads.gate_bias);
+    T* sum = sums.get() + at_bias;
+    column_sums(parts, gates, sum, stride, sum, false);
+    convert<T>(gates, sum, static_cast<S*>(grads.gate_bias));
   }
 }
 
