@@ -7,25 +7,50 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-// One vector of columns, of rows `stride` apart.
-template <class T, class Count>
-inline Vec<T> sum_tree(int64_t rows, const T* from, int64_t stride, Count count) {
-  constexpr int64_t kShort = 16, kAtOnce = 4;
+// Neighbouring vectors of a row; the last has `last` lanes in use.
+template <class T, int vectors>
+struct Strip {
+  Vec<T> of[vectors] = {};
+
+  template <class Count>
+  void add_row(const T* row, Count last) {
+    NALU_UNROLL
+    for (int j = 0; j + 1 < vectors; ++j) {
+      of[j] += load<T>(row + j * kLanes<T>, Full<T>{});
+    }
+    of[vectors - 1] += load<T>(row + (vectors - 1) * kLanes<T>, last);
+  }
+  Strip& operator+=(const Strip& other) {
+    NALU_UNROLL
+    for (int j = 0; j < vectors; ++j) {
+      of[j] += other.of[j];
+    }
+    return *this;
+  }
+};
+
+// The sum of rows `stride` apart.
+template <class T, int vectors, class Count>
+inline Strip<T, vectors> sum_tree(int64_t rows, const T* from, int64_t stride, Count last) {
+  constexpr int64_t kShort = 16;
+  constexpr int kAtOnce = 4;
   if (rows > kShort) {
     const int64_t upper = (rows / 2 + kShort - 1) / kShort * kShort;
-    return sum_tree<T>(upper, from, stride, count) +
-        sum_tree<T>(rows - upper, from + upper * stride, stride, count);
+    auto sum = sum_tree<T, vectors>(upper, from, stride, last);
+    return sum += sum_tree<T, vectors>(rows - upper, from + upper * stride, stride, last);
   }
-  Vec<T> sums[kAtOnce] = {};
+  Strip<T, vectors> sums[kAtOnce];
   for (int64_t row = 0; row < rows; row += kAtOnce) {
     NALU_UNROLL
-    for (int64_t i = 0; i < kAtOnce; ++i) {
+    for (int i = 0; i < kAtOnce; ++i) {
       if (row + i < rows) {
-        sums[i] += load<T>(from + (row + i) * stride, count);
+        sums[i].add_row(from + (row + i) * stride, last);
       }
     }
   }
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  sums[0] += sums[1];
+  sums[2] += sums[3];
+  return sums[0] += sums[2];
 }
 
 // The same of dense rows shorter than a vector: as many of them as a vector has lanes are one row
@@ -35,7 +60,7 @@ inline void narrow_column_sums(int64_t rows, int64_t cols, const T* from, T* sum
   constexpr int64_t L = kLanes<T>;
   const int64_t folded = rows / L, rest = rows % L;
   for (int64_t i = 0; i < L * cols; i += L) {
-    store<T>(sums + i, sum_tree<T>(folded, from + i, L * cols, Full<T>{}), Full<T>{});
+    store<T>(sums + i, sum_tree<T, 1>(folded, from + i, L * cols, Full<T>{}).of[0], Full<T>{});
   }
   for (int64_t i = 0; i < rest * cols; ++i) {
     sums[i] += from[folded * L * cols + i];
@@ -52,16 +77,24 @@ template <class T>
 inline void column_sums(
     int64_t rows, int64_t cols, const T* from, int64_t stride, T* to, bool accumulate) {
   constexpr int64_t L = kLanes<T>;
-  T narrow[L * L];
-  const bool is_narrow = cols < L && stride == cols;
-  if (is_narrow) {
-    narrow_column_sums(rows, cols, from, narrow);
-  }
-  for_each_vector<T>(cols, [=, &narrow](int64_t c, auto count) {
+  const auto put = [=](int64_t c, Vec<T> sum, auto count) {
     const Vec<T> before = accumulate ? load<T>(to + c, count) : Vec<T>{};
-    const Vec<T> sum = is_narrow ? load<T>(narrow + c, count)
-                                 : sum_tree<T>(rows, from + c, stride, count);
     store<T>(to + c, before + sum, count);
+  };
+  if (cols < L && stride == cols) {
+    T sums[L * L];
+    narrow_column_sums(rows, cols, from, sums);
+    put(0, load<T>(sums, Partial{cols}), Partial{cols});
+    return;
+  }
+  int64_t c = 0;
+  for (; c + 2 * L <= cols; c += 2 * L) {
+    const auto sum = sum_tree<T, 2>(rows, from + c, stride, Full<T>{});
+    put(c, sum.of[0], Full<T>{});
+    put(c + L, sum.of[1], Full<T>{});
+  }
+  for_each_vector<T>(cols - c, [=](int64_t i, auto count) {
+    put(c + i, sum_tree<T, 1>(rows, from + c + i, stride, count).of[0], count);
   });
 }
 
