@@ -20,24 +20,28 @@ struct Strip {
     }
     of[vectors - 1] += load<T>(row + (vectors - 1) * kLanes<T>, last);
   }
-  Strip& operator+=(const Strip& other) {
+  void add(const Strip& other) {
     NALU_UNROLL
     for (int j = 0; j < vectors; ++j) {
       of[j] += other.of[j];
     }
-    return *this;
   }
 };
 
-// The sum of rows `stride` apart.
+// Adds to a `sum` of zeros the sum of rows `stride` apart. Not returned but written: where a target is switched on by a pragma,
+// GCC returns a struct of one vector without the vector's upper half.
 template <class T, int vectors, class Count>
-inline Strip<T, vectors> sum_tree(int64_t rows, const T* from, int64_t stride, Count last) {
+inline void sum_tree(
+    int64_t rows, const T* from, int64_t stride, Count last, Strip<T, vectors>& sum) {
   constexpr int64_t kShort = 16;
   constexpr int kAtOnce = 4;
   if (rows > kShort) {
     const int64_t upper = (rows / 2 + kShort - 1) / kShort * kShort;
-    auto sum = sum_tree<T, vectors>(upper, from, stride, last);
-    return sum += sum_tree<T, vectors>(rows - upper, from + upper * stride, stride, last);
+    Strip<T, vectors> rest;
+    sum_tree(upper, from, stride, last, sum);
+    sum_tree(rows - upper, from + upper * stride, stride, last, rest);
+    sum.add(rest);
+    return;
   }
   Strip<T, vectors> sums[kAtOnce];
   for (int64_t row = 0; row < rows; row += kAtOnce) {
@@ -48,9 +52,10 @@ inline Strip<T, vectors> sum_tree(int64_t rows, const T* from, int64_t stride, C
       }
     }
   }
-  sums[0] += sums[1];
-  sums[2] += sums[3];
-  return sums[0] += sums[2];
+  sums[0].add(sums[1]);
+  sums[2].add(sums[3]);
+  sum.add(sums[0]);
+  sum.add(sums[2]);
 }
 
 // The same of dense rows shorter than a vector: as many of them as a vector has lanes are one row
@@ -60,7 +65,9 @@ inline void narrow_column_sums(int64_t rows, int64_t cols, const T* from, T* sum
   constexpr int64_t L = kLanes<T>;
   const int64_t folded = rows / L, rest = rows % L;
   for (int64_t i = 0; i < L * cols; i += L) {
-    store<T>(sums + i, sum_tree<T, 1>(folded, from + i, L * cols, Full<T>{}).of[0], Full<T>{});
+    Strip<T, 1> sum;
+    sum_tree(folded, from + i, L * cols, Full<T>{}, sum);
+    store<T>(sums + i, sum.of[0], Full<T>{});
   }
   for (int64_t i = 0; i < rest * cols; ++i) {
     sums[i] += from[folded * L * cols + i];
@@ -89,12 +96,15 @@ inline void column_sums(
   }
   int64_t c = 0;
   for (; c + 2 * L <= cols; c += 2 * L) {
-    const auto sum = sum_tree<T, 2>(rows, from + c, stride, Full<T>{});
+    Strip<T, 2> sum;
+    sum_tree(rows, from + c, stride, Full<T>{}, sum);
     put(c, sum.of[0], Full<T>{});
     put(c + L, sum.of[1], Full<T>{});
   }
   for_each_vector<T>(cols - c, [=](int64_t i, auto count) {
-    put(c + i, sum_tree<T, 1>(rows, from + c + i, stride, count).of[0], count);
+    Strip<T, 1> sum;
+    sum_tree(rows, from + c + i, stride, count, sum);
+    put(c + i, sum.of[0], count);
   });
 }
 
