@@ -105,6 +105,11 @@ class Arguments {
     check_weight(W, layer.shape.O, "W_hat", &Layer::W_hat);
   }
 
+  void set_paths(bool linear, bool log_space) {
+    layer.linear = linear;
+    layer.log_space = log_space;
+  }
+
   void check_M_hat(const Tensor& M_hat) {
     check_weight(M_hat, layer.shape.O, "M_hat", &Layer::M_hat);
   }

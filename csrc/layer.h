@@ -29,7 +29,18 @@ struct Layer {
   // both paths. Where M_hat (M_hat_mul) is null, W_hat (W_hat_mul) is W itself: a forward on a CPU
   // takes it so.
   const void *W_hat, *M_hat, *G, *gate_bias, *W_hat_mul, *M_hat_mul;
+
+  constexpr bool gated() const {
+    return linear && log_space;
+  }
+  constexpr bool untied() const {
+    return W_hat_mul != nullptr;
+  }
 };
+
+constexpr Rows dense_rows(const void* data, int64_t cols) {
+  return {data, cols, 1};
+}
 
 // Where the values that a NALU's backward needs are kept, in the compute type: a (B, O), m (B, O),
 // g (B, gates). All null where no gradient will be asked for.
@@ -40,6 +51,30 @@ struct Saved {
 struct Gradients {
   // Contiguous, of the layer's dtype; null where not wanted.
   void *input, *W_hat, *M_hat, *G, *gate_bias, *W_hat_mul, *M_hat_mul;
+};
+
+// What a backward reads beside the layer, and what it writes.
+struct Backward {
+  Rows grad_output;
+  const void* output; // what the forward returned; read only by a layer of the log-space path alone
+  Saved saved;
+  Gradients grads;
+};
+
+// Which gradients a backward has to make: those asked for, and those of W and W_mul behind them,
+// with what each path adds.
+struct Wanted {
+  bool input, W, W_mul, G, bias;
+  bool W_linear, W_log; // a weight's gradient through the linear path, and through the log-space path
+
+  constexpr Wanted(const Layer& layer, const Gradients& grads)
+      : input(grads.input != nullptr),
+        W(grads.W_hat != nullptr || grads.M_hat != nullptr),
+        W_mul(grads.W_hat_mul != nullptr || grads.M_hat_mul != nullptr),
+        G(grads.G != nullptr),
+        bias(grads.gate_bias != nullptr),
+        W_linear(layer.linear && W),
+        W_log(layer.log_space && (layer.untied() ? W_mul : W)) {}
 };
 
 } // namespace nalu

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "layer.h"
+
 namespace nalu {
 
 // Of the compute type, float or double; strides count elements.
@@ -14,6 +16,12 @@ struct Matrix {
 // Contiguous rows.
 inline Matrix matrix(const void* data, int64_t rows, int64_t cols) {
   return {data, rows, cols, cols, 1};
+}
+
+// `made` as contiguous rows, or where it is null these rows, which are of the compute type.
+inline Matrix matrix_or(const void* made, const Rows& there, int64_t rows, int64_t cols) {
+  return made != nullptr ? matrix(made, rows, cols)
+                         : Matrix{there.data, rows, cols, there.row_stride, there.col_stride};
 }
 
 inline Matrix transposed(const Matrix& m) {

@@ -3,11 +3,8 @@
 // A Device has
 //   static int32_t type();
 //   static void forward(const Tensor& input, const Layer&, void* output, const Saved&);
-//   static void backward(
-//       const Tensor& input, const Layer&, const Rows& grad_output, const void* output,
-//       const Saved&, const Gradients&);
-// where `output` is what the forward returned, read only by a layer of the log-space path alone,
-// and `input` is there to allocate beside.
+//   static void backward(const Tensor& input, const Layer&, const Backward&);
+// where `input` is there to allocate beside.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -44,6 +41,15 @@ inline bool wants(int64_t needed, int i) {
   return (needed >> i & 1) != 0;
 }
 
+// Nothing is saved.
+template <class Device>
+Tensor output_of(const Tensor& input, Arguments& arguments) {
+  arguments.read();
+  Tensor output = arguments.empty_output();
+  Device::forward(input, arguments.layer, output.data(), {});
+  return output;
+}
+
 template <class Device>
 void nac_forward(StableIValue* values, uint64_t, uint64_t) {
   Stack stack(values);
@@ -53,12 +59,8 @@ void nac_forward(StableIValue* values, uint64_t, uint64_t) {
 
   Arguments arguments(Device::type(), input, W_hat, eps);
   arguments.check_M_hat(M_hat);
-  arguments.layer.linear = !log_space;
-  arguments.layer.log_space = log_space;
-  arguments.read();
-  Tensor output = arguments.empty_output();
-  Device::forward(input, arguments.layer, output.data(), {});
-  stack.put(std::move(output));
+  arguments.set_paths(!log_space, log_space);
+  stack.put(output_of<Device>(input, arguments));
 }
 
 template <class Device>
@@ -72,8 +74,7 @@ void nac_backward(StableIValue* values, uint64_t, uint64_t) {
 
   Arguments arguments(Device::type(), input, W_hat, eps);
   arguments.check_M_hat(M_hat);
-  arguments.layer.log_space = output.has_value();
-  arguments.layer.linear = !output.has_value();
+  arguments.set_paths(!output.has_value(), output.has_value());
   arguments.check_grad_output(grad_output);
   if (output.has_value()) {
     arguments.check_output(*output);
@@ -86,7 +87,7 @@ void nac_backward(StableIValue* values, uint64_t, uint64_t) {
       gradient(wants(needed, 1), W_hat, grads.W_hat),
       gradient(wants(needed, 2), W_hat, grads.M_hat)};
   const void* m = output.has_value() ? output->data() : nullptr;
-  Device::backward(input, arguments.layer, grad, m, {}, grads);
+  Device::backward(input, arguments.layer, {grad, m, {}, grads});
   for (Tensor& result : results) {
     stack.put(std::move(result));
   }
@@ -108,7 +109,7 @@ struct NaluTensors {
     arguments.check_M_hat(M_hat);
     arguments.check_gate(G, gate_bias);
     arguments.check_untied(W_hat_mul, M_hat_mul);
-    arguments.layer.linear = arguments.layer.log_space = true;
+    arguments.set_paths(true, true);
     return arguments;
   }
 
@@ -151,7 +152,7 @@ void nalu_backward(StableIValue* values, uint64_t, uint64_t) {
       "saved is not what nalu_forward returned");
   arguments.read();
   const Rows grad = arguments.read_rows(grad_output);
-  const bool untied = tensors.W_hat_mul.has_value();
+  const bool untied = tensors.W_hat_mul.has_value(); // of empty weights the data is null
   Gradients grads{};
   // W_hat's shape is that of all four weights.
   Tensor results[] = {
@@ -166,7 +167,7 @@ void nalu_backward(StableIValue* values, uint64_t, uint64_t) {
     results[4] = tensors.input.empty(&layer.shape.gates, 1, tensors.input.dtype());
     grads.gate_bias = results[4].data();
   }
-  Device::backward(tensors.input, layer, grad, nullptr, split(layer, saved), grads);
+  Device::backward(tensors.input, layer, {grad, nullptr, split(layer, saved), grads});
   for (Tensor& result : results) {
     stack.put(std::move(result));
   }
@@ -195,12 +196,8 @@ void nac_of_W(StableIValue* values, uint64_t, uint64_t) {
   const Tensor input = stack.tensor(), W = stack.tensor();
 
   Arguments arguments(Device::type(), input, W, eps);
-  arguments.layer.linear = !log_space;
-  arguments.layer.log_space = log_space;
-  arguments.read();
-  Tensor output = arguments.empty_output();
-  Device::forward(input, arguments.layer, output.data(), {});
-  stack.put(std::move(output));
+  arguments.set_paths(!log_space, log_space);
+  stack.put(output_of<Device>(input, arguments));
 }
 
 template <class Device>
@@ -213,11 +210,8 @@ void nalu_of_W(StableIValue* values, uint64_t, uint64_t) {
   Arguments arguments(Device::type(), input, W, eps);
   arguments.check_gate(G, gate_bias);
   arguments.check_W_mul(W_mul);
-  arguments.layer.linear = arguments.layer.log_space = true;
-  arguments.read();
-  Tensor output = arguments.empty_output();
-  Device::forward(input, arguments.layer, output.data(), {});
-  stack.put(std::move(output));
+  arguments.set_paths(true, true);
+  stack.put(output_of<Device>(input, arguments));
 }
 
 } // namespace nalu

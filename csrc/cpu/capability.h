@@ -9,9 +9,7 @@ namespace nalu {
 struct Kernels {
   const char* name;
   void (*forward)(const Layer&, void* output, const Saved&);
-  // output: what the forward returned; read only by a layer of the log-space path alone.
-  void (*backward)(
-      const Layer&, const Rows& grad_output, const void* output, const Saved&, const Gradients&);
+  void (*backward)(const Layer&, const Backward&);
   void (*transform)(const Layer&, void* W);
 };
 

@@ -6,14 +6,6 @@
 
 #include "simd.h"
 
-#if defined(__clang__)
-#define NALU_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define NALU_UNROLL _Pragma("GCC unroll 16")
-#else
-#define NALU_UNROLL
-#endif
-
 namespace nalu {
 namespace NALU_NAMESPACE {
 

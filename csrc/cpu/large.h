@@ -1,8 +1,10 @@
-// Large layers: matrix products by torch's BLAS, everything between them in fused passes.
+// The passes of large layers (see ../large.h), with products by torch's BLAS.
 #pragma once
 
+#include "column_sums.h"
 #include "elementwise.h"
-#include "gemm.h"
+
+#include "../large.h"
 
 namespace nalu {
 namespace NALU_NAMESPACE {
@@ -22,44 +24,6 @@ inline void parallel_fill(int64_t n, const F& weight, T* to) {
   parallel(n, kGrain, [&](int64_t begin, int64_t end) { fill(begin, end, weight, to); });
 }
 
-// Rows as a matrix of T: in place where they are of that type, else a copy in `copy`.
-template <class T, class S>
-inline Matrix as_matrix(const Rows& from, int64_t rows, int64_t cols, const Buffer<T>& copy) {
-  if constexpr (std::is_same_v<S, T>) {
-    return {from.data, rows, cols, from.row_stride, from.col_stride};
-  }
-  parallel_rows(rows, cols, [&](int64_t begin, int64_t end) {
-    pack<T, S>(from, cols, begin, end, copy.get() + begin * cols);
-  });
-  return matrix(copy.get(), rows, cols);
-}
-
-// log(|x| + eps) of strided rows.
-template <class T, class S>
-inline void log_abs_rows(const Rows& x, int64_t rows, int64_t cols, T eps, T* L) {
-  parallel_rows(rows, cols, [&](int64_t begin, int64_t end) {
-    T* to = L + begin * cols;
-    pack<T, S>(x, cols, begin, end, to);
-    log_abs((end - begin) * cols, to, eps, to);
-  });
-}
-
-// Whether what goes by W_hat is W already, as BLAS takes it.
-template <class T, class S>
-inline bool is_weight(const void* M_hat) {
-  return M_hat == nullptr && std::is_same_v<S, T>;
-}
-
-// W, which is made in `scratch` where it is not there already.
-template <class T, class S>
-inline const T* as_weight(const void* W_hat, const void* M_hat, int64_t n, T* scratch) {
-  if (is_weight<T, S>(M_hat)) {
-    return static_cast<const T*>(W_hat);
-  }
-  with_weight<T, S>(W_hat, M_hat, [&](const auto& weight) { parallel_fill(n, weight, scratch); });
-  return scratch;
-}
-
 template <class S>
 inline void transform_of(const Layer& layer, void* W) {
   const int64_t n = layer.shape.O * layer.shape.I;
@@ -73,186 +37,159 @@ inline void transform_of(const Layer& layer, void* W) {
 }
 
 template <class S>
-inline void forward_large(const Layer& layer, void* output, const Saved& saved) {
-  using T = Compute<S>;
-  constexpr bool same = std::is_same_v<S, T>;
-  const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
-  const int64_t gates = layer.shape.gates;
-  const bool linear = layer.linear, log_space = layer.log_space, gated = linear && log_space;
-  const bool untied = layer.W_hat_mul != nullptr;
-  const bool keep = saved.a != nullptr;
-  const bool direct = same && !gated; // the product goes straight to the output
-  S* y = static_cast<S*>(output);
+class LargePasses {
+ public:
+  using Number = Compute<S>;
+  static constexpr bool same = std::is_same_v<S, Number>;
 
-  Buffer<T> a_scratch(keep || direct || !linear ? 0 : B * O);
-  Buffer<T> m_scratch(keep || direct || !log_space ? 0 : B * O);
-  Buffer<T> g_scratch(keep ? 0 : B * gates);
-  T* a = keep ? static_cast<T*>(saved.a) : a_scratch.get();
-  T* m = keep ? static_cast<T*>(saved.m) : m_scratch.get();
-  T* g = keep ? static_cast<T*>(saved.g) : g_scratch.get();
-  if (direct) {
-    a = m = static_cast<T*>(output);
+  explicit LargePasses(const Layer& layer) : layer_(layer), s_(layer.shape) {}
+
+  static Buffer<Number> scratch(int64_t n) {
+    return Buffer<Number>(n);
   }
 
-  Buffer<T> W_scratch(is_weight<T, S>(layer.M_hat) ? 0 : O * I);
-  const T* W = as_weight<T, S>(layer.W_hat, layer.M_hat, O * I, W_scratch.get());
-  if (linear) {
-    Buffer<T> copy(same ? 0 : B * I), G_copy(same ? 0 : gates * I);
-    const Matrix x = as_matrix<T, S>(layer.input, B, I, copy);
-    matmul(kDtype<T>, x, transposed(matrix(W, O, I)), a, false);
-    if (gated) {
-      const bool biased = layer.gate_bias != nullptr;
-      if (biased) {
-        fill_rows<T, S>(B, gates, layer.gate_bias, g);
+  static bool readable(const Rows&, int64_t, int64_t) {
+    return same;
+  }
+
+  static void matmul(Number* C, const Matrix& A, const Matrix& B, bool accumulate, Product) {
+    nalu::matmul(kDtype<T>, A, B, C, accumulate);
+  }
+
+  void prepare(const Operands<Number>& to) const {
+    const auto fill_W = [&](const void* W_hat, const void* M_hat, T* W) {
+      if (W != nullptr) {
+        with_weight<T, S>(
+            W_hat, M_hat, [&](const auto& weight) { parallel_fill(s_.O * s_.I, weight, W); });
       }
-      const T* G = as_compute<T, S>(layer.G, gates * I, G_copy);
-      matmul(kDtype<T>, x, transposed(matrix(G, gates, I)), g, biased);
+    };
+    fill_W(layer_.W_hat, layer_.M_hat, to.W);
+    fill_W(layer_.W_hat_mul, layer_.M_hat_mul, to.W_mul);
+    if (to.G != nullptr) {
+      convert<T>(s_.gates * s_.I, static_cast<const S*>(layer_.G), to.G);
+    }
+    if (to.x != nullptr) {
+      parallel_rows(s_.B, s_.I, [&](int64_t begin, int64_t end) {
+        pack<T, S>(layer_.input, s_.I, begin, end, to.x + begin * s_.I);
+      });
+    }
+    if (to.L != nullptr) {
+      parallel_rows(s_.B, s_.I, [&](int64_t begin, int64_t end) {
+        T* L = to.L + begin * s_.I;
+        pack<T, S>(layer_.input, s_.I, begin, end, L);
+        log_abs((end - begin) * s_.I, L, eps(), L);
+      });
     }
   }
-  if (log_space) {
-    if (untied) {
-      W = as_weight<T, S>(layer.W_hat_mul, layer.M_hat_mul, O * I, W_scratch.get());
+
+  bool put_bias(Number* z) const {
+    if (layer_.gate_bias == nullptr) {
+      return false;
     }
-    Buffer<T> L(B * I);
-    log_abs_rows<T, S>(layer.input, B, I, static_cast<T>(layer.eps), L.get());
-    matmul(kDtype<T>, matrix(L.get(), B, I), transposed(matrix(W, O, I)), m, false);
+    fill_rows<T, S>(s_.B, s_.gates, layer_.gate_bias, z);
+    return true;
   }
-  parallel_rows(B, O, [&](int64_t begin, int64_t end) {
-    const int64_t i = begin * O, n = (end - begin) * O;
-    if (gated) {
-      mix_rows(end - begin, O, gates, a + i, m + i, g + begin * gates, y + i);
-    } else if (log_space) {
-      exp_rows(n, m + i, y + i);
-    } else if (!direct) {
-      convert<T>(n, a + i, y + i);
-    }
-  });
-}
 
-template <class S>
-inline void backward_large(
-    const Layer& layer,
-    const Rows& grad_output,
-    const void* output,
-    const Saved& saved,
-    const Gradients& grads) {
-  using T = Compute<S>;
-  constexpr bool same = std::is_same_v<S, T>;
-  constexpr Dtype dtype = kDtype<T>;
-  const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
-  const int64_t gates = layer.shape.gates;
-  const bool linear = layer.linear, log_space = layer.log_space, gated = linear && log_space;
-  const bool untied = layer.W_hat_mul != nullptr;
-  const bool want_x = grads.input != nullptr;
-  const bool want_W = grads.W_hat != nullptr || grads.M_hat != nullptr;
-  const bool want_W_mul = grads.W_hat_mul != nullptr || grads.M_hat_mul != nullptr;
-  const bool want_W_log = untied ? want_W_mul : want_W;
-  const T eps = static_cast<T>(layer.eps);
+  static bool gate_in_place() {
+    return true;
+  }
 
-  const bool as_it_is = same && !log_space; // da is the output's gradient
-  Buffer<T> da(as_it_is ? 0 : B * O), dl(log_space ? B * O : 0), dz(B * gates);
-  parallel_rows(as_it_is ? 0 : B, O, [&](int64_t begin, int64_t end) {
-    const int64_t i = begin * O;
-    pack<T, S>(grad_output, O, begin, end, da.get() + i);
-    if (gated) {
-      mix_gradient(
-          end - begin,
-          O,
-          gates,
-          da.get() + i,
-          static_cast<const T*>(saved.a) + i,
-          static_cast<const T*>(saved.m) + i,
-          static_cast<const T*>(saved.g) + begin * gates,
-          da.get() + i,
-          dl.get() + i,
-          dz.get() + begin * gates);
-    } else if (log_space) {
-      exp_gradient(
-          (end - begin) * O, da.get() + i, static_cast<const S*>(output) + i, dl.get() + i);
-    }
-  });
-  const Matrix dA = as_it_is
-      ? Matrix{grad_output.data, B, O, grad_output.row_stride, grad_output.col_stride}
-      : matrix(da.get(), B, O);
-  const Matrix dL = matrix(dl.get(), B, O);
-  const Matrix dZ = matrix(dz.get(), B, gates);
-
-  if (want_x) {
-    Buffer<T> W(O * I), G_copy(same ? 0 : gates * I);
-    const bool direct = same && linear && !log_space; // the product is the gradient itself
-    Buffer<T> dx(linear && !direct ? B * I : 0), dx_log(log_space ? B * I : 0);
-    parallel_fill(O * I, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
-    const Matrix weight = matrix(W.get(), O, I);
-    if (linear) {
-      matmul(dtype, dA, weight, direct ? static_cast<T*>(grads.input) : dx.get(), false);
-    }
-    if (gated) {
-      const T* G = as_compute<T, S>(layer.G, gates * I, G_copy);
-      matmul(dtype, dZ, matrix(G, gates, I), dx.get(), true);
-    }
-    if (log_space) {
-      if (untied) {
-        parallel_fill(O * I, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W.get());
+  void outputs(Number* a, Number* l, Number* z, Number*, void* output) const {
+    parallel_rows(s_.B, s_.O, [&](int64_t begin, int64_t end) {
+      const int64_t i = begin * s_.O, n = (end - begin) * s_.O;
+      S* y = static_cast<S*>(output) + i;
+      if (layer_.gated()) {
+        mix_rows(end - begin, s_.O, s_.gates, a + i, l + i, z + begin * s_.gates, y);
+      } else if (layer_.log_space) {
+        exp_rows(n, l + i, y);
+      } else {
+        convert<T>(n, a + i, y);
       }
-      matmul(dtype, dL, weight, dx_log.get(), false);
-    }
-    parallel_rows(direct ? 0 : B, I, [&](int64_t begin, int64_t end) {
-      Buffer<T> x(log_space ? (end - begin) * I : 0);
-      if (log_space) {
-        pack<T, S>(layer.input, I, begin, end, x.get());
-      }
-      const int64_t i = begin * I;
-      const T* linear_part = linear ? dx.get() + i : nullptr;
-      const T* log_part = log_space ? dx_log.get() + i : nullptr;
-      S* to = static_cast<S*>(grads.input) + i;
-      input_gradient((end - begin) * I, linear_part, log_part, x.get(), eps, to);
     });
   }
 
-  Buffer<T> dW(want_W || want_W_mul ? O * I : 0);
-  const auto finish = [&](const void* W_hat, const void* M_hat, void* grad_W, void* grad_M) {
-    transform_gradient<T, S>(W_hat, M_hat, O * I, dW.get(), 1, 0, grad_W, grad_M);
-  };
-  if (linear && (want_W || grads.G != nullptr)) {
-    Buffer<T> copy(same ? 0 : B * I), dG(same || grads.G == nullptr ? 0 : gates * I);
-    const Matrix x = as_matrix<T, S>(layer.input, B, I, copy);
-    if (want_W) {
-      matmul(dtype, transposed(dA), x, dW.get(), false);
-      if (untied) {
-        finish(layer.W_hat, layer.M_hat, grads.W_hat, grads.M_hat);
+  void factors(const Backward& backward, Number* da, Number* dl, Number* dz) const {
+    const int64_t O = s_.O, gates = s_.gates;
+    parallel_rows(s_.B, O, [&](int64_t begin, int64_t end) {
+      const int64_t i = begin * O;
+      T* dy = (layer_.linear ? da : dl) + i;
+      pack<T, S>(backward.grad_output, O, begin, end, dy);
+      if (layer_.gated()) {
+        mix_gradient(
+            end - begin,
+            O,
+            gates,
+            dy,
+            static_cast<const T*>(backward.saved.a) + i,
+            static_cast<const T*>(backward.saved.m) + i,
+            static_cast<const T*>(backward.saved.g) + begin * gates,
+            dy,
+            dl + i,
+            dz + begin * gates);
+      } else if (layer_.log_space) {
+        exp_gradient((end - begin) * O, dy, static_cast<const S*>(backward.output) + i, dy);
       }
-    }
-    if (grads.G != nullptr) {
-      T* to = dG.get();
-      if constexpr (same) {
-        to = static_cast<T*>(grads.G);
-      }
-      matmul(dtype, transposed(dZ), x, to, false);
-      if constexpr (!same) {
-        convert<T>(gates * I, to, static_cast<S*>(grads.G));
-      }
-    }
-  }
-  if (log_space && want_W_log) {
-    Buffer<T> L(B * I);
-    log_abs_rows<T, S>(layer.input, B, I, eps, L.get());
-    matmul(dtype, transposed(dL), matrix(L.get(), B, I), dW.get(), linear && !untied);
-  }
-  if (untied && want_W_mul) {
-    finish(layer.W_hat_mul, layer.M_hat_mul, grads.W_hat_mul, grads.M_hat_mul);
-  } else if (!untied && want_W) {
-    finish(layer.W_hat, layer.M_hat, grads.W_hat, grads.M_hat);
-  }
-  if (grads.gate_bias != nullptr) {
-    Buffer<T> sums(gates);
-    const T one = 1;
-    parallel(gates, 64, [&](int64_t begin, int64_t end) {
-      const Dense<T> part{dz.get() + begin, gates, dz.get() + B * gates};
-      gemm(1, end - begin, B, {&one, 0, 0}, part, sums.get() + begin, gates, false);
     });
-    convert<T>(gates, sums.get(), static_cast<S*>(grads.gate_bias));
   }
-}
+
+  void input_gradient(const Number* through_sum, const Number* through_log, void* dx) const {
+    parallel_rows(s_.B, s_.I, [&](int64_t begin, int64_t end) {
+      const int64_t i = begin * s_.I, n = (end - begin) * s_.I;
+      const Buffer<T> x(layer_.log_space ? n : 0);
+      if (layer_.log_space) {
+        pack<T, S>(layer_.input, s_.I, begin, end, x.get());
+      }
+      const T* sum_part = layer_.linear ? through_sum + i : nullptr;
+      const T* log_part = layer_.log_space ? through_log + i : nullptr;
+      NALU_NAMESPACE::input_gradient(
+          n, sum_part, log_part, x.get(), eps(), static_cast<S*>(dx) + i);
+    });
+  }
+
+  void weight_gradients(
+      const Number* dW,
+      const Number* dW_mul,
+      const Number* dG,
+      const Number* dz,
+      const Gradients& grads) const {
+    const int64_t weights = s_.O * s_.I;
+    if (dW != nullptr) {
+      transform_gradient<T, S>(
+          layer_.W_hat, layer_.M_hat, weights, dW, 1, 0, grads.W_hat, grads.M_hat);
+    }
+    if (dW_mul != nullptr) {
+      transform_gradient<T, S>(
+          layer_.W_hat_mul,
+          layer_.M_hat_mul,
+          weights,
+          dW_mul,
+          1,
+          0,
+          grads.W_hat_mul,
+          grads.M_hat_mul);
+    }
+    if (dG != nullptr) {
+      convert<T>(s_.gates * s_.I, dG, static_cast<S*>(grads.G));
+    }
+    if (grads.gate_bias != nullptr) {
+      const Buffer<T> sums(s_.gates);
+      parallel(s_.gates, 64, [&](int64_t begin, int64_t end) {
+        column_sums(s_.B, end - begin, dz + begin, s_.gates, sums.get() + begin, false);
+      });
+      convert<T>(s_.gates, sums.get(), static_cast<S*>(grads.gate_bias));
+    }
+  }
+
+ private:
+  using T = Number;
+
+  T eps() const {
+    return static_cast<T>(layer_.eps);
+  }
+
+  const Layer& layer_;
+  const Shape& s_;
+};
 
 } // namespace NALU_NAMESPACE
 } // namespace nalu

@@ -38,14 +38,8 @@ struct Cpu {
   static void transform(const Layer& layer, void* W) {
     kernels().transform(layer, W);
   }
-  static void backward(
-      const Tensor&,
-      const Layer& layer,
-      const Rows& grad_output,
-      const void* output,
-      const Saved& saved,
-      const Gradients& grads) {
-    kernels().backward(layer, grad_output, output, saved, grads);
+  static void backward(const Tensor&, const Layer& layer, const Backward& backward) {
+    kernels().backward(layer, backward);
   }
 };
 

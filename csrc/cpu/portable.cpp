@@ -1,15 +1,6 @@
 // The kernels for every other processor: 128-bit vectors where the compiler has vector types (SSE2
 // on x86-64, NEON on Arm), scalars elsewhere.
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
-#include <new>
-#include <type_traits>
-#include <utility>
-
-#include "capability.h"
-#include "runtime.h"
+#include "baseline.h"
 
 #define NALU_NAMESPACE portable
 #ifndef NALU_VECTOR_BYTES
@@ -22,11 +13,6 @@
 
 #include "kernels.h"
 
-namespace nalu {
-
-const Kernels* portable_kernels() {
-  static constexpr Kernels kernels{"portable", portable::forward, portable::backward, portable::transform};
-  return &kernels;
+const nalu::Kernels* nalu::portable_kernels() {
+  return &portable::kKernels;
 }
-
-} // namespace nalu

@@ -19,6 +19,14 @@
 #define NALU_INLINE inline
 #endif
 
+#if defined(__clang__)
+#define NALU_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define NALU_UNROLL _Pragma("GCC unroll 16")
+#else
+#define NALU_UNROLL
+#endif
+
 #include "../half.h"
 
 namespace nalu {

@@ -6,6 +6,7 @@
 // itself: that takes less time than fetching them from another core's cache.
 #pragma once
 
+#include "column_sums.h"
 #include "elementwise.h"
 #include "gemm.h"
 
@@ -21,9 +22,8 @@ constexpr int64_t kSmallProduct = 2000000;
 
 inline bool is_small(const Layer& layer) {
   const Shape& s = layer.shape;
-  const bool both = layer.linear && layer.log_space;
   return runs_alone() ||
-      (s.O * s.I <= kSmallWeight && (both || s.B * s.O * s.I <= kSmallProduct));
+      (s.O * s.I <= kSmallWeight && (layer.gated() || s.B * s.O * s.I <= kSmallProduct));
 }
 
 inline int64_t divide_up(int64_t n, int64_t by) {
@@ -111,8 +111,8 @@ inline void forward_small(const Layer& layer, void* output, const Saved& saved) 
   using T = Compute<S>;
   const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
   const int64_t gates = layer.shape.gates;
-  const bool linear = layer.linear, log_space = layer.log_space, gated = linear && log_space;
-  const bool untied = layer.W_hat_mul != nullptr;
+  const bool linear = layer.linear, log_space = layer.log_space, gated = layer.gated();
+  const bool untied = layer.untied();
   const T eps = static_cast<T>(layer.eps);
 
   const int64_t size = rows_per_chunk(layer.shape);
@@ -171,30 +171,23 @@ inline void forward_small(const Layer& layer, void* output, const Saved& saved) 
 }
 
 template <class S>
-inline void backward_small(
-    const Layer& layer,
-    const Rows& grad_output,
-    const void* output,
-    const Saved& saved,
-    const Gradients& grads) {
+inline void backward_small(const Layer& layer, const Backward& backward) {
   using T = Compute<S>;
   const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
   const int64_t gates = layer.shape.gates;
-  const bool linear = layer.linear, log_space = layer.log_space, gated = linear && log_space;
-  const bool untied = layer.W_hat_mul != nullptr;
-  const bool want_x = grads.input != nullptr;
-  const bool want_W = grads.W_hat != nullptr || grads.M_hat != nullptr;
-  const bool want_W_mul = grads.W_hat_mul != nullptr || grads.M_hat_mul != nullptr;
-  const bool want_G = grads.G != nullptr, want_bias = grads.gate_bias != nullptr;
-  const bool want_W_log = untied ? want_W_mul : want_W;
+  const bool linear = layer.linear, log_space = layer.log_space, gated = layer.gated();
+  const bool untied = layer.untied();
+  const Saved& saved = backward.saved;
+  const Gradients& grads = backward.grads;
+  const Wanted want(layer, grads);
   const T eps = static_cast<T>(layer.eps);
 
   const int64_t weight = O * I;
   // The sums over one part's rows: of W, of W_mul, of G, of the gate's bias.
-  const int64_t at_W_mul = want_W ? weight : 0;
-  const int64_t at_G = at_W_mul + (want_W_mul ? weight : 0);
-  const int64_t at_bias = at_G + (want_G ? gates * I : 0);
-  const int64_t stride = at_bias + (want_bias ? gates : 0);
+  const int64_t at_W_mul = want.W ? weight : 0;
+  const int64_t at_G = at_W_mul + (want.W_mul ? weight : 0);
+  const int64_t at_bias = at_G + (want.G ? gates * I : 0);
+  const int64_t stride = at_bias + (want.bias ? gates : 0);
   // A part is a run of chunks with sums of its own; few parts, so that the sums stay small.
   const int64_t size = rows_per_chunk(layer.shape);
   const int64_t chunks = B > 0 ? divide_up(B, size) : 1;
@@ -207,10 +200,10 @@ inline void backward_small(
   }
 
   parallel(B > 0 ? parts : 0, 1, [&](int64_t first_part, int64_t last_part) {
-    Buffer<T> W(want_x ? weight : 0), W_mul(want_x && untied ? weight : 0);
-    Buffer<T> G_copy(want_x && !std::is_same_v<S, T> ? gates * I : 0);
+    Buffer<T> W(want.input ? weight : 0), W_mul(want.input && untied ? weight : 0);
+    Buffer<T> G_copy(want.input && !std::is_same_v<S, T> ? gates * I : 0);
     const T* G = nullptr;
-    if (want_x) {
+    if (want.input) {
       fill(0, weight, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
       if (untied) {
         fill(0, weight, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W_mul.get());
@@ -219,10 +212,10 @@ inline void backward_small(
     }
     const T* W_log = untied ? W_mul.get() : W.get();
 
-    const RowReader<T, S> input(layer.input, I, size), grad(grad_output, O, size);
-    Buffer<T> L(log_space && want_W_log ? size * I : 0);
+    const RowReader<T, S> input(layer.input, I, size), grad(backward.grad_output, O, size);
+    Buffer<T> L(want.W_log ? size * I : 0);
     Buffer<T> da_gated(gated ? size * O : 0), dl(log_space ? size * O : 0), dz(size * gates);
-    Buffer<T> dx(want_x && linear ? size * I : 0), dx_log(want_x && log_space ? size * I : 0);
+    Buffer<T> dx(want.input && linear ? size * I : 0), dx_log(want.input && log_space ? size * I : 0);
     const int64_t first = first_part * chunks_per_part, end_chunk = last_part * chunks_per_part;
     const int64_t last = end_chunk < chunks ? end_chunk : chunks;
     for (int64_t chunk = first; chunk < last; ++chunk) {
@@ -246,9 +239,9 @@ inline void backward_small(
             dl.get(),
             dz.get());
       } else if (log_space) {
-        exp_gradient(rows * O, dy, static_cast<const S*>(output) + begin * O, dl.get());
+        exp_gradient(rows * O, dy, static_cast<const S*>(backward.output) + begin * O, dl.get());
       }
-      if (want_x) {
+      if (want.input) {
         const auto times = [&](const T* left, int64_t K, const T* right, T* to, bool accumulate) {
           gemm(rows, I, K, {left, K, 1}, {right, I, right + K * I}, to, I, accumulate);
         };
@@ -268,29 +261,27 @@ inline void backward_small(
       const auto over_rows = [&](const T* left, int64_t M, const T* right, T* to, bool accumulate) {
         gemm(M, I, rows, {left, 1, M}, {right, I, right + rows * I}, to, I, accumulate);
       };
-      if (linear && want_W) {
+      if (want.W_linear) {
         over_rows(da, O, x, sum, add);
       }
-      if (log_space && want_W_log) {
+      if (want.W_log) {
         log_abs(rows * I, x, eps, L.get());
         over_rows(dl.get(), O, L.get(), untied ? sum + at_W_mul : sum, add || (linear && !untied));
       }
-      if (want_G) {
+      if (want.G) {
         over_rows(dz.get(), gates, x, sum + at_G, add);
       }
-      if (want_bias) {
-        const T one = 1;
-        const Dense<T> ungated{dz.get(), gates, dz.get() + rows * gates};
-        gemm(1, gates, rows, {&one, 0, 0}, ungated, sum + at_bias, gates, add);
+      if (want.bias) {
+        column_sums(rows, gates, dz.get(), gates, sum + at_bias, add);
       }
     }
   });
 
-  if (want_W) {
+  if (want.W) {
     transform_gradient<T, S>(
         layer.W_hat, layer.M_hat, weight, sums.get(), parts, stride, grads.W_hat, grads.M_hat);
   }
-  if (want_W_mul) {
+  if (want.W_mul) {
     transform_gradient<T, S>(
         layer.W_hat_mul,
         layer.M_hat_mul,
@@ -301,11 +292,13 @@ inline void backward_small(
         grads.W_hat_mul,
         grads.M_hat_mul);
   }
-  if (want_G) {
+  if (want.G) {
     sum_parts<T, S>(gates * I, sums.get() + at_G, parts, stride, grads.G);
   }
-  if (want_bias) {
-    sum_parts<T, S>(gates, sums.get() + at_bias, parts, stride, grads.gate_bias);
+  if (want.bias) {
+    T* sum = sums.get() + at_bias;
+    column_sums(parts, gates, sum, stride, sum, false);
+    convert<T>(gates, sum, static_cast<S*>(grads.gate_bias));
   }
 }
 

@@ -102,5 +102,24 @@ constexpr int64_t pass_blocks(int64_t n) {
   return blocks < most ? blocks : most;
 }
 
+// The sums of a matrix's columns, in parts of its rows: a block sums one part of `cols` columns, its
+// threads every `rows_at_once`-th row of that.
+struct ColumnSums {
+  int cols, rows_at_once;
+  int64_t col_blocks, parts, rows_of_part;
+
+  constexpr ColumnSums(int64_t rows, int64_t all_cols)
+      : cols(all_cols < kWide ? static_cast<int>(all_cols) : kWide),
+        rows_at_once(kThreads / cols),
+        col_blocks(divide_up(all_cols, cols)),
+        parts(0),
+        rows_of_part(0) {
+    constexpr int64_t most = 32, least_of_thread = 16;
+    const int64_t wanted = divide_up(rows, rows_at_once * least_of_thread);
+    rows_of_part = divide_up(rows, wanted < most ? wanted : most);
+    parts = divide_up(rows, rows_of_part);
+  }
+};
+
 } // namespace cuda
 } // namespace nalu

@@ -10,11 +10,8 @@ namespace cuda {
 void forward_small(Call&, const Layer&, void* output, const Saved&);
 void forward_large(Call&, const Layer&, void* output, const Saved&);
 
-// output: what the forward returned; read only by a layer of the log-space path alone.
-void backward_small(
-    Call&, const Layer&, const Rows& grad_output, const void* output, const Saved&, const Gradients&);
-void backward_large(
-    Call&, const Layer&, const Rows& grad_output, const void* output, const Saved&, const Gradients&);
+void backward_small(Call&, const Layer&, const Backward&);
+void backward_large(Call&, const Layer&, const Backward&);
 
 } // namespace cuda
 } // namespace nalu

@@ -1,10 +1,6 @@
-// Large layers: matrix products by cuBLAS, everything between them in fused passes.
-//
-// Forward: operands, products, outputs. Backward: factors, operands, products, input_gradient,
-// weight_gradients. Each is a pass that reads what it needs once and writes what it makes once;
-// cuBLAS reads the input where it lies, if it can.
-#include <algorithm>
-#include <iterator>
+// The passes of large layers (see ../large.h), with products by cuBLAS. Each reads what it needs once
+// and writes what it makes once; cuBLAS reads the input where it lies, if it can.
+#include "../large.h"
 
 #include "kernels.h"
 #include "launch.cuh"
@@ -34,15 +30,9 @@ bool is_dense(const Rows& rows, int64_t cols) {
   return rows.col_stride == 1 && rows.row_stride == cols;
 }
 
-// The products' operands that are not there already; each null where not wanted.
-template <class T>
-struct Prepared {
-  T *x, *L, *W, *W_mul, *G, *ones;
-};
-
 template <class S>
 __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
-    operands_kernel(Layer layer, Prepared<Compute<S>> to, bool dense) {
+    operands_kernel(Layer layer, Operands<Compute<S>> to, bool dense) {
   using T = Compute<S>;
   const int64_t B = layer.shape.B, I = layer.shape.I, step = elements_at_once();
   if (to.x != nullptr || to.L != nullptr) {
@@ -69,11 +59,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
       to.G[i] = load<S>(layer.G, i);
     }
   }
-  if (to.ones != nullptr) {
-    for (int64_t i = first_element(); i < B; i += step) {
-      to.ones[i] = 1;
-    }
-  }
 }
 
 // y from a, l and z. For the backward l becomes m where it lies, and z goes to g, which is the same
@@ -87,7 +72,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) outputs_kernel(
     Compute<S>* g_saved,
     void* output) {
   using T = Compute<S>;
-  const bool gated = layer.linear && layer.log_space, per_sample = gate_per_sample(layer.shape);
+  const bool gated = layer.gated(), per_sample = gate_per_sample(layer.shape);
   const int64_t O = layer.shape.O, n = layer.shape.B * O;
   for (int64_t i = first_element(); i < n; i += elements_at_once()) {
     if (!gated) {
@@ -197,7 +182,32 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) input_gradient_ke
   }
 }
 
-// The parameters' gradients from those of W, W_mul and, where they are rounded, of G and the bias.
+// Row p of `sums` (parts, cols): the sums of dz's columns over part p of its rows.
+template <class S>
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) column_sums_kernel(
+    const Compute<S>* dz, int64_t rows, int64_t cols, ColumnSums by, Compute<S>* sums) {
+  using T = Compute<S>;
+  __shared__ T of_threads[kThreads];
+  const int64_t block = static_cast<int64_t>(blockIdx.x), part = block / by.col_blocks;
+  const int thread = static_cast<int>(threadIdx.x), place = thread / by.cols;
+  const int64_t col = block % by.col_blocks * by.cols + thread % by.cols;
+  const int64_t begin = part * by.rows_of_part, most = begin + by.rows_of_part;
+  const int64_t end = most < rows ? most : rows;
+  Cascade<T> sum;
+  if (place < by.rows_at_once && col < cols) {
+    for (int64_t row = begin + place; row < end; row += by.rows_at_once) {
+      sum += dz[row * cols + col];
+    }
+  }
+  of_threads[thread] = sum.total();
+  tree_sum(of_threads + thread % by.cols, by.cols, place, by.rows_at_once);
+  if (place == 0 && col < cols) {
+    sums[part * cols + col] = of_threads[thread];
+  }
+}
+
+// The parameters' gradients from those of W, W_mul and, where it is rounded, of G, and from the parts
+// of the bias's.
 template <class S>
 __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) weight_gradients_kernel(
     Layer layer,
@@ -205,6 +215,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) weight_gradients_
     const Compute<S>* dW_mul,
     const Compute<S>* dG,
     const Compute<S>* dbias,
+    int64_t bias_parts,
     Gradients grads) {
   const int64_t I = layer.shape.I, gates = layer.shape.gates;
   for (int64_t i = first_element(); i < layer.shape.O * I; i += elements_at_once()) {
@@ -220,215 +231,150 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) weight_gradients_
       store<S>(grads.G, i, dG[i]);
     }
     if (dbias != nullptr && i < gates) {
-      store<S>(grads.gate_bias, i, dbias[i]);
+      Cascade<Compute<S>> sum;
+      for (int64_t part = 0; part < bias_parts; ++part) {
+        sum += dbias[part * gates + i];
+      }
+      store<S>(grads.gate_bias, i, sum.total());
     }
   }
 }
 
-// How the products of the linear path are made, and those of the gates. A single gate has too narrow
-// a product to gain by less than full precision, and the log-space path takes nothing less: exp
-// multiplies its errors.
 template <class S>
-constexpr Precision kLinear =
-    std::is_same_v<S, Compute<S>> ? Precision::setting : Precision::tf32;
+class LargePasses {
+ public:
+  using Number = Compute<S>;
+  static constexpr bool same = std::is_same_v<S, Number>;
 
-template <class S>
-Precision gate_precision(const Shape& shape) {
-  return shape.gates == 1 ? Precision::full : kLinear<S>;
-}
+  LargePasses(Call& call, const Layer& layer) : call_(call), layer_(layer), s_(layer.shape) {}
 
-// Rows as a matrix of the compute type: where they lie, or in a copy, still to be filled.
-template <class S>
-Matrix as_matrix(Call& call, const Rows& from, int64_t rows, int64_t cols, Compute<S>*& copy) {
-  using T = Compute<S>;
-  const Matrix in_place{from.data, rows, cols, from.row_stride, from.col_stride};
-  if (std::is_same_v<S, T> && (has_dense_rows(in_place) || has_dense_rows(transposed(in_place)))) {
-    return in_place;
-  }
-  copy = call.scratch<T>(rows * cols);
-  return matrix(copy, rows, cols);
-}
-
-template <class S>
-void prepare(Call& call, const Layer& layer, const Prepared<Compute<S>>& to) {
-  using T = Compute<S>;
-  const T* const wanted[] = {to.x, to.L, to.W, to.W_mul, to.G, to.ones};
-  if (std::all_of(std::begin(wanted), std::end(wanted), [](const T* p) { return p == nullptr; })) {
-    return;
-  }
-  const Shape& s = layer.shape;
-  const int64_t weights = s.O * s.I, inputs = to.x != nullptr || to.L != nullptr ? s.B * s.I : s.B;
-  const int64_t most = weights > inputs ? weights : inputs;
-  launch(
-      call, pass_blocks(most), operands_kernel<S>, layer, to, is_dense(layer.input, layer.shape.I));
-}
-
-template <class S>
-void forward(Call& call, const Layer& layer, void* output, const Saved& saved) {
-  using T = Compute<S>;
-  const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
-  const int64_t gates = layer.shape.gates;
-  const bool linear = layer.linear, log_space = layer.log_space, gated = linear && log_space;
-  const bool untied = layer.W_hat_mul != nullptr, keep = saved.a != nullptr;
-  const bool per_sample = gated && gate_per_sample(layer.shape);
-  const bool direct = std::is_same_v<S, T> && !log_space; // the product is the output
-
-  Prepared<T> operands{};
-  operands.W = call.scratch<T>(O * I);
-  operands.W_mul = untied ? call.scratch<T>(O * I) : nullptr;
-  operands.L = log_space ? call.scratch<T>(B * I) : nullptr;
-  const Matrix x = linear ? as_matrix<S>(call, layer.input, B, I, operands.x) : Matrix{};
-  const Matrix G = gated ? as_matrix<S>(call, {layer.G, I, 1}, gates, I, operands.G) : Matrix{};
-  prepare<S>(call, layer, operands);
-
-  T* a = keep ? static_cast<T*>(saved.a) : direct ? static_cast<T*>(output) : nullptr;
-  T* l = keep ? static_cast<T*>(saved.m) : nullptr;
-  T* z = keep && !per_sample ? static_cast<T*>(saved.g) : nullptr;
-  if (linear) {
-    a = a != nullptr ? a : call.scratch<T>(B * O);
-    call.matmul(a, x, transposed(matrix(operands.W, O, I)), false, kLinear<S>);
-  }
-  if (gated) {
-    z = z != nullptr ? z : call.scratch<T>(B * gates);
-    call.matmul(z, x, transposed(G), false, gate_precision<S>(layer.shape));
-  }
-  if (log_space) {
-    l = l != nullptr ? l : call.scratch<T>(B * O);
-    const Matrix W = matrix(untied ? operands.W_mul : operands.W, O, I);
-    call.matmul(l, matrix(operands.L, B, I), transposed(W), false, Precision::full);
-  }
-  if (!direct) {
-    T* g = keep ? static_cast<T*>(saved.g) : nullptr;
-    launch(call, pass_blocks(B * O), outputs_kernel<S>, layer, a, l, z, g, output);
-  }
-}
-
-template <class S>
-void backward(
-    Call& call,
-    const Layer& layer,
-    const Rows& grad_output,
-    const void* output,
-    const Saved& saved,
-    const Gradients& grads) {
-  using T = Compute<S>;
-  constexpr bool same = std::is_same_v<S, T>;
-  const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
-  const int64_t gates = layer.shape.gates;
-  const bool linear = layer.linear, log_space = layer.log_space, gated = linear && log_space;
-  const bool untied = layer.W_hat_mul != nullptr;
-  const bool want_x = grads.input != nullptr;
-  const bool want_W = grads.W_hat != nullptr || grads.M_hat != nullptr;
-  const bool want_W_mul = grads.W_hat_mul != nullptr || grads.M_hat_mul != nullptr;
-  const bool want_W_log = log_space && (untied ? want_W_mul : want_W);
-  const bool want_W_linear = linear && want_W;
-  const bool want_G = grads.G != nullptr, want_bias = grads.gate_bias != nullptr;
-
-  T* da = gated ? call.scratch<T>(B * O) : nullptr;
-  T* dl = log_space ? call.scratch<T>(B * O) : nullptr;
-  T* dz = gated ? call.scratch<T>(B * gates) : nullptr;
-  // Without a gate da is dy itself.
-  const Matrix dA = gated ? matrix(da, B, O)
-      : linear            ? as_matrix<S>(call, grad_output, B, O, da)
-                          : Matrix{};
-  const FactorsTo<S> to{output, saved, da, dl, dz};
-  if (gated && gate_per_sample(layer.shape)) {
-    const int64_t blocks = pass_blocks(divide_up(B, kBlockRows) * kThreads);
-    launch(call, blocks, sample_factors_kernel<S>, layer, grad_output, to);
-  } else if (da != nullptr || dl != nullptr) {
-    const bool dense = is_dense(grad_output, O);
-    launch(call, pass_blocks(B * O), factors_kernel<S>, layer, grad_output, to, dense);
-  }
-
-  Prepared<T> operands{};
-  operands.W = want_x ? call.scratch<T>(O * I) : nullptr;
-  operands.W_mul = want_x && untied ? call.scratch<T>(O * I) : nullptr;
-  operands.L = want_W_log ? call.scratch<T>(B * I) : nullptr;
-  operands.ones = want_bias ? call.scratch<T>(B) : nullptr;
-  const bool read_x = want_W_linear || want_G, read_G = gated && want_x;
-  const Matrix x = read_x ? as_matrix<S>(call, layer.input, B, I, operands.x) : Matrix{};
-  const Matrix G = read_G ? as_matrix<S>(call, {layer.G, I, 1}, gates, I, operands.G) : Matrix{};
-  prepare<S>(call, layer, operands);
-
-  const Matrix dL = matrix(dl, B, O), dZ = matrix(dz, B, gates);
-  if (want_x) {
-    const bool direct = same && !log_space;
-    T* sum = direct ? static_cast<T*>(grads.input) : linear ? call.scratch<T>(B * I) : nullptr;
-    T* log = log_space ? call.scratch<T>(B * I) : nullptr;
-    const Matrix W = matrix(operands.W, O, I);
-    if (linear) {
-      call.matmul(sum, dA, W, false, kLinear<S>);
+  // The call's, until it ends.
+  struct Scratch {
+    Number* data;
+    Number* get() const {
+      return data;
     }
-    if (gated) {
-      call.matmul(sum, dZ, G, true, gate_precision<S>(layer.shape));
-    }
-    if (log_space) {
-      const Matrix W_log = untied ? matrix(operands.W_mul, O, I) : W;
-      call.matmul(log, dL, W_log, false, Precision::full);
-    }
-    if (!direct) {
+  };
+
+  Scratch scratch(int64_t n) const {
+    return {call_.scratch<Number>(n)};
+  }
+
+  static bool readable(const Rows& rows, int64_t count, int64_t cols) {
+    const Matrix there = matrix_or(nullptr, rows, count, cols);
+    return same && (has_dense_rows(there) || has_dense_rows(transposed(there)));
+  }
+
+  void matmul(
+      Number* C, const Matrix& A, const Matrix& B, bool accumulate, Product product) const {
+    call_.matmul(C, A, B, accumulate, precision(product));
+  }
+
+  void prepare(const Operands<Number>& to) const {
+    const bool of_input = to.x != nullptr || to.L != nullptr;
+    const bool of_weights = to.W != nullptr || to.W_mul != nullptr || to.G != nullptr;
+    if (of_input || of_weights) {
+      const int64_t weights = s_.O * s_.I, inputs = of_input ? s_.B * s_.I : 0;
+      const int64_t most = weights > inputs ? weights : inputs;
       launch(
-          call,
-          pass_blocks(B * I),
-          input_gradient_kernel<S>,
-          layer,
-          sum,
-          log,
-          grads.input,
-          is_dense(layer.input, I));
+          call_, pass_blocks(most), operands_kernel<S>, layer_, to, is_dense(layer_.input, s_.I));
     }
   }
 
-  T* dW = want_W ? call.scratch<T>(O * I) : nullptr;
-  T* dW_mul = want_W_mul ? call.scratch<T>(O * I) : nullptr;
-  if (want_W_linear) {
-    call.matmul(dW, transposed(dA), x, false, kLinear<S>);
+  // `outputs` adds it.
+  static bool put_bias(Number*) {
+    return false;
   }
-  if (want_W_log) {
-    T* to = untied ? dW_mul : dW;
-    call.matmul(to, transposed(dL), matrix(operands.L, B, I), linear && !untied, Precision::full);
+
+  // Where a row's threads share a gate, one of them would write it while others read.
+  bool gate_in_place() const {
+    return !gate_per_sample(s_);
   }
-  // Of the compute type, G's and the bias's gradients are the products themselves.
-  T *dG = nullptr, *dbias = nullptr;
-  if (want_G) {
-    dG = same ? nullptr : call.scratch<T>(gates * I);
-    T* to = same ? static_cast<T*>(grads.G) : dG;
-    call.matmul(to, transposed(dZ), x, false, gate_precision<S>(layer.shape));
+
+  void outputs(Number* a, Number* l, Number* z, Number* g, void* output) const {
+    launch(call_, pass_blocks(s_.B * s_.O), outputs_kernel<S>, layer_, a, l, z, g, output);
   }
-  if (want_bias) {
-    dbias = same ? nullptr : call.scratch<T>(gates);
-    T* to = same ? static_cast<T*>(grads.gate_bias) : dbias;
-    call.matmul(to, transposed(dZ), matrix(operands.ones, B, 1), false, Precision::full);
+
+  void factors(const Backward& backward, Number* da, Number* dl, Number* dz) const {
+    const FactorsTo<S> to{backward.output, backward.saved, da, dl, dz};
+    const Rows& dy = backward.grad_output;
+    if (layer_.gated() && gate_per_sample(s_)) {
+      const int64_t blocks = pass_blocks(divide_up(s_.B, kBlockRows) * kThreads);
+      launch(call_, blocks, sample_factors_kernel<S>, layer_, dy, to);
+    } else {
+      const bool dense = is_dense(dy, s_.O);
+      launch(call_, pass_blocks(s_.B * s_.O), factors_kernel<S>, layer_, dy, to, dense);
+    }
   }
-  if (want_W || want_W_mul || dG != nullptr || dbias != nullptr) {
+
+  void input_gradient(const Number* through_sum, const Number* through_log, void* dx) const {
     launch(
-        call,
-        pass_blocks(O * I),
-        weight_gradients_kernel<S>,
-        layer,
-        dW,
-        dW_mul,
-        dG,
-        dbias,
-        grads);
+        call_,
+        pass_blocks(s_.B * s_.I),
+        input_gradient_kernel<S>,
+        layer_,
+        through_sum,
+        through_log,
+        dx,
+        is_dense(layer_.input, s_.I));
   }
-}
+
+  void weight_gradients(
+      const Number* dW,
+      const Number* dW_mul,
+      const Number* dG,
+      const Number* dz,
+      const Gradients& grads) const {
+    Number* dbias = nullptr;
+    int64_t parts = 0;
+    if (grads.gate_bias != nullptr) {
+      const ColumnSums by(s_.B, s_.gates);
+      parts = by.parts;
+      dbias = call_.scratch<Number>(parts * s_.gates);
+      launch(
+          call_, by.col_blocks * parts, column_sums_kernel<S>, dz, s_.B, s_.gates, by, dbias);
+    }
+    if (dW != nullptr || dW_mul != nullptr || dG != nullptr || dbias != nullptr) {
+      launch(
+          call_,
+          pass_blocks(s_.O * s_.I),
+          weight_gradients_kernel<S>,
+          layer_,
+          dW,
+          dW_mul,
+          dG,
+          dbias,
+          parts,
+          grads);
+    }
+  }
+
+ private:
+  // A single gate has too narrow a product to gain by less than full precision, and the log-space
+  // path takes nothing less: exp multiplies its errors.
+  Precision precision(Product product) const {
+    if (product == Product::log_space || (product == Product::gate && s_.gates == 1)) {
+      return Precision::full;
+    }
+    return same ? Precision::setting : Precision::tf32;
+  }
+
+  Call& call_;
+  const Layer& layer_;
+  const Shape& s_;
+};
 
 } // namespace
 
 void forward_large(Call& call, const Layer& layer, void* output, const Saved& saved) {
-  dispatch(layer.dtype, [&](auto s) { forward<decltype(s)>(call, layer, output, saved); });
+  dispatch(layer.dtype, [&](auto s) {
+    nalu::forward_large(LargePasses<decltype(s)>(call, layer), layer, output, saved);
+  });
 }
 
-void backward_large(
-    Call& call,
-    const Layer& layer,
-    const Rows& grad_output,
-    const void* output,
-    const Saved& saved,
-    const Gradients& grads) {
+void backward_large(Call& call, const Layer& layer, const Backward& backward) {
   dispatch(layer.dtype, [&](auto s) {
-    backward<decltype(s)>(call, layer, grad_output, output, saved, grads);
+    nalu::backward_large(LargePasses<decltype(s)>(call, layer), layer, backward);
   });
 }
 

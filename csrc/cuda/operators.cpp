@@ -18,17 +18,10 @@ struct Cuda {
     cuda::is_small(layer.shape) ? cuda::forward_small(call, layer, output, saved)
                                 : cuda::forward_large(call, layer, output, saved);
   }
-  static void backward(
-      const Tensor& input,
-      const Layer& layer,
-      const Rows& grad_output,
-      const void* output,
-      const Saved& saved,
-      const Gradients& grads) {
+  static void backward(const Tensor& input, const Layer& layer, const Backward& backward) {
     cuda::Call call(input);
-    cuda::is_small(layer.shape)
-        ? cuda::backward_small(call, layer, grad_output, output, saved, grads)
-        : cuda::backward_large(call, layer, grad_output, output, saved, grads);
+    cuda::is_small(layer.shape) ? cuda::backward_small(call, layer, backward)
+                                : cuda::backward_large(call, layer, backward);
   }
 };
 

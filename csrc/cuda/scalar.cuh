@@ -66,6 +66,47 @@ NALU_INLINE double fused(double a, double b, double c) {
   return ::fma(a, b, c);
 }
 
+// A long sum as one of short sums of short sums: the roundings of a long one of like terms would all
+// go one way.
+template <class T>
+struct Cascade {
+  static constexpr int kShort = 16;
+  T terms = 0, sums = 0, sums_of_sums = 0;
+  int count = 0;
+
+  NALU_INLINE void operator+=(T term) {
+    terms += term;
+    ++count;
+    if (count % kShort == 0) {
+      sums += terms;
+      terms = 0;
+      if (count == kShort * kShort) {
+        sums_of_sums += sums;
+        sums = 0;
+        count = 0;
+      }
+    }
+  }
+  NALU_INLINE T total() const {
+    return sums_of_sums + (sums + terms);
+  }
+};
+
+// The sum of values[i * stride] over 0 <= i < n, in a tree, to values[0]. All threads of a block call
+// it, and each tree has `n` of them, numbered by i; it ends with a barrier.
+template <class T>
+NALU_INLINE void tree_sum(T* values, int stride, int i, int n) {
+  __syncthreads();
+  for (int left = n; left > 1;) {
+    const int half = (left + 1) / 2;
+    if (i + half < left) {
+      values[i * stride] += values[(i + half) * stride];
+    }
+    __syncthreads();
+    left = half;
+  }
+}
+
 } // namespace device
 } // namespace nalu
 

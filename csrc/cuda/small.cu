@@ -70,7 +70,7 @@ NALU_INLINE void put_weight(
     const Layer& layer, Operands<Compute<S>, Tile>& operands, int k, int c, int64_t at) {
   operands.right[kW][k][c] = load_weight<S>(layer.W_hat, layer.M_hat, at).value();
   if constexpr (log_space) {
-    operands.right[kWMul][k][c] = layer.W_hat_mul != nullptr
+    operands.right[kWMul][k][c] = layer.untied()
         ? load_weight<S>(layer.W_hat_mul, layer.M_hat_mul, at).value()
         : operands.right[kW][k][c];
   }
@@ -175,14 +175,10 @@ struct Factors {
 };
 
 template <class S>
-struct Backward {
+struct BackwardArguments : Backward {
   using T = Compute<S>;
 
   Layer layer;
-  Rows grad_output;
-  const void* output;
-  Saved saved;
-  Gradients grads;
   BackwardBlocks blocks;
 
   template <bool linear, bool log_space>
@@ -211,7 +207,7 @@ constexpr int kA = 0, kL = 1, kZ = 2; // the left planes, of da, dl and dz
 // The factors of (row, col), where the left operands have them.
 template <bool linear, bool log_space, class S, class Tile>
 NALU_INLINE void put_factors(
-    const Backward<S>& args,
+    const BackwardArguments<S>& args,
     Operands<Compute<S>, Tile>& operands,
     int r,
     int k,
@@ -227,7 +223,7 @@ NALU_INLINE void put_factors(
 // dx = [da W + dz G] + (dl W_mul) sign(x) / (|x| + eps): rows are the batch's, columns the input's.
 template <class S, class Tile, bool linear, bool log_space>
 NALU_INLINE void input_tile(
-    const Backward<S>& args, Operands<Compute<S>, Tile>& operands, int64_t tile) {
+    const BackwardArguments<S>& args, Operands<Compute<S>, Tile>& operands, int64_t tile) {
   using T = Compute<S>;
   constexpr bool gated = linear && log_space;
   const Layer& layer = args.layer;
@@ -305,20 +301,29 @@ NALU_INLINE void input_tile(
 // and the sums go over the batch.
 template <class S, class Tile, bool linear, bool log_space>
 NALU_INLINE void weights_tile(
-    const Backward<S>& args, Operands<Compute<S>, Tile>& operands, int64_t tile) {
+    const BackwardArguments<S>& args, Operands<Compute<S>, Tile>& operands, int64_t tile) {
   using T = Compute<S>;
   constexpr bool gated = linear && log_space;
   constexpr int x_plane = 0, L_plane = 1; // right
   const Layer& layer = args.layer;
   const Gradients& grads = args.grads;
   const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
-  const bool untied = layer.W_hat_mul != nullptr, per_sample = gated && gate_per_sample(layer.shape);
+  const bool untied = layer.untied(), per_sample = gated && gate_per_sample(layer.shape);
   const T eps = static_cast<T>(layer.eps);
   const int64_t col_tiles = divide_up(I > 0 ? I : 1, Tile::kCols);
   const int64_t row0 = tile / col_tiles * Tile::kRows, col0 = tile % col_tiles * Tile::kCols;
   const Place<Tile> place;
 
-  Sums<T, Tile> dW, dW_log, dG, dbias;
+  // The bias's gradient has a row for each output and no columns: each of its threads sums every
+  // kLanes-th row of the batch.
+  constexpr int kLanes = kThreads / Tile::kRows;
+  __shared__ T bias_sums[kThreads];
+  const bool of_bias = gated && !per_sample && grads.gate_bias != nullptr && col0 == 0;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int bias_row = thread % Tile::kRows, lane = thread / Tile::kRows;
+  Cascade<T> dbias;
+
+  Sums<T, Tile> dW, dW_log, dG;
   for (int64_t k0 = 0; k0 < B; k0 += Tile::kDepth) {
     for_each<Tile::kDepth, Tile::kRows>([&](int k, int r) {
       if (k0 + k < B && row0 + r < O) {
@@ -336,7 +341,10 @@ NALU_INLINE void weights_tile(
     });
     __syncthreads();
     const int depth = static_cast<int>(smaller(Tile::kDepth, B - k0));
-    Sums<T, Tile> W_part, W_log_part, G_part, bias_part;
+    for (int k = lane; of_bias && k < depth; k += kLanes) {
+      dbias += operands.left[kZ][bias_row][k];
+    }
+    Sums<T, Tile> W_part, W_log_part, G_part;
     for (int k = 0; k < depth; ++k) {
       for (int r = 0; r < Tile::kPerThread; ++r) {
         const int row = place.row(r);
@@ -346,7 +354,6 @@ NALU_INLINE void weights_tile(
           if constexpr (gated) {
             const T dz = operands.left[kZ][row][k];
             G_part[r] = fused(dz, x, G_part[r]);
-            bias_part[r] += dz;
           }
         }
         if constexpr (log_space) {
@@ -358,19 +365,19 @@ NALU_INLINE void weights_tile(
     dW += W_part;
     dW_log += W_log_part;
     dG += G_part;
-    dbias += bias_part;
     __syncthreads();
   }
 
+  if (of_bias) {
+    bias_sums[thread] = dbias.total();
+    tree_sum(bias_sums + bias_row, Tile::kRows, lane, kLanes);
+    if (lane == 0 && row0 + bias_row < O) {
+      store<S>(grads.gate_bias, row0 + bias_row, bias_sums[bias_row]);
+    }
+  }
   for (int r = 0; r < Tile::kPerThread; ++r) {
     const int64_t row = row0 + place.row(r), col = col0 + place.col;
-    if (row >= O) {
-      continue;
-    }
-    if (gated && !per_sample && grads.gate_bias != nullptr && col == 0) {
-      store<S>(grads.gate_bias, row, dbias[r]);
-    }
-    if (col >= I) {
+    if (row >= O || col >= I) {
       continue;
     }
     const int64_t at = row * I + col;
@@ -394,7 +401,7 @@ NALU_INLINE void weights_tile(
 
 // The gradients of a gate per sample, for a stretch of the input's columns.
 template <class S, class Tile>
-NALU_INLINE void gate_tile(const Backward<S>& args, int64_t tile) {
+NALU_INLINE void gate_tile(const BackwardArguments<S>& args, int64_t tile) {
   using T = Compute<S>;
   constexpr int kLanes = kThreads / Tile::kRows; // threads that share a row's outputs
   __shared__ T parts[Tile::kRows][kLanes + 1], dz[Tile::kRows];
@@ -405,7 +412,8 @@ NALU_INLINE void gate_tile(const Backward<S>& args, int64_t tile) {
   const Place<Tile> place;
   const int64_t col = tile * Tile::kCols + place.col;
 
-  T dG = 0, dbias = 0;
+  T dG = 0;
+  Cascade<T> dbias;
   for (int64_t row0 = 0; row0 < B; row0 += Tile::kRows) {
     const int rows = static_cast<int>(smaller(Tile::kRows, B - row0));
     const int row = thread / kLanes, lane = thread % kLanes;
@@ -423,37 +431,33 @@ NALU_INLINE void gate_tile(const Backward<S>& args, int64_t tile) {
       dz[thread] = args.sample_dz(row0 + thread, dg);
     }
     __syncthreads();
-    T G_part = 0, bias_part = 0;
+    T G_part = 0;
     for (int r = place.first_row; r < rows; r += Tile::kRowsAtOnce) {
-      bias_part += dz[r];
+      dbias += dz[r];
       if (col < I) {
         G_part = fused(dz[r], load<S>(layer.input, row0 + r, col), G_part);
       }
     }
     dG += G_part;
-    dbias += bias_part;
     __syncthreads();
   }
 
   sums[thread] = dG;
-  bias_sums[thread] = dbias;
-  __syncthreads();
+  bias_sums[thread] = dbias.total();
+  tree_sum(sums + place.col, Tile::kCols, place.first_row, Tile::kRowsAtOnce);
+  tree_sum(bias_sums + place.col, Tile::kCols, place.first_row, Tile::kRowsAtOnce);
   if (place.first_row == 0) {
-    for (int r = 1; r < Tile::kRowsAtOnce; ++r) {
-      dG += sums[r * Tile::kCols + place.col];
-      dbias += bias_sums[r * Tile::kCols + place.col];
-    }
     if (args.grads.G != nullptr && col < I) {
-      store<S>(args.grads.G, col, dG);
+      store<S>(args.grads.G, col, sums[place.col]);
     }
     if (args.grads.gate_bias != nullptr && col == 0) {
-      store<S>(args.grads.gate_bias, 0, dbias);
+      store<S>(args.grads.gate_bias, 0, bias_sums[0]);
     }
   }
 }
 
 template <class S, class Tile, bool linear, bool log_space>
-__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) backward_kernel(Backward<S> args) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) backward_kernel(BackwardArguments<S> args) {
   __shared__ Operands<Compute<S>, Tile> operands;
   const int64_t block = static_cast<int64_t>(blockIdx.x);
   if (block < args.blocks.input) {
@@ -468,7 +472,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) backward_kernel(B
 // f(paths) with `linear` and `log_space` as types, of which one at least is true.
 template <class F>
 void by_paths(const Layer& layer, const F& f) {
-  if (layer.linear && layer.log_space) {
+  if (layer.gated()) {
     f(std::true_type{}, std::true_type{});
   } else if (layer.log_space) {
     f(std::false_type{}, std::true_type{});
@@ -478,7 +482,7 @@ void by_paths(const Layer& layer, const F& f) {
 }
 
 template <class S, int cols>
-void forward(Call& call, const Layer& layer, void* output, const Saved& saved) {
+void forward_by_tiles(Call& call, const Layer& layer, void* output, const Saved& saved) {
   using Tile = cuda::Tile<Compute<S>, cols>;
   const Shape& s = layer.shape;
   by_paths(layer, [&](auto linear, auto log_space) {
@@ -489,16 +493,10 @@ void forward(Call& call, const Layer& layer, void* output, const Saved& saved) {
 }
 
 template <class S, int cols>
-void backward(
-    Call& call,
-    const Layer& layer,
-    const Rows& grad_output,
-    const void* output,
-    const Saved& saved,
-    const Gradients& grads) {
+void backward_by_tiles(Call& call, const Layer& layer, const Backward& backward) {
   using Tile = cuda::Tile<Compute<S>, cols>;
-  const auto blocks = backward_blocks(layer.shape, grads, Tile::kRows, Tile::kCols);
-  const Backward<S> args{layer, grad_output, output, saved, grads, blocks};
+  const auto blocks = backward_blocks(layer.shape, backward.grads, Tile::kRows, Tile::kCols);
+  const BackwardArguments<S> args{backward, layer, blocks};
   by_paths(layer, [&](auto linear, auto log_space) {
     const auto kernel = backward_kernel<S, Tile, decltype(linear)::value, decltype(log_space)::value>;
     launch(call, blocks.total(), kernel, args);
@@ -509,22 +507,15 @@ void backward(
 
 void forward_small(Call& call, const Layer& layer, void* output, const Saved& saved) {
   dispatch(layer.dtype, [&](auto s) {
-    layer.shape.O <= kNarrow ? forward<decltype(s), kNarrow>(call, layer, output, saved)
-                             : forward<decltype(s), kWide>(call, layer, output, saved);
+    layer.shape.O <= kNarrow ? forward_by_tiles<decltype(s), kNarrow>(call, layer, output, saved)
+                             : forward_by_tiles<decltype(s), kWide>(call, layer, output, saved);
   });
 }
 
-void backward_small(
-    Call& call,
-    const Layer& layer,
-    const Rows& grad_output,
-    const void* output,
-    const Saved& saved,
-    const Gradients& grads) {
+void backward_small(Call& call, const Layer& layer, const Backward& backward) {
   dispatch(layer.dtype, [&](auto s) {
-    layer.shape.I <= kNarrow
-        ? backward<decltype(s), kNarrow>(call, layer, grad_output, output, saved, grads)
-        : backward<decltype(s), kWide>(call, layer, grad_output, output, saved, grads);
+    layer.shape.I <= kNarrow ? backward_by_tiles<decltype(s), kNarrow>(call, layer, backward)
+                             : backward_by_tiles<decltype(s), kWide>(call, layer, backward);
   });
 }
 
