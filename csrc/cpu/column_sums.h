@@ -28,8 +28,8 @@ struct Strip {
   }
 };
 
-// Adds to a `sum` of zeros the sum of rows `stride` apart. It is written and not returned: where a
-// target is switched on by a pragma, GCC returns a struct of one vector without its upper half.
+// Adds to a `sum` of zeros the sum of rows `stride` apart. It is not returned: where a pragma has
+// switched on the target, GCC returns a struct of one vector without the vector's upper half.
 template <class T, int vectors, class Count>
 inline void sum_tree(
     int64_t rows, const T* from, int64_t stride, Count last, Strip<T, vectors>& sum) {

@@ -457,7 +457,8 @@ NALU_INLINE void gate_tile(const BackwardArguments<S>& args, int64_t tile) {
 }
 
 template <class S, class Tile, bool linear, bool log_space>
-__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) backward_kernel(BackwardArguments<S> args) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
+    backward_kernel(BackwardArguments<S> args) {
   __shared__ Operands<Compute<S>, Tile> operands;
   const int64_t block = static_cast<int64_t>(blockIdx.x);
   if (block < args.blocks.input) {
