@@ -20,7 +20,7 @@ DRY_TESTS = ("tests/test_parity_rule.py", "-k", "one_wrong_element or cliffs")
 
 
 def _command(record: Path, share: str, dry_run: bool) -> list[str]:
-    tests = DRY_TESTS if dry_run else ("tests", "-m", "gpu")
+    tests = DRY_TESTS if dry_run else ("tests", "-m", "gpu and not long")
     return [
         *python("-m", "pytest", "-q", "-p", "benchmarks.gpu.record_tests"),
         *("-p", "no:cacheprovider", "--continue-on-collection-errors"),
