@@ -19,6 +19,7 @@ from .recognise import (
     every_eps,
     is_foreign,
     named_eps,
+    shapes_of,
 )
 
 # Of outputs and gradients, relative to the largest number of each row.
@@ -85,8 +86,7 @@ def _closest(
 
 def _disagreement(module: nn.Module, tried: int, closest: float) -> str:
     if not tried:
-        shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-        return f"the shapes of its parameters are not those of one layer: {shapes}"
+        return f"the shapes of its parameters are not those of one layer: {shapes_of(module)}"
     if closest == float("inf"):
         return (
             f"none of {tried} layers agrees with it; each is finite where it is infinite or NaN, "
@@ -143,7 +143,11 @@ def _copy(module: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {
         id(tensor): tensor.detach() for tensor in _tensors(module, set()) if not tensor.is_leaf
     }
-    return copy.deepcopy(module, memo)
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:  # whatever a stranger's attributes raise
+        reason = f"it cannot be copied to try it: {type(error).__name__}: {error}"
+        raise NoCounterpart(reason) from error
 
 
 def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:

@@ -38,25 +38,29 @@ def loss(
 ) -> str | None:
     """Why the layer cannot stand in for the module, although it computes the same; None if it can,
     once it has what :func:`plain_attributes` returns."""
-    (argument, *others) = inspect.signature(module.forward).parameters.values()
+    signature = inspect.signature(module.forward).parameters.values()
+    (argument, *others) = (each.replace(annotation=each.empty) for each in signature)
     if others or argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
-        return f"its forward takes {_listed(argument, *others)}, a layer's takes the input alone"
+        listed = ", ".join(map(str, (argument, *others)))
+        return f"its forward takes ({listed}), a layer's takes the input alone"
     if argument.kind == argument.KEYWORD_ONLY or argument.default is not argument.empty:
         return f"its forward takes {argument}, a layer's takes the input"
-    for name in dict.fromkeys(written):
-        return f"its forward sets the attribute {name}, which would be lost"
+    if written:
+        return f"its forward sets the attribute {written[0]}, which would be lost"
     plain = plain_attributes(module)
+    same = {name for name in dir(module) if _same(layer, module, name)}
     for name in _offered(module):
-        if name not in plain and not _has(layer, name, getattr(module, name, None)):
+        if name not in plain and name not in same:
             return f"it has {name}, which would be lost"
     for name, value in plain.items():
-        if hasattr(layer, name) and not _has(layer, name, value):
-            return f"its {name} is {value!r}, and the layer's {name} is something else"
+        if hasattr(layer, name) and name not in same:
+            return f"its {name} is {value!r}, and a layer's {name} is something else"
     for part in module.modules():
-        if part is not module and (name := next(_offered(part), None)) is not None:
-            return f"the {type(part).__name__} in it has {name}, which would be lost"
-    kept = {name for name, role in candidate.roles.items() if role == (name, False)}
-    return _used(model, module, argument.name, {*dir(module)} - {*dir(nn.Module()), *plain} - kept)
+        if part is not module and (inner := next(_offered(part), None)) is not None:
+            return f"the {type(part).__name__} in it has {inner}, which would be lost"
+    kept = same | {name for name, role in candidate.roles.items() if role == (name, False)}
+    lost = {*dir(module)} - {*dir(nn.Module()), *plain} - kept - _HARMLESS
+    return _used(model, module, argument.name, lost, plain.keys() - same)
 
 
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
@@ -85,9 +89,11 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, simple)
 
 
-def _has(layer: nn.Module, name: str, value: object) -> bool:
-    """Whether the layer has that attribute too, and as much as says the same by it."""
-    own = getattr(layer, name, None)
+def _same(layer: nn.Module, module: nn.Module, name: str) -> bool:
+    """Whether an attribute of the layer's own says what the module's does by that name."""
+    if name.startswith("_") or name in _OWN or not hasattr(layer, name):
+        return False
+    own, value = getattr(layer, name), getattr(module, name)
     if own is None or not (_is_plain(own) and _is_plain(value)):
         return False
     return bool(own == value or (isinstance(own, bool) and own == bool(value)))
@@ -112,59 +118,71 @@ def _offered(part: nn.Module) -> Iterator[str]:
                 yield name
     if is_foreign(type(part)):
         for name, value in vars(part).items():
-            if name not in _OWN and name[0] != "_" and not _is_plain(value):
+            if name not in _OWN and not _is_plain(value):
                 yield name
 
 
-def _listed(*parameters: inspect.Parameter) -> str:
-    return f"({', '.join(str(each) for each in parameters)})"
-
-
-def _used(model: nn.Module, module: nn.Module, argument: str, names: set[str]) -> str | None:
-    """Who in the model uses one of these names of the module's, or keeps it where it cannot be
-    exchanged."""
+def _used(
+    model: nn.Module, module: nn.Module, argument: str, lost: set[str], copied: set[str]
+) -> str | None:
+    """Who in the model uses one of the module's names that would be lost, sets one that would be
+    copied, asks for its class, or keeps it where it cannot be exchanged."""
     inside = set(module.modules())
+    kinds = {kind.__name__ for kind in type(module).__mro__ if is_foreign(kind)}
     for other in model.modules():
-        kind = type(other)
-        if other in inside or not is_foreign(kind):
+        user: type = type(other)
+        if other in inside or not is_foreign(user):
             continue
         for name, value in vars(other).items():
             held = value.values() if isinstance(value, dict) else value
             held = held if isinstance(value, (dict, list, tuple)) else (value,)
             if name not in _OWN and any(each is module for each in held):
-                return f"{kind.__name__} keeps it in {name} too, where it cannot be exchanged"
-        mentioned = _mentions(kind)
-        for name in sorted((names & mentioned.names) - {*dir(other)}):
-            return f"{kind.__name__} uses its {name}, which would be lost"
-        if argument != "input" and argument in mentioned.keywords:
-            return f"{kind.__name__} gives an argument by the name {argument}, a layer's is input"
+                return f"{user.__name__} keeps it in {name} too, where it cannot be exchanged"
+        found, own = mentions(user), {*dir(other)}
+        for name in sorted(lost & found.used - own):
+            return f"{user.__name__} uses its {name}, which would be lost"
+        for name in sorted(copied & found.set - own):
+            return f"{user.__name__} sets its {name}, which would be lost"
+        for name in sorted(kinds & found.asked):
+            return f"{user.__name__} asks what is a {name}, which a layer is not"
+        if argument != "input" and argument in found.keywords:
+            return f"{user.__name__} calls something with {argument}=, a layer takes input="
     return None
 
 
-class _Mentioned(NamedTuple):
-    names: frozenset[str]  # of attributes, and strings that may name one
-    keywords: frozenset[str]  # of arguments
+class Mentions(NamedTuple):
+    """The names that the methods of a class use for something."""
+
+    words: frozenset[str]  # all but local variables
+    used: frozenset[str]  # attributes, and strings that may name one
+    set: frozenset[str]  # attributes that are set
+    asked: frozenset[str]  # beside isinstance
+    keywords: frozenset[str]  # arguments
 
 
 @lru_cache(maxsize=256)
-def _mentions(kind: type) -> _Mentioned:
-    """What the methods of a class mention."""
-    names: set[str] = set()
-    keywords: set[str] = set()
+def mentions(kind: type) -> Mentions:
+    """What a class and its bases mention, but for PyTorch's and this library's."""
+    words, used, stored, asked, keywords = (set[str]() for _ in range(5))
     for code in _codes(kind):
+        words.update(code.co_names)
+        if code.co_name == "__init__":  # it has run
+            continue
+        if "isinstance" in code.co_names:
+            asked.update(code.co_names)
         for step in dis.get_instructions(code):
-            if step.opname in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "LOAD_CONST"):
-                names.update([step.argval] if isinstance(step.argval, str) else [])
+            if step.opname in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"):
+                (stored if step.opname == "STORE_ATTR" else used).add(step.argval)
+        used.update(each for each in code.co_consts if isinstance(each, str))
         for constant in code.co_consts:
             if isinstance(constant, tuple):
                 keywords.update(each for each in constant if isinstance(each, str))
-    return _Mentioned(frozenset(names), frozenset(keywords))
+    return Mentions(*map(frozenset, (words, used | stored, stored, asked, keywords)))
 
 
 def _codes(kind: type) -> Iterator[types.CodeType]:
-    waiting: list[Any] = [
-        v for each in kind.__mro__ if is_foreign(each) for v in vars(each).values()
-    ]
+    bases = [each for each in kind.__mro__ if is_foreign(each)]
+    waiting: list[Any] = [value for each in bases for value in vars(each).values()]
     while waiting:
         value = waiting.pop()
         if isinstance(value, types.CodeType):

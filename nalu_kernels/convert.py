@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from .agree import NoCounterpart, agreeing
-from .callers import loss, plain_attributes
+from .callers import loss, mentions, plain_attributes
 from .layers import NAC, NALU
-from .recognise import Candidate, Parts, looks_like_one, parts_of
+from .recognise import Candidate, Parts, looks_like_one, parts_of, shapes_of
 
 
 class Replaced(NamedTuple):
@@ -53,8 +52,8 @@ class Left(NamedTuple):
 
 @dataclass
 class Report:
-    """What :func:`nalu_kernels.convert` did; ``print`` it. ``model`` is the converted model: the one
-    that was given, unless that was itself a module to replace."""
+    """What :func:`nalu_kernels.convert` did; ``print`` it. ``model`` is the converted model:
+    the one that was given, unless that was itself a module to replace."""
 
     model: nn.Module
     replaced: list[Replaced] = field(default_factory=list)
@@ -128,20 +127,21 @@ def _outcome(model: nn.Module, path: str, module: nn.Module) -> Replaced | Left 
     """None if the module is not, and does not seem to be, a NAC or a NALU."""
     parts, reason = parts_of(module), _untried(module)
     if parts is None:
-        reason = reason or f"its parameters are not those of a NAC or a NALU: {_shapes(module)}"
+        reason = reason or f"its parameters are not those of a NAC or a NALU: {shapes_of(module)}"
     elif reason is None:
         try:
             return _counterpart(model, path, module, parts)
         except NoCounterpart as error:
             reason = str(error)
-    return Left(path, module, reason) if looks_like_one(module) else None
+    seems = looks_like_one(module) or (parts is not None and _makes_weights(module))
+    return Left(path, module, reason) if seems else None
 
 
-def _shapes(module: nn.Module) -> str:
-    return ", ".join(
-        f"{name} {'not yet' if is_lazy(parameter) else tuple(parameter.shape)}"
-        for name, parameter in module.named_parameters()
-    )
+def _makes_weights(module: nn.Module) -> bool:
+    """Whether there are a tanh and a sigmoid in its code."""
+    kinds: set[type] = {type(part) for part in module.modules()}
+    words = {word for kind in kinds for word in mentions(kind).words}
+    return "tanh" in words and bool(words & {"sigmoid", "expit"})
 
 
 def _counterpart(model: nn.Module, path: str, module: nn.Module, parts: Parts) -> Replaced | Left:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from .functional import nac, nalu
@@ -46,7 +47,7 @@ def parts_of(module: nn.Module) -> Parts | None:
         if not isinstance(child, (nn.ParameterList, nn.ParameterDict))
     ):
         return None
-    if any(nn.parameter.is_lazy(parameter) for parameter in parameters.values()):
+    if any(is_lazy(parameter) for parameter in parameters.values()):
         return None
     matrices = tuple(name for name, parameter in parameters.items() if parameter.dim() == 2)
     vectors = [name for name, parameter in parameters.items() if parameter.dim() == 1]
@@ -57,6 +58,14 @@ def parts_of(module: nn.Module) -> Parts | None:
     if count < len(matrices) // 2 * 2 or len(matrices) + len(vectors) < len(parameters):
         return None
     return Parts(matrices, vectors[0] if vectors else None, shape)
+
+
+def shapes_of(module: nn.Module) -> str:
+    """The names and shapes of a module's parameters, in words."""
+    return ", ".join(
+        f"{name} {'not yet' if is_lazy(parameter) else tuple(parameter.shape)}"
+        for name, parameter in module.named_parameters()
+    )
 
 
 def is_foreign(kind: type) -> bool:
