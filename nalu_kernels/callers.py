@@ -93,7 +93,7 @@ def _same(layer: nn.Module, module: nn.Module, name: str) -> bool:
     """Whether an attribute of the layer's own says what the module's does by that name."""
     if name.startswith("_") or name in _OWN or not hasattr(layer, name):
         return False
-    own, value = getattr(layer, name), getattr(module, name)
+    own, value = getattr(layer, name), getattr(module, name, None)
     if own is None or not (_is_plain(own) and _is_plain(value)):
         return False
     return bool(own == value or (isinstance(own, bool) and own == bool(value)))
@@ -181,16 +181,31 @@ def mentions(kind: type) -> Mentions:
 
 
 def _codes(kind: type) -> Iterator[types.CodeType]:
+    """Of its methods, of the functions in them, and of those of the same files that they call."""
     bases = [each for each in kind.__mro__ if is_foreign(each)]
+    files, seen = {each.__module__ for each in bases}, set[int]()
     waiting: list[Any] = [value for each in bases for value in vars(each).values()]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, types.CodeType):
-            yield value
-            waiting.extend(value.co_consts)
-        elif isinstance(value, types.FunctionType):
-            waiting.extend([value.__code__, getattr(value, "__wrapped__", None)])
-        elif isinstance(value, (staticmethod, classmethod)):
+        if isinstance(value, (staticmethod, classmethod)):
             waiting.append(value.__func__)
         elif isinstance(value, property):
             waiting.extend([value.fget, value.fset])
+        elif isinstance(value, types.FunctionType) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.append(getattr(value, "__wrapped__", None))
+            for code in _nested(value.__code__):
+                yield code
+                called = map(value.__globals__.get, code.co_names)
+                waiting.extend(
+                    each
+                    for each in called
+                    if isinstance(each, types.FunctionType) and each.__module__ in files
+                )
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _nested(constant)

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from .agree import NoCounterpart, agreeing
 from .callers import loss, mentions, plain_attributes
 from .layers import NAC, NALU
-from .recognise import Candidate, Parts, looks_like_one, parts_of, shapes_of
+from .recognise import Candidate, Parts, is_eps, looks_like_one, parts_of, shapes_of
 
 
 class Replaced(NamedTuple):
@@ -170,7 +170,7 @@ def _untried(module: nn.Module) -> str | None:
         return "it is parametrized, which would be lost"
     if any(_has_hooks(part) for part in module.modules()):
         return "it has hooks, which would be lost"
-    if any("eps" not in name for name, _ in module.named_buffers()):
+    if any(not is_eps(name) for name, _ in module.named_buffers()):
         return "it has buffers, which would be lost"
     if any(parameter.is_meta for parameter in module.parameters()):
         return "it is on the meta device, where there is nothing to compare"

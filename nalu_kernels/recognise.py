@@ -23,6 +23,7 @@ USUAL_EPS = 1e-7
 _EPS = (1e-7, 1e-10, 1e-8, 1e-6, 1e-5, 1e-12, 1e-9, 1e-4, 1e-3, 1e-2, 1e-15, 1e-16, 1e-20, 1e-30)
 # How published code calls Ŵ and M̂, the gate, and the classes; of names in small letters.
 _W, _M = re.compile(r"_*w(eights?)?_*(h|hat)?(_|$)"), re.compile(r"_*m(ask)?_*(h|hat)?(_|$)")
+_EPS_NAME = re.compile(r"(?<![a-z])eps")
 _GATE = re.compile(r"_*(g(_|\d|$)|gat(e|ing))")
 _CLASS = re.compile(r"(nac|nalu)(cell|layer|unit|module|block)?\d*$")
 
@@ -80,7 +81,7 @@ def looks_like_one(module: nn.Module) -> bool:
     a gate beside what looks like a NAC."""
     if not is_foreign(type(module)):
         return False
-    names, children = _own_names(module), dict(module.named_children())
+    names, children = _own_names(module), dict(_inner(module))
     if _has_pair(names):
         return True
     alike = {name for name, child in children.items() if looks_like_one(child)}
@@ -88,6 +89,15 @@ def looks_like_one(module: nn.Module) -> bool:
     if _CLASS.search(type(module).__name__.lower()) and (names or others):
         return True
     return bool(alike) and any(_GATE.match(name.lower()) for name in [*names, *others])
+
+
+def _inner(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The children, and those in a container in its stead."""
+    for name, child in module.named_children():
+        if isinstance(child, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+            yield from ((f"{name}.{inner}", each) for inner, each in _inner(child))
+        else:
+            yield name, child
 
 
 def _own_names(module: nn.Module) -> list[str]:
@@ -170,6 +180,7 @@ class Candidate(NamedTuple):
             if transposed:
                 copied = tensors[name].detach().clone(memory_format=torch.contiguous_format)
                 parameter = nn.Parameter(copied, requires_grad=parameter.requires_grad)
+                vars(parameter).update(vars(parameters[old]))
             setattr(layer, name, parameter)
         return layer.train(module.training)
 
@@ -213,13 +224,18 @@ def _gates(
         yield roles
 
 
+def is_eps(name: str) -> bool:
+    """Whether an attribute or a buffer of that name may be ε; one called steps is not."""
+    return _EPS_NAME.search(name.lower()) is not None
+
+
 def named_eps(module: nn.Module) -> list[float]:
     """What the module or a part of it calls eps."""
     named = [
         float(value)
         for part in module.modules()
         for name, value in {**vars(part), **dict(part.named_buffers(recurse=False))}.items()
-        if "eps" in name.lower()
+        if is_eps(name)
         and (isinstance(value, float) or (isinstance(value, Tensor) and value.numel() == 1))
     ]
     return [eps for eps in dict.fromkeys(named) if 0 < eps < float("inf")]

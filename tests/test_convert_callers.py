@@ -153,7 +153,7 @@ class NaluOf(nn.Module):
 
 def _buffered() -> nn.Module:
     module = Nac()
-    module.register_buffer("count", torch.zeros(()))
+    module.register_buffer("steps", torch.zeros(()))
     return module
 
 

@@ -207,13 +207,13 @@ class NeverFinite(Named):
 
 
 class Doubled(Named):
-    """By names that tell nothing; but there are a tanh and a sigmoid in it."""
+    """By names that tell nothing; but there are a tanh and a sigmoid in what it calls."""
 
     def __init__(self) -> None:
         super().__init__("a", "b")
 
     def forward(self, x: Tensor) -> Tensor:
-        return 2 * linear(x, torch.tanh(self.a) * torch.sigmoid(self.b))
+        return 2 * linear(x, weight(self.a, self.b))
 
 
 class MyNALU(nn.Module):
@@ -297,6 +297,27 @@ class Whole(nn.Module):
         return x
 
 
-def test_a_model_of_layers_is_not_listed() -> None:
-    report = convert(Whole())
-    assert [each.path for each in report.replaced] == ["layers.0"] and not report.left
+class NALU2(nn.Module):
+    """A stack of layers that is called as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Sequential(OneGate(), nn.Sequential(OneGate()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "paths"), [(Whole, ["layers.0"]), (NALU2, ["model.0", "model.1.0"])]
+)
+def test_a_model_of_layers_is_not_listed(make: Callable[[], nn.Module], paths: list[str]) -> None:
+    report = convert(make())
+    assert [each.path for each in report.replaced] == paths and not report.left
+
+
+def test_copied_parameters_keep_what_is_noted_on_them() -> None:
+    module = Twice(transposed=True)
+    module.W_hat.no_decay = True
+    layer = convert(nn.Sequential(module)).model[0]
+    assert layer.W_hat is not module.W_hat and layer.W_hat.no_decay
