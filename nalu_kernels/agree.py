@@ -25,7 +25,7 @@ from .recognise import (
 
 # Of outputs and gradients, relative to the largest number of each row.
 _TOLERANCE = 1e-8
-# Of four outputs in five, whichever ε it is: what is further off has its parameters in other places.
+# Of four outputs in five, whichever ε it is: if it is more, the parameters are in other places.
 _ROUGHLY, _MOST = 0.1, 0.8
 _ROWS, _HUGE, _PLAIN = 24, slice(12, 16), slice(16, 24)
 
