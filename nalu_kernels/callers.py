@@ -33,7 +33,7 @@ _SILENT = {
 _OWN = vars(nn.Module()).keys()
 
 
-def loss(
+def what_is_lost(
     model: nn.Module, module: nn.Module, layer: NAC | NALU, candidate: Candidate, written: list[str]
 ) -> str | None:
     """Why the layer cannot stand in for the module, although it computes the same; None if it can,
@@ -45,16 +45,16 @@ def loss(
         return f"its forward takes ({listed}), a layer's takes the input alone"
     if argument.kind == argument.KEYWORD_ONLY or argument.default is not argument.empty:
         return f"its forward takes {argument}, a layer's takes the input"
-    if written:
-        return f"its forward sets the attribute {written[0]}, which would be lost"
+    for name in (*written, *_sets(module)):
+        return f"its forward sets the attribute {name}, which would be lost"
     plain = plain_attributes(module)
     same = {name for name in dir(module) if _same(layer, module, name)}
-    for name in _offered(module):
-        if name not in plain and name not in same:
-            return f"it has {name}, which would be lost"
-    for name, value in plain.items():
-        if hasattr(layer, name) and name not in same:
-            return f"its {name} is {value!r}, and a layer's {name} is something else"
+    for offered in _offered(module):
+        if offered not in plain and offered not in same:
+            return f"it has {offered}, which would be lost"
+    for number, value in plain.items():
+        if hasattr(layer, number) and number not in same:
+            return f"its {number} is {value!r}, and a layer's {number} is something else"
     for part in module.modules():
         if part is not module and (inner := next(_offered(part), None)) is not None:
             return f"the {type(part).__name__} in it has {inner}, which would be lost"
@@ -133,11 +133,11 @@ def _used(
         user: type = type(other)
         if other in inside or not is_foreign(user):
             continue
-        for name, value in vars(other).items():
+        for attribute, value in vars(other).items():
             held = value.values() if isinstance(value, dict) else value
             held = held if isinstance(value, (dict, list, tuple)) else (value,)
-            if name not in _OWN and any(each is module for each in held):
-                return f"{user.__name__} keeps it in {name} too, where it cannot be exchanged"
+            if attribute not in _OWN and any(each is module for each in held):
+                return f"{user.__name__} keeps it in {attribute} too, where it cannot be exchanged"
         found, own = mentions(user), {*dir(other)}
         for name in sorted(lost & found.used - own):
             return f"{user.__name__} uses its {name}, which would be lost"
@@ -148,6 +148,17 @@ def _used(
         if argument != "input" and argument in found.keywords:
             return f"{user.__name__} calls something with {argument}=, a layer takes input="
     return None
+
+
+def _sets(module: nn.Module) -> Iterator[str]:
+    """The attributes that forwards set, if only in a case that has not come."""
+    for part in module.modules():
+        for kind in type(part).__mro__:
+            forward = vars(kind).get("forward")
+            if is_foreign(kind) and isinstance(forward, types.FunctionType):
+                for code in _nested(forward.__code__):
+                    steps = dis.get_instructions(code)
+                    yield from (step.argval for step in steps if step.opname == "STORE_ATTR")
 
 
 class Mentions(NamedTuple):

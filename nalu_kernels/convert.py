@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .agree import NoCounterpart, agreeing
-from .callers import loss, mentions, plain_attributes
+from .callers import mentions, plain_attributes, what_is_lost
 from .layers import NAC, NALU
 from .recognise import Candidate, Parts, is_eps, looks_like_one, parts_of, shapes_of
 
@@ -139,8 +139,8 @@ def _outcome(model: nn.Module, path: str, module: nn.Module) -> Replaced | Left 
 
 def _makes_weights(module: nn.Module) -> bool:
     """Whether there are a tanh and a sigmoid in its code."""
-    kinds: set[type] = {type(part) for part in module.modules()}
-    words = {word for kind in kinds for word in mentions(kind).words}
+    kind: type = type(module)
+    words = mentions(kind).words
     return "tanh" in words and bool(words & {"sigmoid", "expit"})
 
 
@@ -153,7 +153,7 @@ def _counterpart(model: nn.Module, path: str, module: nn.Module, parts: Parts) -
     reason = (
         _names_in_the_way(module, candidate)
         or (_transposed_in_the_way(model, module, candidate) if candidate.transposed else None)
-        or loss(model, module, layer, candidate, written)
+        or what_is_lost(model, module, layer, candidate, written)
     )
     if reason is not None:
         return Left(path, module, reason)

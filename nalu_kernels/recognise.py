@@ -25,7 +25,10 @@ _EPS = (1e-7, 1e-10, 1e-8, 1e-6, 1e-5, 1e-12, 1e-9, 1e-4, 1e-3, 1e-2, 1e-15, 1e-
 _W, _M = re.compile(r"_*w(eights?)?_*(h|hat)?(_|$)"), re.compile(r"_*m(ask)?_*(h|hat)?(_|$)")
 _EPS_NAME = re.compile(r"(?<![a-z])eps")
 _GATE = re.compile(r"_*(g(_|\d|$)|gat(e|ing))")
-_CLASS = re.compile(r"(nac|nalu)(cell|layer|unit|module|block)?\d*$")
+_CLASS = re.compile(
+    r"(nac|nalu|neural_?accumulator|neural_?arithmetic_?logic_?unit)"
+    r"(cell|layer|unit|module|block)?\d*(_\w*)?$"
+)
 
 
 class Parts(NamedTuple):
@@ -72,8 +75,8 @@ def shapes_of(module: nn.Module) -> str:
 def is_foreign(kind: type) -> bool:
     """Whether a class is neither PyTorch's nor this library's, nor derived by PyTorch from such a
     class, as parametrized ones are."""
-    own = ("torch", __package__.partition(".")[0], "builtins", "typing", "abc")
-    return any(each.__module__.partition(".")[0] not in own for each in kind.__mro__)
+    own = ("torch", __package__.partition(".")[0], "typing", "abc")
+    return any(each.__module__.partition(".")[0] not in own for each in kind.__mro__[:-1])
 
 
 def looks_like_one(module: nn.Module) -> bool:

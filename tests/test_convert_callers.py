@@ -82,6 +82,17 @@ class LeavesTheSame(Nac):
         return super().forward(x)
 
 
+class LeavesWhereAsked(Nac):
+    """By a flag that is not set now."""
+
+    debug = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.debug:
+            self.last = x
+        return super().forward(x)
+
+
 class LeavesABuffer(Nac):
     def __init__(self) -> None:
         super().__init__()
@@ -181,6 +192,7 @@ STAYS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "leaves a private one": (LeavesPrivate, "its forward sets the attribute _last, which would"),
     "leaves the same": (LeavesTheSame, "its forward sets the attribute called, which would be"),
     "leaves it in a list": (LeavesInAList, "it has _history, which would be lost"),
+    "leaves it where asked": (LeavesWhereAsked, "its forward sets the attribute last, which"),
     "leaves a buffer": (LeavesABuffer, "it has buffers, which would be lost"),
     "clamps itself": (ClampsItself, "its forward changes its parameters"),
     "a method": (HasAMethod, "it has effective_weights, which would be lost"),

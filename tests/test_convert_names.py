@@ -227,6 +227,10 @@ class MyNALU(nn.Module):
         return linear(x, weight(self.both[0], self.both[1]))
 
 
+class NeuralAccumulatorCell(MyNALU):
+    """So is this."""
+
+
 class Unequal(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -251,6 +255,7 @@ NOT_OF_ONE = "its parameters are not those of a NAC or a NALU: "
         (Biased, NOT_OF_ONE + "W_hat (3, 4), M_hat (3, 4), bias (3,)"),
         (GatedByNothing, NOT_OF_ONE + "g (3,), nac.W_hat (3, 4), nac.M_hat (3, 4)"),
         (MyNALU, NOT_OF_ONE + "both (2, 3, 4)"),
+        (NeuralAccumulatorCell, NOT_OF_ONE + "both (2, 3, 4)"),
         (Unequal, NOT_OF_ONE + "W_hat (3, 4), M_hat (1, 4)"),
         (Lazy, NOT_OF_ONE + "W_hat not yet, M_hat not yet"),
         (lambda: Pair("W_h", "M_h"), "its forward returns a tuple, not a tensor"),
@@ -266,6 +271,24 @@ def test_what_is_not_understood_is_listed(make: Callable[[], nn.Module], reason:
     assert report.model[0] is module
     ((path, left, why),) = report.left
     assert (path, left) == ("0", module) and why.startswith(reason)
+
+
+MADE = """
+class Made(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.W, self.M = fill(3, 4), fill(3, 4)
+
+    def forward(self, x):
+        return linear(x, weight(self.W, self.M))
+"""
+
+
+def test_a_class_made_by_exec_is_one_too() -> None:
+    """It says that it is of the module builtins."""
+    names = {"nn": nn, "fill": fill, "linear": linear, "weight": weight}
+    exec(MADE, names)
+    assert names["Made"].__module__ == "builtins" and convert(names["Made"]()).replaced
 
 
 class WeirdGate(nn.Module):
