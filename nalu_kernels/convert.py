@@ -1,24 +1,23 @@
 """Replaces the NAC and NALU modules of other implementations by this library's layers.
 
-A module is recognised by the names and shapes of its parameters (``recognise.py``), and replaced
-only if a layer of this library gives the same outputs and gradients.
+A module is recognised by the shapes of its parameters (``recognise.py``), and replaced only if a
+layer of this library gives the same outputs and gradients (``agree.py``) and nothing is lost to
+those who call it (``callers.py``).
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.utils import parametrize
 
+from .agree import NoCounterpart, agreeing
+from .callers import mentions, plain_attributes, what_is_lost
 from .layers import NAC, NALU
-from .recognise import Candidate, Parts, candidates, parts_of
-
-# Of outputs and gradients in float64, relative to the largest number of each.
-_TOLERANCE = 1e-8
-_ROWS, _HUGE = 24, slice(12, 16)
+from .recognise import Candidate, Parts, is_eps, looks_like_one, parts_of, shapes_of
 
 
 class Replaced(NamedTuple):
@@ -40,7 +39,7 @@ class Replaced(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A module with the parameters of a NAC or a NALU that stays, and why."""
+    """A module that seems to be a NAC or a NALU and stays, and why."""
 
     path: str
     module: nn.Module
@@ -77,13 +76,16 @@ class Report:
 def convert(model: nn.Module) -> Report:
     """Replaces, in place, the NACs and NALUs of other PyTorch implementations by this library's.
 
-    Recognised are modules that have Ŵ and M̂, called ``W_hat`` and ``M_hat``, ``W_`` and ``M_``,
-    ``W`` and ``M`` or the same in small letters, once or twice, themselves or in a child such as
-    ``nac``, and, for a NALU, a gate ``G``, a parameter or a Linear; and nothing else. Of all layers
-    that these could mean (in log space or not, tied or not, with which eps) that one takes the
-    module's place whose outputs and gradients are the module's: on random inputs of many magnitudes
-    and zeros, with the module's parameters and with random ones, in float64. If there is none, the
-    module stays, and the report says so.
+    Tried is each module that has as many parameters of each shape as a NAC or a NALU, itself or in
+    its children, whatever their names. Of all layers that these could mean (in log space or not,
+    tied or not, with which eps) that one takes the module's place whose outputs and gradients are
+    the module's: on random inputs of many magnitudes and zeros, with the module's parameters and
+    with random ones, in float64.
+
+    A module stays if there is none, or if others could use more of it than its answer: a second
+    argument, a public method, an attribute that its forward sets, a buffer, a hook. The report
+    names it and says why, where the answers agree or the names are those of a NAC or a NALU. Public
+    numbers and strings, such as ``in_dim``, are copied to the layer as they are now.
 
     A layer has the very parameters that the module had, so an optimizer goes on with them; only
     weights stored as (in_features, out_features) are copied, and the report says that too.
@@ -110,56 +112,100 @@ def _visit(report: Report, path: str, module: nn.Module, seen: set[nn.Module]) -
     if module in seen or isinstance(module, (NAC, NALU, torch.jit.ScriptModule)):
         return
     seen.add(module)
-    parts = parts_of(module)
-    if parts is not None:
-        try:
-            candidate, difference = _counterpart(report.model, module, parts)
-        except _NoCounterpart as reason:
-            report.left.append(Left(path, module, str(reason)))
-        else:
-            layer = candidate.layer(module)
-            layer.register_load_state_dict_pre_hook(_OldNames(module, candidate))
-            report.replaced.append(Replaced(path, module, layer, difference, candidate))
-            report.model = _exchange(report.model, module, layer)
-            return
+    outcome = _outcome(report.model, path, module)
+    if isinstance(outcome, Replaced):
+        report.replaced.append(outcome)
+        report.model = _exchange(report.model, module, outcome.layer)
+        return
+    if outcome is not None:
+        report.left.append(outcome)
     for name, child in list(module.named_children()):
         _visit(report, f"{path}.{name}" if path else name, child, seen)
 
 
-class _NoCounterpart(Exception):
-    """The module stays; the message says why."""
+def _outcome(model: nn.Module, path: str, module: nn.Module) -> Replaced | Left | None:
+    """None if the module is not, and does not seem to be, a NAC or a NALU."""
+    parts, reason = parts_of(module), _untried(module)
+    if parts is None:
+        reason = reason or f"its parameters are not those of a NAC or a NALU: {shapes_of(module)}"
+    elif reason is None:
+        try:
+            return _counterpart(model, path, module, parts)
+        except NoCounterpart as error:
+            reason = str(error)
+    seems = looks_like_one(module) or (parts is not None and _makes_weights(module))
+    return Left(path, module, reason) if seems else None
 
 
-def _counterpart(model: nn.Module, module: nn.Module, parts: Parts) -> tuple[Candidate, float]:
-    """The layer that can take the module's place, and the largest difference."""
-    if any(_has_hooks(part) for part in module.modules()):
-        raise _NoCounterpart("it has hooks, which would be lost")
-    if any("eps" not in name for name, _ in module.named_buffers()):
-        raise _NoCounterpart("it has buffers, which would be lost")
-    if any(parameter.is_meta for parameter in module.parameters()):
-        raise _NoCounterpart("it is on the meta device, where there is nothing to compare")
+def _makes_weights(module: nn.Module) -> bool:
+    """Whether there are a tanh and a sigmoid in its code."""
+    kind: type = type(module)
+    words = mentions(kind).words
+    return "tanh" in words and bool(words & {"sigmoid", "expit"})
+
+
+def _counterpart(model: nn.Module, path: str, module: nn.Module, parts: Parts) -> Replaced | Left:
+    """The layer that computes the same, or why it cannot take the module's place; raises
+    NoCounterpart if there is none."""
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
-        candidate, difference = _agreeing(module, parts)
-    theirs = {old for old, _ in candidate.roles.values()}
-    if theirs <= candidate.roles.keys() and any(
-        name != old for name, (old, _) in candidate.roles.items()
-    ):
-        raise _NoCounterpart("its names are NALU's for other parameters, as in a checkpoint")
-    if candidate.transposed:
-        if _is_shared(model, module):
-            raise _NoCounterpart("its transposed weights are shared with another module")
-        for name, (old, _) in candidate.roles.items():
-            rows, cols = getattr(module, old, torch.empty(0, 1)).shape[:2]
-            if name == old and rows == cols:
-                raise _NoCounterpart(
-                    f"its {old} is square and transposed, so a checkpoint could not tell which way"
-                )
-    return candidate, difference
+        candidate, difference, written = agreeing(module, parts)
+    layer = candidate.layer(module)
+    reason = (
+        _names_in_the_way(module, candidate)
+        or (_transposed_in_the_way(model, module, candidate) if candidate.transposed else None)
+        or what_is_lost(model, module, layer, candidate, written)
+    )
+    if reason is not None:
+        return Left(path, module, reason)
+    for name, value in plain_attributes(module).items():
+        if not hasattr(layer, name):
+            setattr(layer, name, value)
+    layer.register_load_state_dict_pre_hook(_OldNames(module, candidate))
+    return Replaced(path, module, layer, difference, candidate)
+
+
+def _untried(module: nn.Module) -> str | None:
+    """Why there is no trying whether a layer computes the same, or no use in it."""
+    if any(parametrize.is_parametrized(part) for part in module.modules()):
+        return "it is parametrized, which would be lost"
+    if any(_has_hooks(part) for part in module.modules()):
+        return "it has hooks, which would be lost"
+    if any(not is_eps(name) for name, _ in module.named_buffers()):
+        return "it has buffers, which would be lost"
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return "it is on the meta device, where there is nothing to compare"
+    return None
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    kinds = ("forward", "forward_pre", "backward", "backward_pre")
-    return any(getattr(module, f"_{kind}_hooks") for kind in kinds)
+    ours = {"_load_state_dict_pre_hooks"} if isinstance(module, (NAC, NALU)) else set()
+    kinds = {name for name in vars(nn.Module()) if name.endswith("_hooks")} - ours
+    return any(getattr(module, kind) for kind in kinds)
+
+
+def _names_in_the_way(module: nn.Module, candidate: Candidate) -> str | None:
+    """Why a checkpoint of the module could not be told from one of the layer."""
+    roles, names = candidate.roles, _every_name(module)
+    theirs = {old for old, _ in roles.values()}
+    swapped = theirs <= roles.keys() and any(name != old for name, (old, _) in roles.items())
+    seconds = {(name, other) for name, (old, _) in roles.items() for other in names[old][1:]}
+    if swapped or any(other in roles and other != name for name, other in seconds):
+        return "its names are NALU's for other parameters, as in a checkpoint"
+    return None
+
+
+def _transposed_in_the_way(model: nn.Module, module: nn.Module, candidate: Candidate) -> str | None:
+    """Why the weights cannot be copied."""
+    if _is_shared(model, module):
+        return "its transposed weights are shared with another module"
+    parameters = dict(module.named_parameters())
+    for name, (old, transposed) in candidate.roles.items():
+        parameter = parameters[old]
+        if transposed and (parameter._backward_hooks or parameter._post_accumulate_grad_hooks):
+            return f"its transposed {old} has hooks, which would be lost"
+        if transposed and name == old and parameter.shape[0] == parameter.shape[1]:
+            return f"its {old} is square and transposed, so a checkpoint could not tell which way"
+    return None
 
 
 def _is_shared(model: nn.Module, module: nn.Module) -> bool:
@@ -172,95 +218,12 @@ def _is_shared(model: nn.Module, module: nn.Module) -> bool:
     )
 
 
-def _agreeing(module: nn.Module, parts: Parts) -> tuple[Candidate, float]:
-    rows, cols = dict(module.named_parameters())[parts.pairs[0][0]].shape
-    failure: Exception | None = None
-    for in_features in dict.fromkeys((cols, rows)):
-        try:
-            rounds = [_Round(module, in_features, seed) for seed in (0, 1)]
-        except Exception as error:  # whatever a stranger's forward raises
-            failure = failure or error
-            continue
-        tried = candidates(module, parts, in_features)
-        closest = float("inf")
-        for candidate in tried:
-            difference = max(each.difference(candidate) for each in rounds)
-            if difference <= _TOLERANCE:
-                return candidate, difference
-            closest = min(closest, difference)
-        raise _NoCounterpart(
-            f"none of {len(tried)} layers agrees with it; the closest is off by {closest:.1e}"
-        )
-    raise _NoCounterpart(
-        f"its forward fails on (rows, in_features): {type(failure).__name__}: {failure}"
-    ) from failure
-
-
-class _Round:
-    """Outputs and gradients of a module's twin in float64: in evaluation with its own parameters
-    (seed 0), which may be too small to tell formulas apart; else in training with random ones, and
-    with rows in two dimensions."""
-
-    def __init__(self, module: nn.Module, in_features: int, seed: int) -> None:
-        rng = torch.Generator().manual_seed(seed)
-        twin = copy.deepcopy(module).to("cpu", torch.float64).requires_grad_().train(bool(seed))
-        self.parameters: dict[str, Tensor] = dict(twin.named_parameters())
-        if seed:
-            with torch.no_grad():
-                for parameter in self.parameters.values():
-                    parameter.normal_(generator=rng)
-        self.input = _inputs(in_features, rng)
-        output = twin(self.input) if not seed else _of_two_dimensions(twin, self.input)
-        self.expected = self._outcome(output)
-
-    def difference(self, candidate: Candidate) -> float:
-        found = self._outcome(candidate.call(self.input, self.parameters))
-        return max(map(_relative, found, self.expected))
-
-    def _outcome(self, output: Tensor) -> list[Tensor]:
-        """The output, and the gradients of the input and the parameters."""
-        upstream = torch.linspace(0.5, 1.5, output.numel()).to(output).view_as(output)
-        upstream[_HUGE] = 0  # beside which nothing else would count in a sum over rows
-        leaves = [self.input, *self.parameters.values()]
-        grads = torch.autograd.grad(output, leaves, upstream, materialize_grads=True)
-        return [output.detach(), *grads]
-
-
-def _of_two_dimensions(twin: nn.Module, input: Tensor) -> Tensor:
-    """The output of rows in two dimensions, if the module takes those, as a matrix."""
-    try:
-        return twin(input.view(2, len(input) // 2, -1)).reshape(len(input), -1)
-    except Exception:  # it has to take matrices
-        return twin(input)
-
-
-def _inputs(in_features: int, rng: torch.Generator) -> Tensor:
-    """Rows of both signs, of ordinary, tiny and huge magnitude; one number in ten is 0."""
-    size = (_ROWS, in_features)
-    uniform = torch.rand(size, generator=rng, dtype=torch.float64, device="cpu")
-    magnitude = 10 ** (2 * uniform - 1)
-    magnitude[8:12] *= 1e-9
-    # Products around e^100, where formulas differ that cut exponents off.
-    magnitude[_HUGE] = torch.exp(100 * (1 + uniform[_HUGE]) / max(in_features, 1) ** 0.5)
-    sign = torch.randn(size, generator=rng, dtype=torch.float64, device="cpu").sign()
-    zero = torch.rand(size, generator=rng, device="cpu") < 0.1
-    x = (sign * magnitude).masked_fill(zero, 0)
-    return x.requires_grad_()
-
-
-def _relative(found: Tensor, expected: Tensor) -> float:
-    """The largest difference in a row, relative to the row's largest number."""
-    if found.shape != expected.shape:
-        return float("inf")
-    same = (found == expected) | (found.isnan() & expected.isnan())
-    if bool(same.all()):
-        return 0.0
-    if not bool((same | (found.isfinite() & expected.isfinite())).all()):
-        return float("inf")
-    rows = len(expected)
-    error = (found - expected).masked_fill(same, 0).abs().reshape(rows, -1).amax(1)
-    largest = expected.nan_to_num(posinf=0, neginf=0).abs().reshape(rows, -1).amax(1)
-    return float((error / largest.clamp_min(1e-300)).max())
+def _every_name(module: nn.Module) -> dict[str, list[str]]:
+    """All names of a parameter, by the first."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return {every[0]: every for every in names.values()}
 
 
 def _exchange(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
@@ -293,14 +256,18 @@ class _OldNames:
             name: tensor.shape
             for name, tensor in candidate.tensors(dict(module.named_parameters())).items()
         }
+        self.names = _every_name(module)
         self.buffers = [name for name, _ in module.named_buffers()]
 
     def __call__(self, layer: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-        given = {
-            name: state.pop(prefix + old)
-            for name, (old, _) in self.roles.items()
-            if prefix + old in state
-        }
+        theirs = all(prefix + old in state for old, _ in self.roles.values())
+        given = {}
+        for name, (old, _transposed) in self.roles.items():
+            if prefix + old in state and (theirs or old == name or old not in self.roles):
+                given[name] = state[prefix + old]
+        for name in given:
+            for old in self.names[self.roles[name][0]]:
+                state.pop(prefix + old, None)
         for name, tensor in given.items():
             old, transposed = self.roles[name]
             turn = transposed and (old != name or tensor.shape != self.shapes[name])

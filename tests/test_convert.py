@@ -323,12 +323,17 @@ def test_weights_that_hide_the_formula() -> None:
 
 
 def test_others_are_not_looked_at() -> None:
-    class Unlike(nn.Module):
+    class TwoLinears(nn.Module):
+        """The shapes of a NAC's parameters."""
+
         def __init__(self) -> None:
             super().__init__()
-            self.W_hat, self.M_hat, self.extra = fill(3, 4), fill(3, 4), fill(2)
+            self.first, self.second = (nn.Linear(2, 2, bias=False) for _ in range(2))
 
-    model = nn.Sequential(nn.Linear(4, 3), NAC(3, 2), NALU(2, 2), Unlike(), nn.LSTM(2, 2))
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(torch.relu(self.first(x)))
+
+    model = nn.Sequential(nn.Linear(4, 3), NAC(3, 2), NALU(2, 2), TwoLinears(), nn.LSTM(2, 2))
     before = list(model)
     report = convert(model)
     assert list(model) == before
