@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -48,6 +49,7 @@ class BackendStatus(NamedTuple):
     reason: str
 
 
+_PACKAGE = f"{__name__.partition('.')[0]}."
 # Whether Triton interprets its kernels, on CPU tensors, instead of compiling them.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "y", "yes", "on", "true")
 
@@ -312,9 +314,17 @@ def _automatic_operators(device_type: str, dtype: torch.dtype) -> Operators | No
         warnings.warn(
             f"nalu_kernels runs on its slow plain PyTorch reference: {why}",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=_frames_of_ours(),
         )
     return _load(name)[0]
+
+
+def _frames_of_ours() -> int:
+    """How many frames up from the caller the user's code is, for a warning to name its line."""
+    frame, count = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        frame, count = frame.f_back, count + 1
+    return count
 
 
 def select(input: Tensor) -> Operators | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import reference
+from .checks import is_dtensor
 from .layers import NAC, NALU
 
 
@@ -37,7 +38,8 @@ class check_finite:
 
     Args:
         model: its modules may be shared and nested, and return tensors in tuples, lists and dicts.
-            Sparse tensors are not looked at, nor are modules that it gets later.
+            Sparse tensors are not looked at, nor are modules that it gets later. Of a DTensor each
+            process looks at its own part.
         limit: outputs of this size or more are taken for faults too; by default only NaN and
             infinities are.
 
@@ -101,7 +103,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
     """The dense tensors of numbers that can be infinite."""
     if isinstance(value, Tensor):
         if value.layout == torch.strided and (value.is_floating_point() or value.is_complex()):
-            yield value
+            yield value.to_local() if is_dtensor(value) else value
     elif isinstance(value, Mapping):
         yield from _tensors(list(value.values()))
     elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
@@ -131,18 +133,23 @@ def _reason(module: nn.Module, inputs: list[Tensor], faulty: Tensor, limit: floa
     if before:
         return f"Numbers in its input that are not finite: {before:,}. The cause comes before it."
     for name, parameter in module.named_parameters():
-        count = int((~parameter.isfinite()).sum())
+        count = sum(int((~tensor.isfinite()).sum()) for tensor in _tensors(parameter))
         if count:
             return f"Numbers in its parameter {name} that are not finite: {count:,}."
-    if isinstance(module, NALU) or (isinstance(module, NAC) and module.log_space):
+    has_product = isinstance(module, NALU) or (isinstance(module, NAC) and module.log_space)
+    if has_product and not any(map(is_dtensor, module.parameters())):
         reason = _of_the_product(module, inputs[0], faulty)
         if reason:
             return reason
+    parameters = list(_tensors([*module.parameters()]))
     sizes = [
         f"{what} at most {max(float(tensor.abs().max()) for tensor in tensors):.3g}"
         for what, tensors in (
             ("inputs", [tensor for tensor in inputs if tensor.numel()]),
-            ("parameters", [tensor for tensor in module.parameters() if tensor.numel()]),
+            (
+                "parameters",
+                [tensor for tensor in parameters if tensor.numel()],
+            ),
         )
         if tensors
     ]
@@ -166,7 +173,7 @@ def _of_the_product(layer: NAC | NALU, input: Tensor, faulty: Tensor) -> str | N
     reason = (
         f"The product of row {row}, output {column} is exp({float(terms.sum()):.4g}). "
         f"Its largest factor is (|{number:.4g}| + {layer.eps:g}) ** {weight:.4g} = "
-        f"{math.exp(float(terms[i])):.4g}, of input {i}."
+        f"{float(terms[i].exp()):.4g}, of input {i}."
     )
     zeros = (x[row] == 0) & (W[column] < 0)
     if zeros.any():

@@ -44,7 +44,7 @@ def _installed_elsewhere(module: str) -> list[Path]:
             return [path]
     if found:
         raise ImportError(
-            f"{found[0]} was built from other sources than {csrc} has: install these "
+            f"{found[0]} does not come from the sources in {csrc}: install these "
             "(pip install --no-build-isolation -e .), or run outside of this folder"
         )
     return []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+_SUFFIXES = (".h", ".cuh", ".cpp", ".cu")
+
 
 def digest(csrc: Path) -> str:
-    """Of all files below this folder, their names and their contents."""
+    """Of all sources below this folder, their names and their contents."""
     found = hashlib.sha256()
-    for path in sorted(path for path in csrc.rglob("*") if path.is_file()):
+    for path in sorted(path for path in csrc.rglob("*") if path.suffix in _SUFFIXES):
         found.update(f"{path.relative_to(csrc).as_posix()} {path.stat().st_size}\n".encode())
         found.update(path.read_bytes())
     return found.hexdigest()

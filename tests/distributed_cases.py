@@ -144,6 +144,34 @@ def what_sharded_layers_show(rank: int) -> None:
 
 
 @case
+def check_finite_of_shards(rank: int) -> None:
+    """Each process looks at its own part."""
+    for style in (ColwiseParallel(), RowwiseParallel(), None):
+        model = nn.Sequential(NALU(6, 4))
+        fully_shard(model) if style is None else parallelize_module(model, mesh(), {"0": style})
+        x = torch.ones(2, 6 if not isinstance(style, RowwiseParallel) else 3)
+        with nalu_kernels.check_finite(model):
+            model(x)
+            try:
+                model(x * torch.inf)
+            except FloatingPointError as error:
+                assert "Numbers in its input that are not finite" in str(error)
+            else:
+                raise AssertionError
+        with torch.no_grad():
+            for parameter in model.parameters():
+                local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+                local.fill_(torch.nan)
+        try:
+            with nalu_kernels.check_finite(model):
+                model(x)
+        except FloatingPointError as error:
+            assert "Numbers in its parameter" in str(error)
+        else:
+            raise AssertionError
+
+
+@case
 def fsdp_in_bfloat16(rank: int) -> None:
     """The parameters are bfloat16 in a layer, and float32 to the optimizer."""
     model = fully_shard(make(), mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))

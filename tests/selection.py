@@ -75,13 +75,17 @@ def _cost(item: pytest.Function) -> float:
 
 
 def _conditions(item: pytest.Item, marker: str) -> Iterator[bool]:
-    """Of each such mark. A condition has no say in what lacks the parameters that it looks at."""
+    """Of each such mark. A whole module's has no say in tests that lack the parameters that it
+    looks at; a test's own has to find them."""
     given = item.callspec.params if hasattr(item, "callspec") else {}
-    for mark in item.iter_markers(marker):
+    for node, mark in item.iter_markers_with_node(marker):
         (condition,) = mark.args
         names = inspect.signature(condition).parameters.keys()
         if names <= given.keys():
             yield condition(**{name: given[name] for name in names})
+        elif node is item:
+            missing = ", ".join(sorted(names - given.keys()))
+            raise pytest.UsageError(f"{item.nodeid}: {marker} looks at {missing}, which it lacks")
 
 
 @pytest.hookimpl(tryfirst=True)  # before ``-m`` looks at the marks

@@ -22,7 +22,7 @@ import torch
 
 import nalu_kernels
 import setup_cuda
-from nalu_kernels import dispatch, native
+from nalu_kernels import dispatch, native, sources
 from nalu_kernels.operators import Operators
 
 ROOT = Path(__file__).parent.parent
@@ -71,11 +71,53 @@ def test_works_without_the_extension_and_says_so(tmp_path: Path) -> None:
         "    warnings.simplefilter('always')\n"
         "    y = nalu_kernels.nalu(x, W, M, G)\n"
         "assert torch.equal(y, reference.nalu(x, W, M, G))\n"
-        "print(nalu_kernels.backends()['cpu'].usable, caught[0].message)",
+        "print(nalu_kernels.backends()['cpu'].usable, caught[0].filename, caught[0].message)",
         path=tmp_path,
     )
-    assert found.startswith("False nalu_kernels runs on its slow plain PyTorch reference")
+    # The warning names the line that called.
+    assert found.startswith("False <string> nalu_kernels runs on its slow plain PyTorch reference")
     assert "extension was not built" in found
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout without a binary, and the folder of a package that was installed from it."""
+    (tmp_path / "checkout" / "csrc").mkdir(parents=True)
+    (tmp_path / "checkout" / "csrc" / "ops.cpp").write_text("// the operators")
+    monkeypatch.setattr(native, "_FOLDER", tmp_path / "checkout" / "nalu_kernels")
+    installed = tmp_path / "site-packages" / "nalu_kernels"
+    installed.mkdir(parents=True)
+    (installed.parent / "nalu_kernels-0.dist-info").mkdir()
+    metadata = installed.parent / "nalu_kernels-0.dist-info" / "METADATA"
+    metadata.write_text("Metadata-Version: 2.1\nName: nalu-kernels\nVersion: 0\n")
+    monkeypatch.setattr(sys, "path", [str(installed.parent)])
+    return installed
+
+
+def test_a_checkout_finds_the_installed_binary_of_its_sources(checkout: Path) -> None:
+    """`pip install .`, then Python in the clone: the clone is imported."""
+    csrc = native._FOLDER.parent / "csrc"
+    assert native._installed_elsewhere("_cpu") == []
+    binary = checkout / "_cpu.abi3.so"
+    binary.write_bytes(b"")
+    with pytest.raises(ImportError, match=r"does not come from the sources in .*csrc: install"):
+        native._installed_elsewhere("_cpu")
+    sources.record(binary).write_text(sources.digest(csrc))
+    assert native._installed_elsewhere("_cpu") == [binary]
+    (csrc / ".DS_Store").write_text("no source")
+    assert native._installed_elsewhere("_cpu") == [binary]
+    (csrc / "ops.cpp").write_text("// other operators")
+    with pytest.raises(ImportError, match="does not come from the sources"):
+        native._installed_elsewhere("_cpu")
+    shutil.rmtree(csrc)
+    assert native._installed_elsewhere("_cpu") == []
+
+
+def test_a_build_says_what_it_was_made_of() -> None:
+    binary = next(iter(native._libraries(native._FOLDER, "_cpu")), None)
+    if binary is None or not (ROOT / "csrc").is_dir():
+        pytest.skip("not built in a source checkout")
+    assert sources.record(binary).read_text() == sources.digest(ROOT / "csrc")
 
 
 NVCC = "nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release {}, V0.0.1\n"

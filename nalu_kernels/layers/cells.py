@@ -14,6 +14,11 @@ from .nac import NAC
 from .nalu import NALU
 
 
+def _options(layer: type[Layer]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(layer).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
 class _Cell(nn.Module):
     """h' = layer([x, h]): the columns of the layer's weights are first the input's, then the
     state's. A subclass names the layer, whose options are its own."""
@@ -22,14 +27,16 @@ class _Cell(nn.Module):
     _name: ClassVar[str]  # of the attribute that holds it
 
     def __init_subclass__(cls) -> None:
-        cls._name = cls.layer.__name__.lower()
-        own = list(inspect.signature(_Cell.__init__).parameters.values())[1:3]
-        layers = inspect.signature(cls.layer).parameters.values()
-        options = [option for option in layers if option.kind is option.KEYWORD_ONLY]
-        cls.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+        if "layer" in vars(cls):
+            cls._name = cls.layer.__name__.lower()
+            sizes = list(inspect.signature(_Cell.__init__).parameters.values())[1:3]
+            signature = inspect.Signature([*sizes, *_options(cls.layer)])
+            cls.__signature__ = signature  # type: ignore[attr-defined]
 
     def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
         super().__init__()
+        for name in options.keys() - {option.name for option in _options(self.layer)}:
+            raise TypeError(f"{type(self).__name__}: {name} is none of {type(self).__signature__}")
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
         features = self.input_size + self.hidden_size

@@ -7,6 +7,7 @@ parameters cannot be told by looking at PyTorch's counters, which miss what is w
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class _Kept:
 
 
 _layers: WeakKeyDictionary[Layer, _Kept] = WeakKeyDictionary()
+_lock = threading.Lock()
 # Whether there are any, which is all that a call elsewhere pays for.
 active = False
 
@@ -72,19 +74,21 @@ def keep_weights(model: nn.Module) -> Iterator[None]:
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     global active
     named = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, Layer)]
-    for _, layer in named:
-        _layers.setdefault(layer, _Kept()).blocks += 1
-    active = bool(_layers)
+    with _lock:
+        for _, layer in named:
+            _layers.setdefault(layer, _Kept()).blocks += 1
+        active = bool(_layers)
     changed = []
     try:
         yield
         changed = [name or "the model itself" for name, layer in named if _changed(_layers[layer])]
     finally:
-        for _, layer in named:
-            _layers[layer].blocks -= 1
-            if not _layers[layer].blocks:
-                del _layers[layer]
-        active = bool(_layers)
+        with _lock:
+            for _, layer in named:
+                _layers[layer].blocks -= 1
+                if not _layers[layer].blocks:
+                    del _layers[layer]
+            active = bool(_layers)
     if changed:
         raise RuntimeError(
             f"keep_weights: the parameters of {', '.join(changed)} have changed within the block; "

@@ -111,7 +111,7 @@ class NALU(Layer):
         near 0 the product.
 
         Args:
-            input: x, as the layer takes it, (..., in_features).
+            input: x, (..., in_features), like the parameters: a DTensor where they are DTensors.
 
         Returns:
             g in (0, 1), of shape (..., out_features), or (..., 1) with one gate per sample, and the

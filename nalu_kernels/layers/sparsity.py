@@ -17,7 +17,8 @@ def sparsity_error(model: nn.Module) -> float:
         \max_{i,j} \; \min(|W_{ij}|,\; |1 - |W_{ij}||)
 
     of every layer's W, and of W_mul where a NALU's weights are untied: 0 where all weights are
-    whole, and at most 0.5. NaN if a weight is NaN.
+    whole, and at most 0.5. NaN if a weight is NaN. Where weights are DTensors, every process has to
+    call it.
 
     Args:
         model: a layer, or a module that holds layers (also in cells) anywhere.
@@ -35,12 +36,17 @@ def sparsity_error(model: nn.Module) -> float:
             weight
             for layer in model.modules()
             if isinstance(layer, Layer)
-            for weight in (layer.W, *([layer.W_mul] if isinstance(layer, NALU) else []))
+            for weight in _weights(layer)
             if weight.numel()
         ]
         if not weights:
             raise ValueError("model: expected a NAC or a NALU with weights in it, found none")
         return torch.stack([_farthest(weight).cpu().double() for weight in weights]).max().item()
+
+
+def _weights(layer: Layer) -> list[Tensor]:
+    untied = isinstance(layer, NALU) and not layer.tied
+    return [layer.W, layer.W_mul] if untied else [layer.W]
 
 
 def _farthest(W: Tensor) -> Tensor:
