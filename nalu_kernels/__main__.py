@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+_PROG = "python -m nalu_kernels"
 _SHARED = ("full", "device", "jobs", "fresh")  # of every experiment and of all in turn
 # All but the axes and an experiment's own options.
 _NOT_ITS_OWN = ("command", "out", "seeds", "steps", *_SHARED)
@@ -36,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     from .experiments import NAMES, load
 
     parser = _Parser(
-        prog="python -m nalu_kernels",
+        prog=_PROG,
         description="NAC and NALU layers (Trask et al. 2018): the experiments of the literature.",
         epilog="python -m nalu_kernels COMMAND --help has a command's options.",
     )
@@ -144,10 +145,25 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a subcommand and returns its exit code: 2 for a request that cannot be met."""
+    """Runs a subcommand and returns its exit code: 2 for a request that cannot be met, 130 where it
+    was interrupted, 1 where what it prints cannot be written, 141 where nobody reads it."""
+    from .experiments.streams import Unwritable, checked
+
+    with checked():
+        try:
+            try:
+                return _answer(argv)
+            finally:
+                sys.stdout.flush()
+        except Unwritable as error:
+            if not error.quiet:
+                print(f"{_PROG}: error: {error}", file=sys.stderr)
+            return error.status
+
+
+def _answer(argv: Sequence[str] | None) -> int:
     from .experiments.refusal import Refusal
 
-    prog = "python -m nalu_kernels"
     try:
         parser = _parser()
         options = parser.parse_args(argv)
@@ -156,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         _run(options)
     except Refusal as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{_PROG}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

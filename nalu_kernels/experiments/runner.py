@@ -128,11 +128,13 @@ def run(
         outcome = store.outcome()
         claims = experiment.claims(outcome)
         store.finish(claims)
-        print("\n" + "\n".join([*narrowing.table(experiment, outcome), ""]))
-        for claim in claims:
-            print(paragraph(f"- {claim}"))
         plot = settings.out / "plot.png"
-        save_plot(experiment, outcome, plot)
+        try:
+            print("\n" + "\n".join([*narrowing.table(experiment, outcome), ""]))
+            for claim in claims:
+                print(paragraph(f"- {claim}"))
+        finally:  # the plot is saved though nobody may read on
+            save_plot(experiment, outcome, plot)
     print(f"\n{time.perf_counter() - started:.0f} s; {store.path}, {plot}", flush=True)
     return outcome
 
