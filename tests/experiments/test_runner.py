@@ -286,6 +286,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--seeds", "0"], "--seeds: expected a whole number of at least 1, got '0'"),
         (["--steps", "many"], "--steps: expected a whole number of at least 1, got 'many'"),
         (["--jobs", "-1"], "--jobs: expected a whole number of at least 1, got '-1'"),
+        (["--out", ""], "--out: expected a folder, got an empty name"),
         (["--colour", "red"], "unrecognized arguments: --colour red"),
     ],
 )
@@ -313,6 +314,16 @@ def test_an_unwritable_folder_is_refused(
     file.touch()
     words = f"--out {file}/in: cannot write there"
     assert words in refused(capsys, name, "--out", f"{file}/in")
+    words = f"--out {file}: expected a folder, got a file"
+    assert words in refused(capsys, name, "--out", file)
+
+
+@pytest.mark.parametrize("command", [["all"], ["report"]], ids=str)
+def test_an_empty_name_is_not_the_default_folder(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    wanted = "--out: expected a folder, got an empty name"
+    assert wanted in refused(capsys, *command, "--out", "")
 
 
 def test_a_full_disk_keeps_what_had_finished(
@@ -393,6 +404,34 @@ def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     one = training.Training(torch.device("cpu"), tmp_path / "checkpoints" / "one.pt")
     with pytest.raises(runner.Refusal, match=r"one\.pt: cannot write the checkpoint"):
         one._save(64, {})
+
+
+def test_a_full_disk_at_a_checkpoint_leaves_no_half_and_the_run_goes_on_from_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHUNK", 2)
+    one = {"steps": 6, "narrowed": {"models": ["NAC"]}}
+    tiny.run("identity", tmp_path / "whole", **one)
+    write, writes = Path.write_bytes, 0
+
+    def full(path: Path, content: Any) -> int:
+        nonlocal writes
+        writes += 1
+        if writes == 1:
+            return write(path, content)
+        write(path, content[:100])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        wanted = r"\.pt: cannot write the checkpoint: No space left on device; what"
+        with pytest.raises(runner.Refusal, match=wanted):
+            tiny.run("identity", tmp_path / "out", **one)
+    (checkpoint,) = (tmp_path / "out" / "checkpoints").iterdir()
+    assert torch.load(checkpoint)["step"] == 2
+    tiny.run("identity", tmp_path / "out", **one)
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
