@@ -32,6 +32,12 @@ def _at_least_one(text: str) -> int:
     return value
 
 
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder, got an empty name")
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     # Imported only now: who imports this module does not want the experiments yet.
     from .experiments import NAMES, load
@@ -75,10 +81,18 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes RESULTS.md, and results/ with the numbers and plots it shows.",
     )
     report.add_argument(
-        "folder", nargs="?", default="results", help="the runs' folder (default: results)"
+        "folder",
+        nargs="?",
+        type=_folder,
+        default="results",
+        help="the runs' folder (default: results)",
     )
     report.add_argument(
-        "--out", default="examples", metavar="DIR", help="where to write (default: examples)"
+        "--out",
+        type=_folder,
+        default="examples",
+        metavar="DIR",
+        help="where to write (default: examples)",
     )
     return parser
 
@@ -92,7 +106,9 @@ def _common(command: argparse.ArgumentParser, *, out: str) -> None:
     command.add_argument(
         "--device", default="cpu", help="where to train: cpu, cuda, cuda:1 (default: cpu)"
     )
-    command.add_argument("--out", metavar="DIR", help=f"folder for what it saves (default: {out})")
+    command.add_argument(
+        "--out", type=_folder, metavar="DIR", help=f"folder for what it saves (default: {out})"
+    )
     command.add_argument(
         "--jobs",
         type=_at_least_one,

@@ -67,7 +67,7 @@ def run(
     """Runs ``experiment``, or what is left of it to do, and prints what came out.
 
     Args:
-        seeds, steps: None is the experiment's own, of its full size if ``full``.
+        seeds, steps: at least 1; None is the experiment's own, of its full size if ``full``.
         out: folder for results.json and plot.png; None is results/ and the experiment's name.
         jobs: how many trials are trained at once; None is one for each CPU core on a CPU, else 1.
         fresh: forget what an earlier run left in ``out``.
@@ -86,9 +86,9 @@ def run(
     scale = experiment.full if full else experiment.small
     settings = Settings(
         device=place,
-        seeds=seeds or scale.seeds,
-        steps=steps or scale.steps,
-        out=Path(out or f"results/{experiment.name}{'-full' if full else ''}"),
+        seeds=scale.seeds if seeds is None else seeds,
+        steps=scale.steps if steps is None else steps,
+        out=Path(f"results/{experiment.name}{'-full' if full else ''}" if out is None else out),
         full=full,
         backend=backend,
         options={**_own_defaults(experiment), **(options or {})},
@@ -109,7 +109,8 @@ def run(
         "options": experiment.describe(settings),
         "narrowed": choice,
     }
-    jobs = jobs or (_cores() if place.type == "cpu" else 1)
+    if jobs is None:
+        jobs = _cores() if place.type == "cpu" else 1
     with locked(settings.out):
         trials = narrowing.trials(experiment, settings.seeds, choice)
         store = Store(settings.out, recorded, trials, fresh=fresh)
