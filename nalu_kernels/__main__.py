@@ -32,15 +32,10 @@ def _at_least_one(text: str) -> int:
     return value
 
 
-def _folder(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("expected a folder, got an empty name")
-    return text
-
-
 def _parser() -> argparse.ArgumentParser:
     # Imported only now: who imports this module does not want the experiments yet.
     from .experiments import NAMES, load
+    from .experiments.refusal import folder_name
 
     parser = _Parser(
         prog=_PROG,
@@ -83,13 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "folder",
         nargs="?",
-        type=_folder,
+        type=folder_name,
         default="results",
         help="the runs' folder (default: results)",
     )
     report.add_argument(
         "--out",
-        type=_folder,
+        type=folder_name,
         default="examples",
         metavar="DIR",
         help="where to write (default: examples)",
@@ -98,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _common(command: argparse.ArgumentParser, *, out: str) -> None:
+    from .experiments.refusal import folder_name
+
     command.add_argument(
         "--full",
         action="store_true",
@@ -107,7 +104,7 @@ def _common(command: argparse.ArgumentParser, *, out: str) -> None:
         "--device", default="cpu", help="where to train: cpu, cuda, cuda:1 (default: cpu)"
     )
     command.add_argument(
-        "--out", type=_folder, metavar="DIR", help=f"folder for what it saves (default: {out})"
+        "--out", type=folder_name, metavar="DIR", help=f"folder for what it saves (default: {out})"
     )
     command.add_argument(
         "--jobs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
@@ -11,6 +12,13 @@ from typing import Any
 
 class Refusal(ValueError):
     """The request cannot be met; the message is the whole explanation."""
+
+
+def folder_name(text: str) -> str:
+    """An option's type: an empty name would be that of the folder one is in, or the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder, got an empty name")
+    return text
 
 
 # What pip calls the packages that it does not call by their module's name.

@@ -129,6 +129,7 @@ def test_bad_data_is_refused_before_anything_is_done(
     capsys: pytest.CaptureFixture[str], mnist: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    assert "--data: expected a folder, got an empty name" in refused(capsys, out, "--data", "")
     assert "--data nowhere: no such folder" in refused(capsys, out, "--data", "nowhere")
     path = mnist / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-9])
