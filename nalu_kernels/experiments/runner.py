@@ -6,6 +6,7 @@ import argparse
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -14,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -291,6 +293,18 @@ def _in_worker(name: str, trial: Trial, settings: Settings, checkpoint: Path) ->
         _Shared.terminated = None
 
 
+@contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """Processes started within it do not import the script that runs: they need nothing of it, it
+    may come from standard input, and it may run an experiment without asking for its __name__."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _in_processes(
     experiment: Experiment,
     settings: Settings,
@@ -307,7 +321,7 @@ def _in_processes(
         try:
             # Ctrl-C reaches the whole group: processes started meanwhile ignore it, as only the
             # first one decides what to do about it.
-            with _handled(signal.SIGINT, signal.SIG_IGN):
+            with _handled(signal.SIGINT, signal.SIG_IGN), _main_left_alone():
                 for trial in to_do:
                     future = pool.submit(
                         _in_worker, experiment.name, trial, settings, store.checkpoint(trial)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -206,12 +207,25 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
 def test_processes_are_stopped_and_go_on(number: signal.Signals, tmp_path: Path) -> None:
-    """A signal to the whole group, as a terminal or a cluster sends it."""
+    """A signal to the whole group, as a terminal or a cluster sends it. The script comes from
+    standard input, and does not ask for its __name__."""
     arguments = ["identity", "--seeds", "1", "--steps", "3000", "--jobs", "2", "--out"]
-    command = [sys.executable, "-m", "nalu_kernels", *arguments, str(tmp_path)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
+    assert process.stdin is not None
+    with process.stdin as script:
+        script.write(
+            "import sys\n"
+            "from nalu_kernels.__main__ import main\n"
+            f"sys.exit(main({[*arguments, str(tmp_path)]}))\n"
+        )
+    process.stdin = None  # communicate() would flush it
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if (tmp_path / "results.json").exists() and rows(tmp_path):
@@ -267,6 +281,25 @@ def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(runner.multiprocessing, "get_context", lambda kind: Killed())
     with pytest.raises(runner.Refusal, match="a training process ended"):
         tiny.run("identity", tmp_path, steps=3, jobs=2)
+
+
+def test_a_script_from_standard_input_with_two_jobs_is_not_imported_by_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = ModuleType("__main__")
+    script.__file__ = "<stdin>"
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    before, prepared = multiprocessing.spawn.get_preparation_data, []
+
+    def watched(name: str) -> dict[str, Any]:
+        prepared.append(before(name))
+        raise InterruptedError("no process is needed here")
+
+    monkeypatch.setattr(multiprocessing.spawn, "get_preparation_data", watched)
+    with pytest.raises(InterruptedError):
+        tiny.run("identity", tmp_path, steps=3, jobs=2)
+    assert prepared and not any(key.startswith("init_main") for key in prepared[0])
+    assert sys.modules["__main__"] is script
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
