@@ -31,7 +31,7 @@ def trained(model: str, task: str, steps: int, data: Path | None = None) -> dict
 
 @pytest.mark.parametrize(
     ("model", "task", "steps"),
-    [("NAC", SUM, 400), ("NAC", COUNT, 300), ("LSTM", SUM, 300)],
+    [("NAC", SUM, 200), ("NAC", COUNT, 300), ("LSTM", SUM, 150)],
 )
 def test_it_learns_from_the_total_alone(model: str, task: str, steps: int) -> None:
     """Better than every constant answer, which is what a model that does not read gives."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -31,6 +33,9 @@ for package in ("gymnasium", "matplotlib", "num2words", "sklearn", "tqdm"):
 PNG = b"\x89PNG\r\n\x1a\n"
 # More than a chunk, so that a checkpoint falls within; in this process chunks can be short.
 STEPS, SHORT, SHORT_CHUNK = 70, 6, 4
+# Models of identity, where a run needs no more.
+FEW = ["ELU", "ReLU", "Sigmoid", "Tanh", "NAC"]
+ONE = {"narrowed": {"models": ["NAC"]}}
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -166,12 +171,12 @@ def test_a_failure_loses_no_finished_trial(
 def test_a_finished_run_is_shown_again_and_more_seeds_are_added(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    tiny.run("identity", tmp_path, steps=3)
+    tiny.run("identity", tmp_path, steps=3, **ONE)
     first = rows(tmp_path)
-    tiny.run("identity", tmp_path, steps=3)
+    tiny.run("identity", tmp_path, steps=3, **ONE)
     assert "nothing is trained" in capsys.readouterr().out
     assert rows(tmp_path) == first
-    tiny.run("identity", tmp_path, seeds=2, steps=3)
+    tiny.run("identity", tmp_path, seeds=2, steps=3, **ONE)
     assert [row for row in rows(tmp_path) if row["seed"] == 0] == first
     assert len(rows(tmp_path)) == 2 * len(first)
 
@@ -180,7 +185,8 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone and with processes; interrupted within a trial and between two."""
-    tiny.run("identity", tmp_path / "whole", steps=STEPS)
+    run = functools.partial(tiny.run, "identity", steps=STEPS, narrowed={"models": FEW})
+    run(tmp_path / "whole")
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     interruptions = 0
     save = training.Training._save
@@ -195,12 +201,12 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     monkeypatch.setattr(training.Training, "_save", save_and_interrupt)
     for finished in (0, 3):
         with pytest.raises(KeyboardInterrupt):
-            tiny.run("identity", tmp_path / "one", steps=STEPS)
+            run(tmp_path / "one")
         assert len(rows(tmp_path / "one")) == finished
         assert len(list((tmp_path / "one" / "checkpoints").iterdir())) == 1
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     for folder, jobs in (("one", 1), ("two", 2)):
-        tiny.run("identity", tmp_path / folder, steps=STEPS, jobs=jobs)
+        run(tmp_path / folder, jobs=jobs)
         assert rows(tmp_path / folder) == rows(tmp_path / "whole")
         assert not (tmp_path / folder / "checkpoints").exists()
 
@@ -209,7 +215,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
 def test_processes_are_stopped_and_go_on(number: signal.Signals, tmp_path: Path) -> None:
     """A signal to the whole group, as a terminal or a cluster sends it. The script comes from
     standard input, and does not ask for its __name__."""
-    arguments = ["identity", "--seeds", "1", "--steps", "3000", "--jobs", "2", "--out"]
+    arguments = ["identity", "--seeds", "1", "--steps", "1000", "--jobs", "2", "--out"]
     process = subprocess.Popen(
         [sys.executable, "-"],
         stdin=subprocess.PIPE,
@@ -388,12 +394,13 @@ def test_a_full_disk_keeps_what_had_finished(
 def test_another_runs_results_are_not_overwritten(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
-    tiny.run("identity", tmp_path, seeds=2, steps=3)
+    request = {"seeds": 2, "steps": 3, "narrowed": {"models": ["ELU", "NAC"]}}
+    tiny.run("identity", tmp_path, **request)
     before = (tmp_path / "results.json").read_bytes()
     with pytest.raises(runner.Refusal, match=words):
-        tiny.run("identity", tmp_path, **{"seeds": 2, "steps": 3, **change})
+        tiny.run("identity", tmp_path, **{**request, **change})
     assert (tmp_path / "results.json").read_bytes() == before
-    tiny.run("identity", tmp_path, **{"seeds": 2, "steps": 3, **change}, fresh=True)
+    tiny.run("identity", tmp_path, **{**request, **change}, fresh=True)
     assert (tmp_path / "results.json").read_bytes() != before
 
 
@@ -401,7 +408,7 @@ def test_what_is_not_the_runs_own_stays(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "mine.pt").touch()
     for fresh in (False, True):
-        tiny.run("identity", tmp_path, steps=3, fresh=fresh)
+        tiny.run("identity", tmp_path, steps=3, fresh=fresh, **ONE)
         assert (tmp_path / "checkpoints" / "mine.pt").exists()
 
 
@@ -470,8 +477,8 @@ def test_a_full_disk_at_a_checkpoint_leaves_no_half_and_the_run_goes_on_from_the
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with store.locked(tmp_path), pytest.raises(runner.Refusal, match="another run is at work"):
-        tiny.run("identity", tmp_path, steps=3)
-    tiny.run("identity", tmp_path, steps=3)
+        tiny.run("identity", tmp_path, steps=3, **ONE)
+    tiny.run("identity", tmp_path, steps=3, **ONE)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"trials": []}', '{"trials": [{}]}'])
@@ -540,26 +547,15 @@ def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.__module__ == "nalu_kernels.__main__"
 
 
-def test_each_runs_alone_from_examples(tmp_path: Path) -> None:
+def test_each_runs_alone_from_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(__file__).parents[2] / "examples"
     for name in NAMES:
         assert f'main(["{name}"' in (folder / f"{name}.py").read_text()
-    command = [
-        sys.executable,
-        "examples/identity.py",
-        "--models",
-        "NAC",
-        "--seeds",
-        "1",
-        "--steps",
-        "2",
-    ]
-    subprocess.run(
-        [*command, "--jobs", "1", "--out", str(tmp_path)],
-        cwd=folder.parent,
-        check=True,
-        capture_output=True,
-    )
+    size = ["--models", "NAC", "--seeds", "1", "--steps", "2", "--jobs", "1"]
+    monkeypatch.setattr(sys, "argv", ["identity.py", *size, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(folder / "identity.py"), run_name="__main__")
+    assert ended.value.code == 0
     assert [row["model"] for row in rows(tmp_path)] == ["NAC"]
 
 
