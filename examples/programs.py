@@ -7,5 +7,5 @@ import sys
 
 from nalu_kernels.__main__ import main
 
-if __name__ == "__main__":  # its processes import this file too
+if __name__ == "__main__":
     sys.exit(main(["programs", *sys.argv[1:]]))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+_PROG = "python -m nalu_kernels"
 _SHARED = ("full", "device", "jobs", "fresh")  # of every experiment and of all in turn
 # All but the axes and an experiment's own options.
 _NOT_ITS_OWN = ("command", "out", "seeds", "steps", *_SHARED)
@@ -34,9 +35,10 @@ def _at_least_one(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     # Imported only now: who imports this module does not want the experiments yet.
     from .experiments import NAMES, load
+    from .experiments.refusal import folder_name
 
     parser = _Parser(
-        prog="python -m nalu_kernels",
+        prog=_PROG,
         description="NAC and NALU layers (Trask et al. 2018): the experiments of the literature.",
         epilog="python -m nalu_kernels COMMAND --help has a command's options.",
     )
@@ -74,15 +76,25 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes RESULTS.md, and results/ with the numbers and plots it shows.",
     )
     report.add_argument(
-        "folder", nargs="?", default="results", help="the runs' folder (default: results)"
+        "folder",
+        nargs="?",
+        type=folder_name,
+        default="results",
+        help="the runs' folder (default: results)",
     )
     report.add_argument(
-        "--out", default="examples", metavar="DIR", help="where to write (default: examples)"
+        "--out",
+        type=folder_name,
+        default="examples",
+        metavar="DIR",
+        help="where to write (default: examples)",
     )
     return parser
 
 
 def _common(command: argparse.ArgumentParser, *, out: str) -> None:
+    from .experiments.refusal import folder_name
+
     command.add_argument(
         "--full",
         action="store_true",
@@ -91,7 +103,9 @@ def _common(command: argparse.ArgumentParser, *, out: str) -> None:
     command.add_argument(
         "--device", default="cpu", help="where to train: cpu, cuda, cuda:1 (default: cpu)"
     )
-    command.add_argument("--out", metavar="DIR", help=f"folder for what it saves (default: {out})")
+    command.add_argument(
+        "--out", type=folder_name, metavar="DIR", help=f"folder for what it saves (default: {out})"
+    )
     command.add_argument(
         "--jobs",
         type=_at_least_one,
@@ -144,10 +158,25 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a subcommand and returns its exit code: 2 for a request that cannot be met."""
+    """Runs a subcommand and returns its exit code: 2 for a request that cannot be met, 130 where it
+    was interrupted, 1 where what it prints cannot be written, 141 where nobody reads it."""
+    from .experiments.streams import Unwritable, checked
+
+    with checked():
+        try:
+            try:
+                return _answer(argv)
+            finally:
+                sys.stdout.flush()
+        except Unwritable as error:
+            if not error.quiet:
+                print(f"{_PROG}: error: {error}", file=sys.stderr)
+            return error.status
+
+
+def _answer(argv: Sequence[str] | None) -> int:
     from .experiments.refusal import Refusal
 
-    prog = "python -m nalu_kernels"
     try:
         parser = _parser()
         options = parser.parse_args(argv)
@@ -156,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         _run(options)
     except Refusal as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{_PROG}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -9,11 +9,14 @@ too. It prints how many NALUs find the product. Takes the extra ``experiments`` 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from nalu_kernels import NALU
+from nalu_kernels.experiments.plot import own_defaults
+from nalu_kernels.experiments.refusal import require
 
 SEEDS = 20
 LOW, HIGH, FAR = 1.0, 5.0, 100.0
@@ -50,13 +53,16 @@ def relative_errors(model: nn.Module, values: torch.Tensor) -> torch.Tensor:
 
 
 def draw(values: torch.Tensor, errors: dict[str, list[torch.Tensor]], path: Path) -> None:
-    import matplotlib
+    with own_defaults() as matplotlib:
+        from matplotlib.figure import Figure
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot
+        matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "product"})
+        figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+        fill(figure.subplots(), values, errors)
+        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
 
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "product"})
-    figure, axes = pyplot.subplots(figsize=(7.5, 3.6), layout="constrained")
+
+def fill(axes: Any, values: torch.Tensor, errors: dict[str, list[torch.Tensor]]) -> None:
     for (label, lines), colour in zip(errors.items(), ("#2f81f7", "#e0730d"), strict=True):
         for place, line in enumerate(lines):
             axes.loglog(
@@ -79,10 +85,10 @@ def draw(values: torch.Tensor, errors: dict[str, list[torch.Tensor]], path: Path
     for spine in axes.spines.values():
         spine.set_color(GREY)
     axes.legend(loc="lower right", frameon=False, labelcolor=GREY)
-    figure.savefig(path, transparent=True, metadata={"Date": None})
 
 
 def main() -> None:
+    require("matplotlib")  # before the minutes of training
     values = torch.logspace(0, 2, 49)
     errors: dict[str, list[torch.Tensor]] = {}
     for label, make, rate in (

@@ -37,7 +37,7 @@ from nalu_kernels import NAC, NALU, NACCell, NALUCell, reference
 from . import idx
 from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial
 from .plot import colour
-from .refusal import Refusal, optional
+from .refusal import Refusal, folder_name, optional
 from .report import best, columns, how_often, median, number
 from .sequences import Baseline, last_state
 from .training import Group, Training, build, generator, hill, saturate
@@ -187,9 +187,10 @@ class DigitsExperiment(Experiment):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--data",
+            type=folder_name,
             metavar="DIR",
-            help="folder with MNIST's files, such as t10k-images-idx3-ubyte.gz (default: "
-            "scikit-learn's digits)",
+            help="folder with MNIST's files, such as t10k-images-idx3-ubyte.gz, or with the "
+            "MNIST/raw that torchvision makes (default: scikit-learn's digits)",
         )
 
     def check(self, settings: Settings) -> None:

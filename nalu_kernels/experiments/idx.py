@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,8 @@ from torch import Tensor
 from .refusal import Refusal
 
 PARTS = {"train": "train", "test": "t10k"}  # and how their files' names begin
+_KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")  # and end; or with a dot: images.idx3-ubyte
+_WITHIN = ("", "raw", "MNIST/raw")  # the latter two as torchvision keeps them
 _UNSIGNED_BYTES = 8
 
 
@@ -30,27 +34,35 @@ class Digits(NamedTuple):
 
 
 def load(folder: Path) -> dict[str, Digits]:
-    """The parts of MNIST, "train" and "test", that ``folder`` has; each file plain or as .gz.
+    """The parts of MNIST, "train" and "test", that ``folder`` has, or its raw or MNIST/raw: the
+    first of these that has any. Each file plain or as .gz, named as in train-images-idx3-ubyte or
+    train-images.idx3-ubyte, alone or in a folder of such a name.
 
     Raises:
         Refusal: naming the file, what was expected and what was found.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # where a path's own is_dir() may raise
         raise Refusal(f"--data {folder}: no such folder")
     found: dict[str, Digits] = {}
-    for part, begins in PARTS.items():
-        names = (f"{begins}-images-idx3-ubyte", f"{begins}-labels-idx1-ubyte")
-        paths = [_path(folder, name) for name in names]
-        images, labels = paths
-        if images and labels:
-            found[part] = _pair(images, labels)
-        elif images or labels:
-            missing = names[0] if labels else names[1]
-            raise Refusal(f"--data {folder}: {images or labels} is there, but no {missing}[.gz]")
-    if not found:
+    for within in _WITHIN:
+        for part, begins in PARTS.items():
+            images, labels = (_path(folder / within, begins, kind) for kind in _KINDS)
+            if images and labels:
+                found[part] = _pair(images, labels)
+            elif images or labels:
+                missing = _KINDS[0] if labels else _KINDS[1]
+                raise Refusal(
+                    f"--data {folder}: {images or labels} is there, but no {begins}-{missing}[.gz]"
+                )
+        if found:
+            break
+    else:
+        names = ", ".join(f"{begins}-{kind}" for begins in PARTS.values() for kind in _KINDS)
+        places = ", ".join(str(folder / within) for within in _WITHIN)
         raise Refusal(
-            f"--data {folder}: expected MNIST's files there, such as t10k-images-idx3-ubyte[.gz] "
-            "and t10k-labels-idx1-ubyte[.gz]"
+            f"--data {folder}: expected MNIST's files there; looked for {names}, each also with a "
+            "dot (train-images.idx3-ubyte), with .gz, and in a folder of its own name, in "
+            f"{places}"
         )
     sizes = {tuple(digits.images.shape[1:]) for digits in found.values()}
     if len(sizes) > 1:
@@ -84,9 +96,16 @@ def read(path: Path, dimensions: int) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(sizes)
 
 
-def _path(folder: Path, name: str) -> Path | None:
-    """The file of this name, or its compressed form."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
+def _path(folder: Path, begins: str, kind: str) -> Path | None:
+    """The file of one of its names, or its compressed form."""
+    return next(filter(os.path.isfile, _candidates(folder, begins, kind)), None)
+
+
+def _candidates(folder: Path, begins: str, kind: str) -> Iterator[Path]:
+    names = (f"{begins}-{kind}", f"{begins}-{kind.replace('-', '.', 1)}")
+    files = [f"{name}{ending}" for name in names for ending in ("", ".gz")]
+    for place in (folder, *(folder / file for file in files)):
+        yield from (place / file for file in files)
 
 
 def _pair(images_path: Path, labels_path: Path) -> Digits:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +70,16 @@ def tidy(axes: Any) -> None:
     axes.yaxis.label.set_fontsize(8)
 
 
+@contextmanager
+def own_defaults() -> Iterator[Any]:
+    """matplotlib, within its own rcParams whatever the user's are. Without pyplot a figure needs no
+    back end, keeps no global state and opens no window."""
+    matplotlib = optional("matplotlib")
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield matplotlib
+
+
 def save_plot(experiment: Experiment, outcome: Outcome, path: Path) -> None:
     """Lets the experiment draw, and writes the PNG ``path``: the same whatever the user's back end
     and rcParams are.
@@ -75,26 +87,24 @@ def save_plot(experiment: Experiment, outcome: Outcome, path: Path) -> None:
     Raises:
         Refusal: it cannot be drawn or written.
     """
-    matplotlib = optional("matplotlib")
-    # Without pyplot: no global state, and no window anywhere.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    image = io.BytesIO()
     try:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
+        with own_defaults():
+            from matplotlib.figure import Figure
+
             figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-            FigureCanvasAgg(figure)
             experiment.draw(figure, outcome)
             for axes in figure.axes:
                 tidy(axes)
             if outcome.narrowed:
                 figure.suptitle(paragraph(words(outcome.narrowed)), fontsize=7, color="0.35")
-            write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=130))
-    except OSError as error:
-        raise Refusal(f"{path}: cannot write: {error.strerror}; the numbers are saved") from error
+            figure.savefig(image, format="png", dpi=130)
     except Exception as error:  # of matplotlib, of many kinds
         reason = " ".join(str(error).split())
         raise Refusal(
             f"{path}: cannot be drawn: {type(error).__name__}: {reason}; the numbers are saved"
         ) from error
+    try:
+        write_atomic(path, lambda temporary: temporary.write_bytes(image.getbuffer()))
+    except OSError as error:
+        raise Refusal(f"{path}: cannot write: {error.strerror}; the numbers are saved") from error

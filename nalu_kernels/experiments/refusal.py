@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
@@ -13,18 +14,34 @@ class Refusal(ValueError):
     """The request cannot be met; the message is the whole explanation."""
 
 
+def folder_name(text: str) -> str:
+    """An option's type: an empty name would be that of the folder one is in, or the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder, got an empty name")
+    return text
+
+
 # What pip calls the packages that it does not call by their module's name.
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 
 def require(*names: str) -> None:
-    """Imports these modules of the extra ``experiments``; Refusal if some are not installed."""
+    """Imports these modules of the extra ``experiments``.
+
+    Raises:
+        Refusal: some are not installed, or one cannot be imported for another reason.
+    """
     errors = {}
     for name in names:
         try:
             _import(name)
         except ImportError as error:
             errors[name.partition(".")[0]] = error
+        except Exception as error:  # a matplotlibrc that is no text, say
+            reason = " ".join(str(error).split())
+            raise Refusal(
+                f"{name} cannot be imported here: {type(error).__name__}: {reason}"
+            ) from error
     if errors:
         reasons = ", ".join(f"{name} ({error})" for name, error in errors.items())
         packages = " ".join(_DISTRIBUTIONS.get(name, name) for name in errors)

@@ -6,6 +6,7 @@ import argparse
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -14,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -67,7 +69,7 @@ def run(
     """Runs ``experiment``, or what is left of it to do, and prints what came out.
 
     Args:
-        seeds, steps: None is the experiment's own, of its full size if ``full``.
+        seeds, steps: at least 1; None is the experiment's own, of its full size if ``full``.
         out: folder for results.json and plot.png; None is results/ and the experiment's name.
         jobs: how many trials are trained at once; None is one for each CPU core on a CPU, else 1.
         fresh: forget what an earlier run left in ``out``.
@@ -86,9 +88,9 @@ def run(
     scale = experiment.full if full else experiment.small
     settings = Settings(
         device=place,
-        seeds=seeds or scale.seeds,
-        steps=steps or scale.steps,
-        out=Path(out or f"results/{experiment.name}{'-full' if full else ''}"),
+        seeds=scale.seeds if seeds is None else seeds,
+        steps=scale.steps if steps is None else steps,
+        out=Path(f"results/{experiment.name}{'-full' if full else ''}" if out is None else out),
         full=full,
         backend=backend,
         options={**_own_defaults(experiment), **(options or {})},
@@ -109,7 +111,8 @@ def run(
         "options": experiment.describe(settings),
         "narrowed": choice,
     }
-    jobs = jobs or (_cores() if place.type == "cpu" else 1)
+    if jobs is None:
+        jobs = _cores() if place.type == "cpu" else 1
     with locked(settings.out):
         trials = narrowing.trials(experiment, settings.seeds, choice)
         store = Store(settings.out, recorded, trials, fresh=fresh)
@@ -128,11 +131,13 @@ def run(
         outcome = store.outcome()
         claims = experiment.claims(outcome)
         store.finish(claims)
-        print("\n" + "\n".join([*narrowing.table(experiment, outcome), ""]))
-        for claim in claims:
-            print(paragraph(f"- {claim}"))
         plot = settings.out / "plot.png"
-        save_plot(experiment, outcome, plot)
+        try:
+            print("\n" + "\n".join([*narrowing.table(experiment, outcome), ""]))
+            for claim in claims:
+                print(paragraph(f"- {claim}"))
+        finally:  # the plot is saved though nobody may read on
+            save_plot(experiment, outcome, plot)
     print(f"\n{time.perf_counter() - started:.0f} s; {store.path}, {plot}", flush=True)
     return outcome
 
@@ -288,6 +293,18 @@ def _in_worker(name: str, trial: Trial, settings: Settings, checkpoint: Path) ->
         _Shared.terminated = None
 
 
+@contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """Processes started within it do not import the script that runs: they need nothing of it, it
+    may come from standard input, and it may run an experiment without asking for its __name__."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _in_processes(
     experiment: Experiment,
     settings: Settings,
@@ -304,7 +321,7 @@ def _in_processes(
         try:
             # Ctrl-C reaches the whole group: processes started meanwhile ignore it, as only the
             # first one decides what to do about it.
-            with _handled(signal.SIGINT, signal.SIG_IGN):
+            with _handled(signal.SIGINT, signal.SIG_IGN), _main_left_alone():
                 for trial in to_do:
                     future = pool.submit(
                         _in_worker, experiment.name, trial, settings, store.checkpoint(trial)

@@ -37,6 +37,8 @@ def writable_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+    except FileExistsError as error:
+        raise Refusal(f"--out {folder}: expected a folder, got a file") from error
     except OSError as error:
         raise Refusal(f"--out {folder}: cannot write there: {error.strerror}") from error
     return folder

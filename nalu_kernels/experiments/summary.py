@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from . import NAMES, load, narrowing
@@ -44,11 +45,11 @@ def write(folder: str, out: str) -> None:
             if target.resolve() != run.resolve():
                 target.mkdir(parents=True, exist_ok=True)
                 for name in ("results.json", "plot.png"):
-                    shutil.copyfile(run / name, target / name)
+                    write_atomic(target / name, partial(shutil.copyfile, run / name))
         text = page(kept)
         write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
-        raise Refusal(f"--out {out}: cannot write there: {error}") from error
+        raise Refusal(f"--out {out}: cannot write there: {error.strerror}") from error
     print(f"{path}: {', '.join(run.name for run in runs)}")
 
 

@@ -7,6 +7,7 @@ the same data and the same initial weights whatever else runs and whatever the d
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -142,6 +143,7 @@ class Training:
 
         Raises:
             Stopped: the run is to end; nothing of the trial is lost.
+            Refusal: the checkpoint cannot be written, and the one before it still is there.
         """
         first = self._restore(stateful)
         self._advance(first)
@@ -202,12 +204,16 @@ class Training:
                 for name, thing in stateful.items()
             },
         }
+        content = io.BytesIO()
+        torch.save(state, content)  # not to the file: torch does not say why that failed
         try:
             self._checkpoint.parent.mkdir(exist_ok=True)
-            write_atomic(self._checkpoint, lambda temporary: torch.save(state, temporary))
-        except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
-            reason = str(error).strip().partition("\n")[0]
-            raise Refusal(f"{self._checkpoint}: cannot write the checkpoint: {reason}") from error
+            write_atomic(self._checkpoint, lambda path: path.write_bytes(content.getbuffer()))
+        except OSError as error:
+            raise Refusal(
+                f"{self._checkpoint}: cannot write the checkpoint: {error.strerror}; what had "
+                "finished is saved"
+            ) from error
 
     def _restore(self, stateful: dict[str, Any]) -> int:
         """The step of the checkpoint, whose states are restored; 0 where there is none."""

@@ -13,9 +13,16 @@ from nalu_kernels.experiments.arithmetic import OPERATIONS, UNTRAINED
 from nalu_kernels.experiments.experiment import Outcome, Trial
 
 
-@pytest.mark.parametrize(("name", "steps"), [("static", 1500), ("recurrent", 800)])
-@pytest.mark.parametrize("task", ["a + b", "a - b"])
-def test_a_nac_extrapolates_sums(name: str, steps: int, task: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "task", "steps"),
+    [
+        ("static", "a + b", 1500),
+        ("static", "a - b", 800),
+        ("recurrent", "a + b", 800),
+        ("recurrent", "a - b", 400),
+    ],
+)
+def test_a_nac_extrapolates_sums(name: str, task: str, steps: int) -> None:
     scores = tiny.trained(name, Trial("NAC", task, 0), steps)
     untrained = tiny.trained(name, Trial(UNTRAINED, task, 0), steps)
     baseline = load(name).baselines[-1]

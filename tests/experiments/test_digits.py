@@ -31,7 +31,7 @@ def trained(model: str, task: str, steps: int, data: Path | None = None) -> dict
 
 @pytest.mark.parametrize(
     ("model", "task", "steps"),
-    [("NAC", SUM, 400), ("NAC", COUNT, 300), ("LSTM", SUM, 300)],
+    [("NAC", SUM, 200), ("NAC", COUNT, 300), ("LSTM", SUM, 150)],
 )
 def test_it_learns_from_the_total_alone(model: str, task: str, steps: int) -> None:
     """Better than every constant answer, which is what a model that does not read gives."""
@@ -129,6 +129,7 @@ def test_bad_data_is_refused_before_anything_is_done(
     capsys: pytest.CaptureFixture[str], mnist: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    assert "--data: expected a folder, got an empty name" in refused(capsys, out, "--data", "")
     assert "--data nowhere: no such folder" in refused(capsys, out, "--data", "nowhere")
     path = mnist / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-9])

@@ -48,6 +48,33 @@ def test_read_as_written(tmp_path: Path, images: Tensor, compress: bool, parts: 
         assert torch.equal(digits.images, images) and torch.equal(digits.labels, LABELS)
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "{begins}-{kind}.{idx}",
+        "{begins}-{kind}-{idx}/{begins}-{kind}-{idx}",
+        "{begins}-{kind}-{idx}/{begins}-{kind}.{idx}",
+        "MNIST/raw/{begins}-{kind}-{idx}",
+        "raw/{begins}-{kind}-{idx}",
+    ],
+)
+def test_found_as_kaggle_and_torchvision_lay_them_out(
+    tmp_path: Path, images: Tensor, layout: str, ending: str
+) -> None:
+    for begins in idx.PARTS.values():
+        for kind, number, values in (("images", "idx3", images), ("labels", "idx1", LABELS)):
+            name = layout.format(begins=begins, kind=kind, idx=f"{number}-ubyte") + ending
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = idx_bytes(values)
+            path.write_bytes(gzip.compress(content) if ending else content)
+    found = idx.load(tmp_path)
+    assert list(found) == list(idx.PARTS)
+    for digits in found.values():
+        assert torch.equal(digits.images, images) and torch.equal(digits.labels, LABELS)
+
+
 def refused(folder: Path) -> str:
     with pytest.raises(Refusal) as refusal:
         idx.load(folder)
@@ -59,7 +86,12 @@ def test_missing_files_are_named(tmp_path: Path, images: Tensor) -> None:
     assert "no such folder" in refused(tmp_path / "nowhere")
     (tmp_path / "file").touch()
     assert "no such folder" in refused(tmp_path / "file")
-    assert "expected MNIST's files there" in refused(tmp_path)
+    message = refused(tmp_path)
+    for looked_for in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "train-images.idx3"):
+        assert looked_for in message
+    for place in (tmp_path, tmp_path / "raw", tmp_path / "MNIST" / "raw"):
+        assert str(place) in message
+    assert "no such folder" in refused(tmp_path / ("long" * 99))
     write_mnist(tmp_path, images, LABELS)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     assert "but no t10k-labels-idx1-ubyte[.gz]" in refused(tmp_path)

@@ -34,8 +34,17 @@ def test_no_rcparam_changes_a_plot(tmp_path: Path) -> None:
     assert plain == changed
 
 
-def test_no_back_end_is_needed(tmp_path: Path) -> None:
-    """Matplotlib itself cannot be imported where one that is not installed is named."""
+MATPLOTLIBRC = """text.usetex: True
+savefig.format: pdf
+figure.dpi: 1e6
+font.family: a family that is not there
+backend: TkAgg
+"""
+
+
+def test_started_from_a_notebook_or_with_a_matplotlibrc_of_ones_own(tmp_path: Path) -> None:
+    """A Jupyter kernel names its back end to its children: matplotlib itself cannot be imported
+    where it is not installed."""
     code = (
         "import pathlib, sys\n"
         "from nalu_kernels.experiments import load, plot\n"
@@ -45,13 +54,43 @@ def test_no_back_end_is_needed(tmp_path: Path) -> None:
         "outcome = Outcome(read(folder / 'results.json'))\n"
         "plot.save_plot(load('gridworld'), outcome, out)\n"
     )
-    path = tmp_path / "plot.png"
+    path, settings = tmp_path / "plot.png", tmp_path / "matplotlibrc"
+    settings.write_text(MATPLOTLIBRC)
     subprocess.run(
         [sys.executable, "-c", code, str(RESULTS / "gridworld"), str(path)],
-        env={**os.environ, "MPLBACKEND": "a-module-that-is-not-there"},
+        env={
+            **os.environ,
+            "MPLBACKEND": "module://a_module_that_is_not_there",
+            "MATPLOTLIBRC": str(settings),
+        },
         check=True,
     )
-    assert path.read_bytes().startswith(b"\x89PNG")
+    plain = tmp_path / "plain.png"
+    plot.save_plot(load("gridworld"), Outcome(read(RESULTS / "gridworld" / "results.json")), plain)
+    assert path.read_bytes() == plain.read_bytes()
+
+
+def test_a_matplotlibrc_that_is_no_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def imported(name: str) -> SimpleNamespace:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(refusal.importlib, "import_module", imported)
+    with pytest.raises(refusal.Refusal, match="matplotlib cannot be imported here: Unicode"):
+        refusal.require("matplotlib")
+
+
+def test_a_plot_on_a_full_disk_names_it_and_leaves_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(path: Path, content: Any) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    outcome = Outcome(read(RESULTS / "gridworld" / "results.json"))
+    with pytest.raises(refusal.Refusal, match=r"plot\.png: cannot write: No space left on device;"):
+        plot.save_plot(load("gridworld"), outcome, tmp_path / "plot.png")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_named_back_end_stays_that_of_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -30,6 +33,9 @@ for package in ("gymnasium", "matplotlib", "num2words", "sklearn", "tqdm"):
 PNG = b"\x89PNG\r\n\x1a\n"
 # More than a chunk, so that a checkpoint falls within; in this process chunks can be short.
 STEPS, SHORT, SHORT_CHUNK = 70, 6, 4
+# Models of identity, where a run needs no more.
+FEW = ["ELU", "ReLU", "Sigmoid", "Tanh", "NAC"]
+ONE = {"narrowed": {"models": ["NAC"]}}
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -165,12 +171,12 @@ def test_a_failure_loses_no_finished_trial(
 def test_a_finished_run_is_shown_again_and_more_seeds_are_added(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    tiny.run("identity", tmp_path, steps=3)
+    tiny.run("identity", tmp_path, steps=3, **ONE)
     first = rows(tmp_path)
-    tiny.run("identity", tmp_path, steps=3)
+    tiny.run("identity", tmp_path, steps=3, **ONE)
     assert "nothing is trained" in capsys.readouterr().out
     assert rows(tmp_path) == first
-    tiny.run("identity", tmp_path, seeds=2, steps=3)
+    tiny.run("identity", tmp_path, seeds=2, steps=3, **ONE)
     assert [row for row in rows(tmp_path) if row["seed"] == 0] == first
     assert len(rows(tmp_path)) == 2 * len(first)
 
@@ -179,7 +185,8 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone and with processes; interrupted within a trial and between two."""
-    tiny.run("identity", tmp_path / "whole", steps=STEPS)
+    run = functools.partial(tiny.run, "identity", steps=STEPS, narrowed={"models": FEW})
+    run(tmp_path / "whole")
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     interruptions = 0
     save = training.Training._save
@@ -194,24 +201,37 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     monkeypatch.setattr(training.Training, "_save", save_and_interrupt)
     for finished in (0, 3):
         with pytest.raises(KeyboardInterrupt):
-            tiny.run("identity", tmp_path / "one", steps=STEPS)
+            run(tmp_path / "one")
         assert len(rows(tmp_path / "one")) == finished
         assert len(list((tmp_path / "one" / "checkpoints").iterdir())) == 1
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     for folder, jobs in (("one", 1), ("two", 2)):
-        tiny.run("identity", tmp_path / folder, steps=STEPS, jobs=jobs)
+        run(tmp_path / folder, jobs=jobs)
         assert rows(tmp_path / folder) == rows(tmp_path / "whole")
         assert not (tmp_path / folder / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
 def test_processes_are_stopped_and_go_on(number: signal.Signals, tmp_path: Path) -> None:
-    """A signal to the whole group, as a terminal or a cluster sends it."""
-    arguments = ["identity", "--seeds", "1", "--steps", "3000", "--jobs", "2", "--out"]
-    command = [sys.executable, "-m", "nalu_kernels", *arguments, str(tmp_path)]
+    """A signal to the whole group, as a terminal or a cluster sends it. The script comes from
+    standard input, and does not ask for its __name__."""
+    arguments = ["identity", "--seeds", "1", "--steps", "1000", "--jobs", "2", "--out"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
+    assert process.stdin is not None
+    with process.stdin as script:
+        script.write(
+            "import sys\n"
+            "from nalu_kernels.__main__ import main\n"
+            f"sys.exit(main({[*arguments, str(tmp_path)]}))\n"
+        )
+    process.stdin = None  # communicate() would flush it
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if (tmp_path / "results.json").exists() and rows(tmp_path):
@@ -269,6 +289,25 @@ def test_a_worker_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         tiny.run("identity", tmp_path, steps=3, jobs=2)
 
 
+def test_a_script_from_standard_input_with_two_jobs_is_not_imported_by_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = ModuleType("__main__")
+    script.__file__ = "<stdin>"
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    before, prepared = multiprocessing.spawn.get_preparation_data, []
+
+    def watched(name: str) -> dict[str, Any]:
+        prepared.append(before(name))
+        raise InterruptedError("no process is needed here")
+
+    monkeypatch.setattr(multiprocessing.spawn, "get_preparation_data", watched)
+    with pytest.raises(InterruptedError):
+        tiny.run("identity", tmp_path, steps=3, jobs=2)
+    assert prepared and not any(key.startswith("init_main") for key in prepared[0])
+    assert sys.modules["__main__"] is script
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line on stderr of a call that ends with exit code 2."""
     assert main([str(argument) for argument in arguments]) == 2
@@ -286,6 +325,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--seeds", "0"], "--seeds: expected a whole number of at least 1, got '0'"),
         (["--steps", "many"], "--steps: expected a whole number of at least 1, got 'many'"),
         (["--jobs", "-1"], "--jobs: expected a whole number of at least 1, got '-1'"),
+        (["--out", ""], "--out: expected a folder, got an empty name"),
         (["--colour", "red"], "unrecognized arguments: --colour red"),
     ],
 )
@@ -313,6 +353,16 @@ def test_an_unwritable_folder_is_refused(
     file.touch()
     words = f"--out {file}/in: cannot write there"
     assert words in refused(capsys, name, "--out", f"{file}/in")
+    words = f"--out {file}: expected a folder, got a file"
+    assert words in refused(capsys, name, "--out", file)
+
+
+@pytest.mark.parametrize("command", [["all"], ["report"]], ids=str)
+def test_an_empty_name_is_not_the_default_folder(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    wanted = "--out: expected a folder, got an empty name"
+    assert wanted in refused(capsys, *command, "--out", "")
 
 
 def test_a_full_disk_keeps_what_had_finished(
@@ -344,12 +394,13 @@ def test_a_full_disk_keeps_what_had_finished(
 def test_another_runs_results_are_not_overwritten(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
-    tiny.run("identity", tmp_path, seeds=2, steps=3)
+    request = {"seeds": 2, "steps": 3, "narrowed": {"models": ["ELU", "NAC"]}}
+    tiny.run("identity", tmp_path, **request)
     before = (tmp_path / "results.json").read_bytes()
     with pytest.raises(runner.Refusal, match=words):
-        tiny.run("identity", tmp_path, **{"seeds": 2, "steps": 3, **change})
+        tiny.run("identity", tmp_path, **{**request, **change})
     assert (tmp_path / "results.json").read_bytes() == before
-    tiny.run("identity", tmp_path, **{"seeds": 2, "steps": 3, **change}, fresh=True)
+    tiny.run("identity", tmp_path, **{**request, **change}, fresh=True)
     assert (tmp_path / "results.json").read_bytes() != before
 
 
@@ -357,7 +408,7 @@ def test_what_is_not_the_runs_own_stays(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "mine.pt").touch()
     for fresh in (False, True):
-        tiny.run("identity", tmp_path, steps=3, fresh=fresh)
+        tiny.run("identity", tmp_path, steps=3, fresh=fresh, **ONE)
         assert (tmp_path / "checkpoints" / "mine.pt").exists()
 
 
@@ -395,11 +446,39 @@ def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         one._save(64, {})
 
 
+def test_a_full_disk_at_a_checkpoint_leaves_no_half_and_the_run_goes_on_from_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHUNK", 2)
+    one = {"steps": 6, "narrowed": {"models": ["NAC"]}}
+    tiny.run("identity", tmp_path / "whole", **one)
+    write, writes = Path.write_bytes, 0
+
+    def full(path: Path, content: Any) -> int:
+        nonlocal writes
+        writes += 1
+        if writes == 1:
+            return write(path, content)
+        write(path, content[:100])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        wanted = r"\.pt: cannot write the checkpoint: No space left on device; what"
+        with pytest.raises(runner.Refusal, match=wanted):
+            tiny.run("identity", tmp_path / "out", **one)
+    (checkpoint,) = (tmp_path / "out" / "checkpoints").iterdir()
+    assert torch.load(checkpoint)["step"] == 2
+    tiny.run("identity", tmp_path / "out", **one)
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with store.locked(tmp_path), pytest.raises(runner.Refusal, match="another run is at work"):
-        tiny.run("identity", tmp_path, steps=3)
-    tiny.run("identity", tmp_path, steps=3)
+        tiny.run("identity", tmp_path, steps=3, **ONE)
+    tiny.run("identity", tmp_path, steps=3, **ONE)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"trials": []}', '{"trials": [{}]}'])
@@ -468,26 +547,15 @@ def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.__module__ == "nalu_kernels.__main__"
 
 
-def test_each_runs_alone_from_examples(tmp_path: Path) -> None:
+def test_each_runs_alone_from_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(__file__).parents[2] / "examples"
     for name in NAMES:
         assert f'main(["{name}"' in (folder / f"{name}.py").read_text()
-    command = [
-        sys.executable,
-        "examples/identity.py",
-        "--models",
-        "NAC",
-        "--seeds",
-        "1",
-        "--steps",
-        "2",
-    ]
-    subprocess.run(
-        [*command, "--jobs", "1", "--out", str(tmp_path)],
-        cwd=folder.parent,
-        check=True,
-        capture_output=True,
-    )
+    size = ["--models", "NAC", "--seeds", "1", "--steps", "2", "--jobs", "1"]
+    monkeypatch.setattr(sys, "argv", ["identity.py", *size, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(folder / "identity.py"), run_name="__main__")
+    assert ended.value.code == 0
     assert [row["model"] for row in rows(tmp_path)] == ["NAC"]
 
 

@@ -80,7 +80,7 @@ def test_the_best_answers_are_kept() -> None:
     assert (restored.step, restored.error, float(restored.answers.mean())) == (2, 2.0, 2.0)
 
 
-@pytest.mark.parametrize(("model", "steps"), [("LSTM", 150), ("LSTM + NALU", 600)])
+@pytest.mark.parametrize(("model", "steps"), [("LSTM", 150), ("LSTM + NALU", 300)])
 def test_it_learns(model: str, steps: int) -> None:
     first, later = (tiny.trained("words", Trial(model, TASK, 0), n) for n in (5, steps))
     assert later["train"] < first["train"] / 4
