@@ -55,8 +55,9 @@ def load_cpu() -> Operators:
     """The CPU operators; ImportError or OSError if there are none."""
     _load_library(
         "_cpu",
-        "the C++ extension was not built (no C++ compiler when nalu_kernels was installed, or "
-        "it runs from a source tree that was not installed: pip install --no-build-isolation -e .)",
+        "the C++ extension was not built, or not taken along (no C++ compiler when nalu_kernels "
+        "was installed; or a source tree that was not installed: pip install --no-build-isolation "
+        "-e .; or a bundle, such as PyInstaller's, without nalu_kernels/_cpu.*: docs/install.md)",
     )
     register(NAMESPACE)
     # The bare callable inside an OpOverload, where torch has it: a Python frame less in each call.
