@@ -6,9 +6,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 
 import nalu_kernels
 import setup_cuda
-from nalu_kernels import dispatch, native
+from nalu_kernels import _pyinstaller, dispatch, native
 from nalu_kernels.operators import Operators
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +73,49 @@ def test_works_without_the_extension_and_says_so(tmp_path: Path) -> None:
     )
     assert found.startswith("False nalu_kernels runs on its slow plain PyTorch reference")
     assert "extension was not built" in found
+    assert "or a bundle, such as PyInstaller's, without nalu_kernels/_cpu.*" in found
+
+
+def test_a_pyinstaller_bundle_takes_the_compiled_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not native._libraries(native._FOLDER, "_cpu"):
+        pytest.skip("there are none here")
+    package = native._FOLDER
+
+    def collect(name: str, search_patterns: list[str]) -> list[tuple[str, str]]:
+        assert name == package.name
+        found = [path for pattern in search_patterns for path in package.rglob(pattern)]
+        return [(str(path), name) for path in found]
+
+    (folder,) = _pyinstaller.get_hook_dirs()
+    hooks = types.ModuleType("PyInstaller.utils.hooks")
+    hooks.collect_dynamic_libs = collect  # type: ignore[attr-defined]
+    for name in ("PyInstaller", "PyInstaller.utils", hooks.__name__):
+        monkeypatch.setitem(sys.modules, name, hooks)
+    hook = runpy.run_path(str(Path(folder) / "hook-nalu_kernels.py"))
+    wanted = [str(path) for name in ("_cpu", "_cuda") for path in native._libraries(package, name)]
+    assert hook["binaries"] == [(path, package.name) for path in wanted]
+    assert "py" in hook["module_collection_mode"].split("+")
+
+
+def test_msvc_is_found_off_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    setuptools = pytest.importorskip("setuptools")
+    ccompiler = pytest.importorskip("distutils.ccompiler")
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("not a source checkout")
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    monkeypatch.setenv("CXX", "c++")
+    monkeypatch.setenv("NALU_KERNELS_CUDA", "0")
+    monkeypatch.chdir(ROOT)
+    found = runpy.run_path("setup.py")["find_msvc"]
+    if os.name != "nt":
+        assert found() is None  # setuptools refuses the platform
+
+    class Compiler:
+        def initialize(self) -> None:
+            pass
+
+    monkeypatch.setattr(ccompiler, "new_compiler", lambda compiler: Compiler())
+    assert found() == "cl"
 
 
 NVCC = "nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release {}, V0.0.1\n"
