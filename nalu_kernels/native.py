@@ -60,8 +60,13 @@ def load_cpu() -> Operators:
         "-e .; or a bundle, such as PyInstaller's, without nalu_kernels/_cpu.*: docs/install.md)",
     )
     register(NAMESPACE)
+    operators = overloads(NAMESPACE)
     # The bare callable inside an OpOverload, where torch has it: a Python frame less in each call.
-    return Operators(*(getattr(overload, "_op", overload) for overload in overloads(NAMESPACE)))
+    # Not of the backwards, which compiled autograd traces.
+    return operators._replace(
+        nac_forward=getattr(operators.nac_forward, "_op", operators.nac_forward),
+        nalu_forward=getattr(operators.nalu_forward, "_op", operators.nalu_forward),
+    )
 
 
 @functools.cache
