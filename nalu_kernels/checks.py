@@ -125,11 +125,11 @@ def _untraced(check: Callable[..., None]) -> Callable[..., None]:
         if state is None:
             check(*arguments)
             return
-        torch._C._set_tracing_state(None)
+        torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
         try:
             check(*arguments)
         finally:
-            torch._C._set_tracing_state(state)
+            torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
     return checked
 

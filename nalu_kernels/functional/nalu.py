@@ -58,7 +58,10 @@ def nalu(
         return handle_torch_function(
             nalu,
             tensors,
-            *tensors[:4],
+            input,
+            W_hat,
+            M_hat,
+            G,
             gate_bias=gate_bias,
             W_hat_mul=W_hat_mul,
             M_hat_mul=M_hat_mul,
