@@ -79,7 +79,7 @@ def _reference_gradients(
 # compiled autograd traces no cache.
 _BITS = {
     needed: sum(1 << i for i, need in enumerate(needed) if need)
-    for tensors in (3, 4, 7)
+    for tensors in range(3, 8)  # trailing ones may be left out
     for needed in itertools.product((False, True), repeat=tensors)
 }
 
