@@ -115,7 +115,8 @@ $(STAMP): pyproject.toml setup.py setup_cuda.py constraints.txt $(SOURCES) $(if 
 	@echo "Installing torch and build tools (a few minutes the first time)"
 	$(RUN) -m pip install -c constraints.txt pip torch setuptools ninja
 	@echo "Compiling the operators and installing the rest"
-	$(RUN) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[experiments,test,docs,dev]"
+# compat: a path in site-packages, which mypy, pyright and editors read; else it is an import hook.
+	$(RUN) -m pip install --quiet --no-build-isolation -c constraints.txt --config-settings editable_mode=compat -e ".[experiments,test,docs,dev]"
 	@touch $@
 
 clean:

@@ -78,19 +78,33 @@ NO_COMPILER = """
 
 def compilers() -> list[str]:
     """The commands that may be a C++ compiler here, the user's choice first."""
+    if os.name == "nt":
+        return ["Microsoft Visual C++"]
     if os.environ.get("CXX"):
         return [os.environ["CXX"]]
-    if os.name == "nt":
-        return ["cl"]
     return ["c++", sysconfig.get_config_var("CXX") or "c++", "g++", "clang++"]
 
 
 def find_compiler() -> str | None:
+    """The command of the C++ compiler that builds, None if there is none."""
+    if os.name == "nt":
+        return find_msvc()
     for command in compilers():
-        words = shlex.split(command, posix=os.name != "nt")
+        words = shlex.split(command)
         if words and shutil.which(words[0]):
             return command
     return None
+
+
+def find_msvc() -> str | None:
+    """As setuptools finds it: by vswhere and the registry, for it is seldom on the PATH."""
+    from distutils.ccompiler import new_compiler  # setuptools' own, once that is imported
+
+    try:
+        new_compiler(compiler="msvc").initialize()
+    except Exception:  # of a class that differs between versions of setuptools
+        return None
+    return "cl"
 
 
 def without_torch(error: ImportError) -> dict[str, object]:

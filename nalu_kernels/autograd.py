@@ -8,6 +8,7 @@ differentiate again; so it is where vmap runs the backward (``is_grads_batched=T
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,10 @@ def nalu_by_reference(
 
 def _reference_needed(grad_output: Tensor) -> bool:
     """Whether the gradients have to be differentiable, or batched (``is_grads_batched=True``)."""
-    return torch.is_grad_enabled() or is_legacy_batchedtensor(grad_output)
+    if torch.is_grad_enabled():
+        return True
+    # Compiled autograd cannot trace the question, and meets no such tensor.
+    return not torch.compiler.is_dynamo_compiling() and is_legacy_batchedtensor(grad_output)
 
 
 def _reference_gradients(
@@ -71,10 +75,13 @@ def _reference_gradients(
     return [next(found) if need else None for need in needed]
 
 
-@functools.cache
-def _bits(needed: tuple[bool, ...]) -> int:
-    """Bit i is set where needed[i] is: how operators are told which gradients are wanted."""
-    return sum(1 << i for i, need in enumerate(needed) if need)
+# How operators are told which gradients are wanted: bit i is set where needed[i] is. A table, for
+# compiled autograd traces no cache.
+_BITS = {
+    needed: sum(1 << i for i, need in enumerate(needed) if need)
+    for tensors in range(3, 8)  # trailing ones may be left out
+    for needed in itertools.product((False, True), repeat=tensors)
+}
 
 
 class NACFunction(torch.autograd.Function):
@@ -100,7 +107,7 @@ class NACFunction(torch.autograd.Function):
             grads = _reference_gradients(function, tensors, needed, grad_output)
         else:
             grads = ctx.operators.nac_backward(
-                ctx.eps, _bits(needed), grad_output, output, *tensors
+                ctx.eps, _BITS[needed], grad_output, output, *tensors
             )
         return None, None, None, *grads
 
@@ -126,7 +133,7 @@ class NALUFunction(torch.autograd.Function):
             grads = _reference_gradients(function, tensors, needed, grad_output)
         else:
             grads = ctx.operators.nalu_backward(
-                ctx.eps, _bits(needed), grad_output, saved, *tensors
+                ctx.eps, _BITS[needed], grad_output, saved, *tensors
             )
         return None, None, *grads[: len(needed)]
 

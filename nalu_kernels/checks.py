@@ -8,8 +8,11 @@ the argument, what came and what was expected.
 
 from __future__ import annotations
 
+import functools
+import numbers
 import operator
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,9 +22,22 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _WANTED = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
 
 
+def _kind(value: object) -> str:
+    """The name of its type, with the module if that is not Python's own: numpy has a bool too."""
+    kind = type(value)
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _dense(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected a torch.Tensor, got {_kind(value)}")
+    if value.is_nested:
+        raise TypeError(
+            f"{name}: expected a dense (strided) tensor, got a nested one; call the layer for each "
+            f"of {name}.unbind(), or pad it: torch.nested.to_padded_tensor({name}, 0.0)"
+        )
     if value.layout != torch.strided:
         raise TypeError(f"{name}: expected a dense (strided) tensor, got layout {value.layout}")
     return value
@@ -61,18 +77,21 @@ def _shape(name: str, value: Tensor, *expected: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {wanted}, got {tuple(value.shape)}")
 
 
-def check_eps(eps: object) -> None:
-    """Raises TypeError or ValueError unless eps is a positive finite number."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
-        raise TypeError(f"eps: expected a positive finite float, got {type(eps).__name__}")
-    if not 0 < eps <= sys.float_info.max:
+def check_eps(eps: Any) -> float:
+    """eps as a float; TypeError or ValueError unless it is a positive finite number."""
+    # First what a compiler can trace: numpy's numbers are known to the abstract class alone.
+    if not isinstance(eps, (int, float, numbers.Real)) or isinstance(eps, bool):
+        raise TypeError(f"eps: expected a positive finite float, got {_kind(eps)}")
+    value = float(eps)
+    if not 0 < value <= sys.float_info.max:
         raise ValueError(f"eps: expected a positive finite float, got {eps}")
+    return value
 
 
 def check_size(name: str, value: Any) -> int:
     """The value as an int; TypeError or ValueError unless it is a size."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected an int, got {_kind(value)}")
     size = operator.index(value)
     if size < 0:
         raise ValueError(f"{name}: expected a size of at least 0, got {size}")
@@ -80,18 +99,39 @@ def check_size(name: str, value: Any) -> int:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """The value; TypeError unless it is a bool."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
-    return value
+    """The value as a bool; TypeError unless it is one, Python's or numpy's."""
+    if isinstance(value, bool):
+        return value
+    numpy = sys.modules.get("numpy")  # who has its bool has imported it
+    if numpy is None or not isinstance(value, numpy.bool_):
+        raise TypeError(f"{name}: expected a bool, got {_kind(value)}")
+    return bool(value)
 
 
 def check_dtype(dtype: object) -> None:
     """Raises TypeError unless dtype, of a layer that is to be made, is one of DTYPES or None."""
     if dtype is not None and not isinstance(dtype, torch.dtype):
-        raise TypeError(f"dtype: expected a torch.dtype or None, got {type(dtype).__name__}")
+        raise TypeError(f"dtype: expected a torch.dtype or None, got {_kind(dtype)}")
     if dtype is not None and dtype not in DTYPES:
         raise TypeError(f"dtype: expected {_WANTED}, got {dtype}")
+
+
+def _untraced(check: Callable[..., None]) -> Callable[..., None]:
+    """torch.jit.trace does not see the check: it would warn of each comparison of sizes."""
+
+    @functools.wraps(check)
+    def checked(*arguments: object) -> None:
+        state = torch._C._get_tracing_state()
+        if state is None:
+            check(*arguments)
+            return
+        torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+        try:
+            check(*arguments)
+        finally:
+            torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+
+    return checked
 
 
 def _check_common(
@@ -117,12 +157,14 @@ def _check_common(
     return x, (out_features, in_features)
 
 
+@_untraced
 def check_nac(eps: object, log_space: object, input: object, W_hat: object, M_hat: object) -> None:
     """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.nac`."""
     _check_common(input, W_hat, M_hat, eps)
     check_flag("log_space", log_space)
 
 
+@_untraced
 def check_nalu(
     eps: object,
     input: object,
@@ -151,6 +193,7 @@ def check_nalu(
             _shape(name, _like_input(name, value, x), (out_features, in_features))
 
 
+@_untraced
 def check_state(input: object, hx: object, input_size: int, hidden_size: int) -> None:
     """Raises TypeError or ValueError if these are not an input and a state (or None) of a cell."""
     x = _dense("input", input)

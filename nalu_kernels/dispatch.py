@@ -93,7 +93,8 @@ def _load_compiled(load: Callable[[], Operators]) -> Operators:
         raise BackendUnavailable(str(error)) from error
     except (AttributeError, RuntimeError) as error:
         raise BackendUnavailable(
-            f"the C++ extension was built from other sources, install again ({error})"
+            "the C++ extension does not fit this version of nalu_kernels: install it again, or "
+            f"restart Python if that has just been done ({error})"
         ) from error
 
 

@@ -49,6 +49,11 @@ NAC = Function("nac", [float, bool], check_nac, nac_by_reference, apply_nac, _in
 NALU = Function("nalu", [float], check_nalu, nalu_by_reference, apply_nalu, _infer_nalu)
 
 
+def _plain(function: Function, options: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The options as Python's own, for they may be ints or numpy's."""
+    return tuple(kind(option) for kind, option in zip(function.options, options, strict=True))
+
+
 def execute(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...]) -> Tensor:
     """The function's output, by what ``dispatch`` chooses for the input."""
     try:
@@ -57,6 +62,7 @@ def execute(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ..
             # An operator would take True for 1.0, and 1 for True, and some DTensors for plain ones.
             if [*map(type, options)] != function.options or type(tensors[1]) not in _PLAIN:
                 function.check(*options, *tensors)
+                options = _plain(function, options)
             if torch.is_grad_enabled():
                 return function.with_gradients(operators, *options, *tensors)
             return function.without_gradients(operators, *options, *tensors)
@@ -64,10 +70,11 @@ def execute(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ..
         function.check(*options, *tensors)
         raise
     function.check(*options, *tensors)
+    options = _plain(function, options)
     if torch.compiler.is_compiling():
         namespace = namespace_in_graph(tensors[0])
         if namespace:
             operator = getattr(getattr(torch.ops, namespace), function.name)
-            return operator(float(options[0]), *options[1:], *tensors)
+            return operator(*options, *tensors)
     with disabled(tensors[0]):
         return function.reference(*options, *tensors)

@@ -55,12 +55,18 @@ def load_cpu() -> Operators:
     """The CPU operators; ImportError or OSError if there are none."""
     _load_library(
         "_cpu",
-        "the C++ extension was not built (no C++ compiler when nalu_kernels was installed, or "
-        "it runs from a source tree that was not installed: pip install --no-build-isolation -e .)",
+        "the C++ extension was not built, or not taken along (no C++ compiler when nalu_kernels "
+        "was installed; or a source tree that was not installed: pip install --no-build-isolation "
+        "-e .; or a bundle, such as PyInstaller's, without nalu_kernels/_cpu.*: docs/install.md)",
     )
     register(NAMESPACE)
+    operators = overloads(NAMESPACE)
     # The bare callable inside an OpOverload, where torch has it: a Python frame less in each call.
-    return Operators(*(getattr(overload, "_op", overload) for overload in overloads(NAMESPACE)))
+    # Not of the backwards, which compiled autograd traces.
+    return operators._replace(
+        nac_forward=getattr(operators.nac_forward, "_op", operators.nac_forward),
+        nalu_forward=getattr(operators.nalu_forward, "_op", operators.nalu_forward),
+    )
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,22 +60,39 @@ def define(
     namespace: str, implementation: Callable[[str], Callable[..., Any]], keys: tuple[str, ...]
 ) -> None:
     """Defines the kernels of a namespace by Python functions, for these dispatch keys."""
-    library = torch.library.Library(namespace, "DEF")
-    _libraries.append(library)
-    for name, schema in SCHEMAS.items():
-        library.define(name + schema)
-        for key in keys:
-            library.impl(name, implementation(name), key)
 
+    def fill(library: torch.library.Library) -> None:
+        for name, schema in SCHEMAS.items():
+            library.define(name + schema)
+            for key in keys:
+                library.impl(name, implementation(name), key)
 
-# A library's definitions end with it.
-_libraries: list[torch.library.Library] = []
+    _once(namespace, "DEF", fill)
 
 
 def register(namespace: str) -> None:
     """Tells PyTorch what it has to know of the kernels of a namespace, and adds nac and nalu."""
-    library = torch.library.Library(namespace, "FRAGMENT")
-    _libraries.append(library)
+    _once(namespace, "FRAGMENT", functools.partial(_register, namespace))
+
+
+def _once(
+    namespace: str, kind: Literal["DEF", "FRAGMENT"], fill: Callable[[torch.library.Library], None]
+) -> None:
+    """Fills a library of this kind, unless the process has one.
+
+    PyTorch takes a definition once, and forgets it with its library. This module can be imported
+    again or reloaded, as notebooks and Streamlit do; so the libraries are kept by PyTorch's own
+    namespace, which stays.
+    """
+    kept = vars(getattr(torch.ops, namespace))
+    name = f"_library_{kind}"
+    if name not in kept:
+        library = torch.library.Library(namespace, kind)
+        fill(library)
+        kept[name] = library
+
+
+def _register(namespace: str, library: torch.library.Library) -> None:
     kernels = overloads(namespace)
 
     def nac(eps: float, log_space: bool, *tensors: Tensor) -> Tensor:

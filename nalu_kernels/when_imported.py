@@ -16,23 +16,20 @@ def when_imported(name: str, tell: Callable[[ModuleType], None]) -> None:
     if name in sys.modules:
         tell(sys.modules[name])
     else:
-        if _finder not in sys.meta_path:
-            sys.meta_path.insert(0, _finder)
-        _waiting.setdefault(name, []).append(tell)
-
-
-_waiting: dict[str, list[Callable[[ModuleType], None]]] = {}
+        sys.meta_path.insert(0, _Finder(name, tell))
 
 
 class _Finder(MetaPathFinder):
     """Finds a module where others find it, and sees to it that it is told once it has run."""
 
+    def __init__(self, name: str, tell: Callable[[ModuleType], None]) -> None:
+        self.name = name
+        self.tell = tell
+
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if name not in _waiting:
+        if name != self.name:
             return None
-        waiting = _waiting.pop(name)
-        if not _waiting:
-            sys.meta_path.remove(self)
+        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is None or spec.loader is None:
             return spec
@@ -40,11 +37,7 @@ class _Finder(MetaPathFinder):
 
         def run_and_tell(module: ModuleType) -> None:
             run(module)
-            for tell in waiting:
-                tell(module)
+            self.tell(module)
 
         spec.loader.exec_module = run_and_tell  # type: ignore[method-assign]
         return spec
-
-
-_finder = _Finder()

@@ -168,7 +168,8 @@ def test_mixed_devices(name: str, backend: Backend) -> None:
 @pytest.mark.parametrize("name", ["input", *PARAMETERS])
 @pytest.mark.parametrize("value", [[1.0], 2.0, "x", torch.float32], ids=str)
 def test_not_a_tensor(name: str, value: object, backend: Backend) -> None:
-    words = (f"{name}: expected a torch.Tensor, got {type(value).__name__}",)
+    kind = "torch.dtype" if value is torch.float32 else type(value).__name__
+    words = (f"{name}: expected a torch.Tensor, got {kind}",)
     refused("nalu", backend, TypeError, *words, **{name: value})
     if name in ("input", "W_hat", "M_hat"):
         refused("nac", backend, TypeError, *words, **{name: value})
@@ -197,6 +198,43 @@ def test_eps_of_wrong_type(function: str, eps: object, backend: Backend) -> None
     refused(function, backend, TypeError, *words, eps=eps)
     with pytest.raises(TypeError, match=re.escape(words[0])):
         getattr(nalu_kernels, function.upper())(I, O, eps=eps)
+
+
+def test_numbers_and_bools_of_numpy(backend: Backend, rng: Generator) -> None:
+    numpy = pytest.importorskip("numpy")
+    x = torch.rand(4, I, generator=rng).to(backend.device)
+    for kind in (numpy.float32, numpy.float64, numpy.float16, numpy.int64):
+        eps = float(kind(0.5)) or 1.0
+        layer = nalu_kernels.NALU(I, O, eps=kind(eps), tied=numpy.bool_(False)).to(backend.device)
+        assert (type(layer.eps), layer.eps) == (float, eps)
+        assert layer.tied is False
+        assert layer.W_hat_mul is not None
+        layer(x).sum().backward()
+        W_hat, M_hat = layer.W_hat, layer.M_hat
+        found = nalu_kernels.nac(x, W_hat, M_hat, log_space=numpy.bool_(True), eps=kind(eps))
+        assert torch.equal(found, nalu_kernels.nac(x, W_hat, M_hat, log_space=True, eps=eps))
+    assert nalu_kernels.NAC(I, O, log_space=numpy.bool_(True)).log_space is True
+    assert nalu_kernels.NALU(I, O, gate_bias=numpy.bool_(False)).gate_bias is None
+    with pytest.raises(TypeError, match=r"tied: expected a bool, got numpy\.int64"):
+        nalu_kernels.NALU(I, O, tied=numpy.int64(1))
+    with pytest.raises(TypeError, match=r"eps: expected a positive finite float, got numpy\.bool"):
+        nalu_kernels.NALU(I, O, eps=numpy.bool_(True))
+    with pytest.raises(ValueError, match="eps: expected a positive finite float, got nan"):
+        nalu_kernels.NALU(I, O, eps=numpy.float32("nan"))
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+def test_a_nested_tensor(layout: torch.layout, backend: Backend) -> None:
+    parts = [torch.ones(n, I, device=backend.device) for n in (2, 4)]
+    nested = torch.nested.nested_tensor(parts, layout=layout)
+    for name in ("NAC", "NALU", "NACCell", "NALUCell"):
+        layer = getattr(nalu_kernels, name)(I, O).to(backend.device)
+        words = r"input: expected a dense \(strided\) tensor, got a nested one; .*input\.unbind\(\)"
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad), pytest.raises(TypeError, match=words):
+                layer(nested)
+        assert [layer(part).shape[0] for part in nested.unbind()] == [2, 4]
 
 
 @pytest.mark.parametrize("value", ["yes", 1, 0, None], ids=str)

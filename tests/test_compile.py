@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -204,3 +205,21 @@ def test_wrong_arguments_are_named(backend: Backend) -> None:
     x, W = torch.ones(2, 3, device=backend.device), torch.ones(4, 3, device=backend.device)
     with pytest.raises(Exception, match="M_hat: expected shape"):
         compiled(x, W, W[1:])
+
+
+@pytest.mark.parametrize("make", [lambda: NAC(3, 2, log_space=True), lambda: NALU(3, 2)])
+def test_compiled_autograd_of_layers_that_are_not_compiled(
+    make: Callable[[], nn.Module], rng: Generator
+) -> None:
+    """Neither a warning nor a graph break."""
+    layer, x = make(), torch.rand(5, 3, generator=rng)
+    with nalu_kernels.use_backend("cpu"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
+        loss = layer(x).square().sum()
+        compiler = torch.compile(backend="aot_eager", fullgraph=True)
+        with torch._dynamo.compiled_autograd._enable(compiler):
+            loss.backward()
+    assert not [warning for warning in caught if "Dynamo" in str(warning.message)]
+    for parameter, gradient in zip(layer.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)

@@ -8,12 +8,13 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from zipfile import ZipFile
 
@@ -22,7 +23,7 @@ import torch
 
 import nalu_kernels
 import setup_cuda
-from nalu_kernels import dispatch, native, sources
+from nalu_kernels import _pyinstaller, dispatch, native, sources
 from nalu_kernels.operators import Operators
 
 ROOT = Path(__file__).parent.parent
@@ -77,6 +78,49 @@ def test_works_without_the_extension_and_says_so(tmp_path: Path) -> None:
     # The warning names the line that called.
     assert found.startswith("False <string> nalu_kernels runs on its slow plain PyTorch reference")
     assert "extension was not built" in found
+    assert "or a bundle, such as PyInstaller's, without nalu_kernels/_cpu.*" in found
+
+
+def test_a_pyinstaller_bundle_takes_the_compiled_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not native._libraries(native._FOLDER, "_cpu"):
+        pytest.skip("there are none here")
+    package = native._FOLDER
+
+    def collect(name: str, search_patterns: list[str]) -> list[tuple[str, str]]:
+        assert name == package.name
+        found = [path for pattern in search_patterns for path in package.rglob(pattern)]
+        return [(str(path), name) for path in found]
+
+    (folder,) = _pyinstaller.get_hook_dirs()
+    hooks = types.ModuleType("PyInstaller.utils.hooks")
+    hooks.collect_dynamic_libs = collect  # type: ignore[attr-defined]
+    for name in ("PyInstaller", "PyInstaller.utils", hooks.__name__):
+        monkeypatch.setitem(sys.modules, name, hooks)
+    hook = runpy.run_path(str(Path(folder) / "hook-nalu_kernels.py"))
+    wanted = [str(path) for name in ("_cpu", "_cuda") for path in native._libraries(package, name)]
+    assert hook["binaries"] == [(path, package.name) for path in wanted]
+    assert "py" in hook["module_collection_mode"].split("+")
+
+
+def test_msvc_is_found_off_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    setuptools = pytest.importorskip("setuptools")
+    ccompiler = pytest.importorskip("distutils.ccompiler")
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("not a source checkout")
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    monkeypatch.setenv("CXX", "c++")
+    monkeypatch.setenv("NALU_KERNELS_CUDA", "0")
+    monkeypatch.chdir(ROOT)
+    found = runpy.run_path("setup.py")["find_msvc"]
+    if os.name != "nt":
+        assert found() is None  # setuptools refuses the platform
+
+    class Compiler:
+        def initialize(self) -> None:
+            pass
+
+    monkeypatch.setattr(ccompiler, "new_compiler", lambda compiler: Compiler())
+    assert found() == "cl"
 
 
 @pytest.fixture
@@ -259,7 +303,7 @@ def test_ci_script_is_valid_bash() -> None:
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], types.ModuleType]:
     """A module of tools/, by name."""
     if not (ROOT / "tools").exists():
         pytest.skip("not a source checkout")
@@ -267,7 +311,9 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
-def test_claimed_pythons_begin_with_the_required_one(tool: Callable[[str], ModuleType]) -> None:
+def test_claimed_pythons_begin_with_the_required_one(
+    tool: Callable[[str], types.ModuleType],
+) -> None:
     claimed = tool("claimed")
     minors = [int(version.removeprefix("3.")) for version in claimed.pythons()]
     assert f'requires-python = ">=3.{minors[0]}"' in claimed.PYPROJECT.read_text()
@@ -275,7 +321,7 @@ def test_claimed_pythons_begin_with_the_required_one(tool: Callable[[str], Modul
 
 
 def test_constraints_are_checked_for_all_that_the_project_requires(
-    tool: Callable[[str], ModuleType],
+    tool: Callable[[str], types.ModuleType],
 ) -> None:
     found = tool("check_constraints").requirements()
     assert {"torch>=2.11", "setuptools>=77", "hypothesis", "ruff", "matplotlib"} <= set(found)
@@ -295,7 +341,7 @@ def write_wheel(folder: Path, version: str, requires_python: str) -> None:
 
 
 def test_constraints_resolve_as_another_python_would(
-    tool: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Callable[[str], types.ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pip", minversion="26")
     resolve = tool("check_constraints").resolve
@@ -312,7 +358,7 @@ def test_constraints_resolve_as_another_python_would(
 
 
 def test_constraints_need_a_package_index(
-    tool: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Callable[[str], types.ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pip")
     monkeypatch.setenv("PIP_INDEX_URL", "https://127.0.0.1:9/simple")
@@ -323,7 +369,7 @@ def test_constraints_need_a_package_index(
 
 
 def test_pythons_that_are_not_there(
-    tool: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+    tool: Callable[[str], types.ModuleType], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pythons = tool("pythons")
     assert pythons.find(f"3.{sys.version_info[1]}") == sys.executable
@@ -368,7 +414,7 @@ def test_free_threaded_pythons_get_metadata(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 def test_modules_take_nothing_of_a_glibc_newer_than_torch_does(
-    tool: Callable[[str], ModuleType],
+    tool: Callable[[str], types.ModuleType],
 ) -> None:
     pytest.importorskip("elftools")
     for library in Path(nalu_kernels.__file__).parent.glob("_c*.so"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from ..execute import NAC
 from .call import call
@@ -37,4 +38,7 @@ def nac(
     Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equation 1 (W and a) and the
     log-space path of equation 2.
     """
-    return call(NAC, (eps, log_space), (input, W_hat, M_hat))
+    tensors = (input, W_hat, M_hat)
+    if has_torch_function(tensors):
+        return handle_torch_function(nac, tensors, *tensors, log_space=log_space, eps=eps)
+    return call(NAC, (eps, log_space), tensors)

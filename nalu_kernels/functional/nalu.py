@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from ..execute import NALU
 from .call import call
@@ -53,4 +54,17 @@ def nalu(
     tensors: tuple[Tensor | None, ...] = (input, W_hat, M_hat, G)
     if gate_bias is not None or W_hat_mul is not None or M_hat_mul is not None:
         tensors += (gate_bias, W_hat_mul, M_hat_mul)
+    if has_torch_function(tensors):
+        return handle_torch_function(
+            nalu,
+            tensors,
+            input,
+            W_hat,
+            M_hat,
+            G,
+            gate_bias=gate_bias,
+            W_hat_mul=W_hat_mul,
+            M_hat_mul=M_hat_mul,
+            eps=eps,
+        )
     return call(NALU, (eps,), tensors)

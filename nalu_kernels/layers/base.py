@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from .. import reference
 from ..autocast import wide
@@ -30,12 +31,18 @@ class Layer(nn.Module):
         super().__init__()
         self.in_features = check_size("in_features", in_features)
         self.out_features = check_size("out_features", out_features)
-        check_eps(eps)
+        self.eps = check_eps(eps)
         check_dtype(dtype)
-        self.eps = eps
         for name in ("W_hat", "M_hat"):
             weight = torch.empty(self.out_features, self.in_features, device=device, dtype=dtype)
             self.register_parameter(name, nn.Parameter(weight))
+
+    def __prepare_scriptable__(self) -> None:
+        """What torch.jit.script asks a module first."""
+        raise RuntimeError(
+            f"torch.jit.script cannot compile a {type(self).__name__}; use torch.export or, for "
+            "TorchScript, torch.jit.trace, which records the plain formulas"
+        )
 
     @property
     def W(self) -> Tensor:
@@ -52,10 +59,16 @@ class Layer(nn.Module):
     def _weight(W_hat: Tensor, M_hat: Tensor) -> Tensor:
         return reference.weight(wide(W_hat), wide(M_hat)).to(W_hat.dtype)
 
-    def _tensors(self) -> list[Any]:
+    def _tensors(self, input: Any) -> list[Any]:
         """What the function takes after the input, in its order; None for a parameter without."""
         own = self._parameters
         try:  # several times faster than attributes, whose look-up is Python in nn.Module
             return [own[name] for name in self._names]
-        except KeyError:  # parametrized, or replaced by plain tensors
+        except KeyError:  # parametrized, pruned, or replaced by plain tensors
+            if isinstance(input, Proxy):
+                raise RuntimeError(
+                    f"torch.fx: expected a {type(self).__name__} whose parameters are its own, got "
+                    "one that computes them of others (pruned, weight_norm), which a graph would "
+                    "take for constants; trace it as a leaf (torch.fx.Tracer.is_leaf_module)"
+                ) from None
             return [getattr(self, name) for name in self._names]

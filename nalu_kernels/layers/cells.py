@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ..checks import check_size, check_state
 from .base import Layer
@@ -48,9 +49,11 @@ class _Cell(nn.Module):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """h', the next state; hx is h."""
-        check_state(input, hx, self.input_size, self.hidden_size)
+        if not isinstance(input, Proxy):  # of torch.fx.symbolic_trace, which has no shape to check
+            check_state(input, hx, self.input_size, self.hidden_size)
         if hx is None:
-            hx = input.new_zeros(*input.shape[:-1], self.hidden_size)
+            features = (self.hidden_size,)
+            hx = input.new_zeros(input.shape[:-1] + features)
         output: Tensor = getattr(self, self._name)(torch.cat((input, hx), dim=-1))
         return output
 

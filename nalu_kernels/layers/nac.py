@@ -64,7 +64,7 @@ class NAC(Layer):
             output = keep.nac(self, input)
             if output is not None:
                 return output
-        W_hat, M_hat = self._tensors()
+        W_hat, M_hat = self._tensors(input)
         return nac(input, W_hat, M_hat, log_space=self.log_space, eps=self.eps)
 
     def extra_repr(self) -> str:

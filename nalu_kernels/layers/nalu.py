@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 from .. import reference
 from ..autocast import disabled, wide, widen
@@ -74,7 +75,7 @@ class NALU(Layer):
         if gate not in ("output", "sample"):
             raise ValueError(f"gate: expected 'output' or 'sample', got {gate!r}")
         self.gate_per = gate
-        check_flag("gate_bias", gate_bias)
+        gate_bias = check_flag("gate_bias", gate_bias)
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -84,7 +85,7 @@ class NALU(Layer):
         self.G = parameter(gates, self.in_features)
         self.register_parameter("gate_bias", parameter(gates) if gate_bias else None)
         for name in ("W_hat_mul", "M_hat_mul"):
-            self.register_parameter(name, None if tied else parameter(*shape))
+            self.register_parameter(name, None if self.tied else parameter(*shape))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -123,19 +124,14 @@ class NALU(Layer):
 
         Source: Trask et al. 2018, "Neural Arithmetic Logic Units", section 3.
         """
-        tensors = (input, self.W_hat, self.M_hat, self.G, self.gate_bias)
-        narrow, (x, W_hat, M_hat, G, bias) = widen(*tensors)
-        check_nalu(self.eps, x, W_hat, M_hat, G, bias)
-        with disabled(x):
-            g = reference.gate(wide(x), wide(G), wide(bias))
-        return g.to(input.dtype if narrow is None else narrow)
+        return _gate(input, self.W_hat, self.M_hat, self.G, self.gate_bias, self.eps)
 
     def forward(self, input: Tensor) -> Tensor:
         if keep.active and not torch.compiler.is_compiling():
             output = keep.nalu(self, input)
             if output is not None:
                 return output
-        W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul = self._tensors()
+        W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul = self._tensors(input)
         return nalu(
             input,
             W_hat,
@@ -156,3 +152,21 @@ class NALU(Layer):
         if self.gate_bias is not None:
             text += ", gate_bias=True"
         return text
+
+
+def _gate(
+    input: Tensor,
+    W_hat: Tensor,
+    M_hat: Tensor,
+    G: Tensor,
+    gate_bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    tensors = (input, W_hat, M_hat, G, gate_bias)
+    if has_torch_function(tensors):
+        return handle_torch_function(_gate, tensors, *tensors, eps)
+    narrow, (x, W_hat, M_hat, G, bias) = widen(*tensors)
+    check_nalu(eps, x, W_hat, M_hat, G, bias)
+    with disabled(x):
+        g = reference.gate(wide(x), wide(G), wide(bias))
+    return g.to(input.dtype if narrow is None else narrow)

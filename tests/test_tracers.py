@@ -1,0 +1,121 @@
+"""torch.fx and torch.jit.trace: a traced model computes what the model does."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.utils import prune
+
+import nalu_kernels
+from conftest import Backend
+from nalu_kernels import NAC, NALU, NACCell, NALUCell
+
+
+class Model(nn.Module):
+    """Every layer, every option, the functions, and a layer's gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            NALU(3, 4, tied=False, gate="sample", gate_bias=True), NAC(4, 3, log_space=True)
+        )
+        self.cells = nn.ModuleList([NACCell(3, 3), NALUCell(3, 3)])
+        self.last = NALU(3, 2)
+        self.G = nn.Parameter(torch.rand(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers(x)
+        for cell in self.cells:
+            x = cell(cell(x), x)
+        y = self.last.gate(x) * self.last(x)
+        W_hat, M_hat = self.last.W_hat, self.last.M_hat
+        y = y + nalu_kernels.nac(x, W_hat, M_hat)
+        return y + nalu_kernels.nalu(x, W_hat, M_hat, self.G, gate_bias=self.G[:, 0])
+
+
+def gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(model(x).square().sum(), [*model.parameters()]))
+
+
+def test_symbolic_trace_of_a_model(backend: Backend, rng: Generator) -> None:
+    model = Model().to(backend.device)
+    x = torch.rand(5, 3, generator=rng).to(backend.device)
+    traced = torch.fx.symbolic_trace(model)
+    traced.graph.lint()
+    assert not [node for node in traced.graph.nodes if "aten" in str(node.target)]
+    functions = [node.target for node in traced.graph.nodes if node.op == "call_function"]
+    assert functions.count(nalu_kernels.nalu) == 5
+    assert functions.count(nalu_kernels.nac) == 4
+    for again in (traced, torch.fx.symbolic_trace(traced), copy.deepcopy(traced)):
+        assert torch.equal(again(x), model(x))
+        for found, wanted in zip(gradients(again, x), gradients(model, x), strict=True):
+            assert torch.equal(found, wanted)
+        assert again(x[:2]).shape == (2, 2)
+
+
+def test_symbolic_trace_of_a_layer_alone(rng: Generator) -> None:
+    x = torch.rand(2, 5, 3, generator=rng)
+    for layer in (NAC(3, 2), NALU(3, 2)):
+        assert torch.equal(torch.fx.symbolic_trace(layer)(x), layer(x))
+
+
+def test_a_traced_model_is_saved(rng: Generator) -> None:
+    model, file = nn.Sequential(NALU(3, 4), NAC(4, 2)), io.BytesIO()
+    torch.save(torch.fx.symbolic_trace(model), file)
+    file.seek(0)
+    x = torch.rand(5, 3, generator=rng)
+    assert torch.equal(torch.load(file, weights_only=False)(x), model(x))
+
+
+def test_a_tracer_that_takes_the_layers_as_leaves(rng: Generator) -> None:
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, (NAC, NALU)) or super().is_leaf_module(m, module_qualified_name)
+
+    model, x = nn.Sequential(NALU(3, 4), NAC(4, 2)), torch.rand(5, 3, generator=rng)
+    prune.l1_unstructured(model[0], "W_hat", 0.5)
+    graph = Tracer().trace(model)
+    assert [node.target for node in graph.nodes if node.op == "call_module"] == ["0", "1"]
+    assert torch.equal(torch.fx.GraphModule(model, graph)(x), model(x))
+
+
+def test_a_pruned_layer_does_not_become_constants() -> None:
+    model = nn.Sequential(NALU(3, 2))
+    prune.l1_unstructured(model[0], "W_hat", 0.5)
+    with pytest.raises(RuntimeError, match="expected a NALU whose parameters are its own"):
+        torch.fx.symbolic_trace(model)
+
+
+def test_a_parametrized_layer_is_a_leaf(rng: Generator) -> None:
+    model, x = nn.Sequential(NALU(3, 2)), torch.rand(5, 3, generator=rng)
+    nn.utils.parametrizations.weight_norm(model[0], "W_hat")
+    traced = torch.fx.symbolic_trace(model)
+    for found, wanted in zip(gradients(traced, x), gradients(model, x), strict=True):
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_jit_trace_warns_no_more_than_of_a_linear(rng: Generator) -> None:
+    model, x = Model(), torch.rand(5, 3, generator=rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        traced = torch.jit.trace(model, x)
+    more = torch.rand(7, 3, generator=rng)
+    with nalu_kernels.use_backend("reference"):
+        torch.testing.assert_close(traced(more), model(more))
+    with pytest.raises(ValueError, match="in_features"):
+        torch.jit.trace(model, x[:, :2])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("make", [NAC, NALU, NACCell, NALUCell])
+def test_jit_script_says_what_to_do(make: type[nn.Module]) -> None:
+    with pytest.raises(
+        RuntimeError, match=r"torch\.jit\.script cannot compile a NA.*torch\.export"
+    ):
+        torch.jit.script(nn.Sequential(nn.Linear(3, 3), make(3, 2)))
