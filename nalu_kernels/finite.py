@@ -103,7 +103,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
     """The dense tensors of numbers that can be infinite."""
     if isinstance(value, Tensor):
         if value.layout == torch.strided and (value.is_floating_point() or value.is_complex()):
-            yield value.to_local() if is_dtensor(value) else value
+            yield value.to_local() if is_dtensor(value) else value  # type: ignore[attr-defined]
     elif isinstance(value, Mapping):
         yield from _tensors(list(value.values()))
     elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
@@ -136,8 +136,8 @@ def _reason(module: nn.Module, inputs: list[Tensor], faulty: Tensor, limit: floa
         count = sum(int((~tensor.isfinite()).sum()) for tensor in _tensors(parameter))
         if count:
             return f"Numbers in its parameter {name} that are not finite: {count:,}."
-    has_product = isinstance(module, NALU) or (isinstance(module, NAC) and module.log_space)
-    if has_product and not any(map(is_dtensor, module.parameters())):
+    whole = not any(map(is_dtensor, module.parameters()))
+    if whole and (isinstance(module, NALU) or (isinstance(module, NAC) and module.log_space)):
         reason = _of_the_product(module, inputs[0], faulty)
         if reason:
             return reason

@@ -37,7 +37,8 @@ class _Cell(nn.Module):
     def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
         super().__init__()
         for name in options.keys() - {option.name for option in _options(self.layer)}:
-            raise TypeError(f"{type(self).__name__}: {name} is none of {type(self).__signature__}")
+            known = inspect.signature(type(self))
+            raise TypeError(f"{type(self).__name__}: {name} is none of its options {known}")
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
         features = self.input_size + self.hidden_size

@@ -45,8 +45,9 @@ def sparsity_error(model: nn.Module) -> float:
 
 
 def _weights(layer: Layer) -> list[Tensor]:
-    untied = isinstance(layer, NALU) and not layer.tied
-    return [layer.W, layer.W_mul] if untied else [layer.W]
+    if isinstance(layer, NALU) and not layer.tied:
+        return [layer.W, layer.W_mul]
+    return [layer.W]
 
 
 def _farthest(W: Tensor) -> Tensor:
