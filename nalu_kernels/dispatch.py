@@ -21,9 +21,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import native, triton
+from . import native
 from .checks import DTYPES
 from .operators import Operators
+from .triton import NAMESPACE as TRITON
+from .triton.deferred import define_operators
 
 
 class BackendUnavailable(RuntimeError):
@@ -141,7 +143,7 @@ _BACKENDS: dict[str, Backend] = {
             DTYPES,
             _load_triton,
             _about_triton,
-            triton.NAMESPACE,
+            TRITON,
             if_forced=("cpu",) if _INTERPRETED else (),
         ),
         Backend(
@@ -360,5 +362,5 @@ def _namespace(forced: tuple[str, str] | None, device_type: str, dtype: torch.dt
 _namespace._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 # Graphs that were saved elsewhere name the operators, so they are there once this is imported.
-triton.define_operators(on_cpu=_INTERPRETED)
+define_operators(on_cpu=_INTERPRETED)
 _load("cpu")

@@ -1,0 +1,24 @@
+"""The operators in torch.ops, which import the kernels when a tensor first needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..operators import define, register
+from . import NAMESPACE
+
+
+def _deferred(name: str) -> Callable[..., Any]:
+    def operator(*arguments: Any) -> Any:
+        from . import operators
+
+        return getattr(operators.registered, name)(*arguments)
+
+    return operator
+
+
+def define_operators(on_cpu: bool) -> None:
+    """As torch.ops has them; ``on_cpu``: where Triton's interpreter serves CPU tensors too."""
+    define(NAMESPACE, _deferred, ("CUDA", "CPU") if on_cpu else ("CUDA",))
+    register(NAMESPACE)
