@@ -216,6 +216,11 @@ def _require_usable(name: str, source: str) -> None:
         raise BackendUnavailable(f"{source}: back end {name!r} is not usable here: {reason}")
 
 
+# What torch.compiler.assume_constant_result would set, after importing the compiler: Dynamo calls
+# this instead of tracing it.
+_require_usable._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 class use_backend(ContextDecorator):
     """Forces back end ``name`` for the calls made inside ``with use_backend(name):``.
 
@@ -357,8 +362,7 @@ def _namespace(forced: tuple[str, str] | None, device_type: str, dtype: torch.dt
     return _BACKENDS[_choose(forced, device_type, dtype)[0]].namespace
 
 
-# What torch.compiler.assume_constant_result would set, after importing the compiler: Dynamo calls
-# this instead of tracing it, and traces again when an argument changes.
+# As above; it is called again when an argument changes.
 _namespace._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 # Graphs that were saved elsewhere name the operators, so they are there once this is imported.

@@ -126,6 +126,7 @@ def test_transforms_and_reference_have_the_same_policy(backend: Backend, rng: Ge
         torch.testing.assert_close(other, plain)
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available or torch_xla")
 def test_of_another_device_changes_nothing(backend: Backend) -> None:
     other = "cuda" if backend.device == "cpu" else "cpu"
     x = torch.ones(2, 4, device=backend.device)

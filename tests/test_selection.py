@@ -77,12 +77,13 @@ def test_kinds_are_paired_by_their_options() -> None:
     assert len(chosen(made_of)) < len(KINDS)
 
 
-def item(**parameters: object) -> SimpleNamespace:
+def item(own: bool = False, **parameters: object) -> SimpleNamespace:
     """As much of a collected test as a condition is asked about."""
-    marks = [selection.only(lambda backend, size: backend != "small" or size < 10).mark]
-    return SimpleNamespace(
-        callspec=SimpleNamespace(params=parameters), iter_markers=lambda name: marks
-    )
+    mark = selection.only(lambda backend, size: backend != "small" or size < 10).mark
+    made = SimpleNamespace(callspec=SimpleNamespace(params=parameters), nodeid="test")
+    marks = [(made if own else "its module", mark)]
+    made.iter_markers_with_node = lambda name: marks
+    return made
 
 
 def test_conditions_of_parameters() -> None:
@@ -93,3 +94,6 @@ def test_conditions_of_parameters() -> None:
     assert conditions(backend="large", size=10) == [True]
     assert conditions(backend="small", size=10) == [False]
     assert conditions(backend="small") == []  # it has no say in this
+    assert conditions(own=True, backend="small", size=9) == [True]
+    with pytest.raises(pytest.UsageError, match="test: only looks at size, which it lacks"):
+        conditions(own=True, backend="small")
