@@ -2,7 +2,8 @@
 
     python examples/drop_in.py
 
-Both are trained on a·b from the same start: the losses agree, the time does not.
+Both are trained on a·b from the same start: the losses agree, the time does not. The time is the
+fastest of five tries in turns.
 """
 
 import copy
@@ -28,7 +29,8 @@ class EagerNALU(nn.Module):
         return g * (x @ W.T) + (1 - g) * torch.exp(torch.log(x.abs() + 1e-7) @ W.T)
 
 
-def train(model: nn.Sequential, steps: int = 600) -> None:
+def train(model: nn.Sequential, steps: int = 600) -> tuple[float, float]:
+    """The last loss, and the seconds that it took."""
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     start = time.perf_counter()
@@ -38,10 +40,7 @@ def train(model: nn.Sequential, steps: int = 600) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    seconds = time.perf_counter() - start
-    print(
-        f"{type(model[0]).__name__:>9}: loss {loss.item():.2e} after {steps} steps, {seconds:.2f} s"
-    )
+    return loss.item(), time.perf_counter() - start
 
 
 torch.manual_seed(0)
@@ -49,5 +48,8 @@ before = nn.Sequential(EagerNALU(2, 1))
 after = copy.deepcopy(before)
 after[0] = nalu_kernels.NALU(2, 1)  # the same names and shapes, hence the same state dict
 after.load_state_dict(before.state_dict())
-train(before)
-train(after)
+models = {"EagerNALU": before, "NALU": after}
+tries = [{name: train(copy.deepcopy(model)) for name, model in models.items()} for _ in range(5)]
+for name in models:
+    loss, seconds = min(one[name] for one in tries)
+    print(f"{name:>9}: loss {loss:.2e} after 600 steps, {seconds:.2f} s")

@@ -229,7 +229,7 @@ def test_the_distance_to_the_roofline_is_recorded_and_shown() -> None:
     assert row["providers"]["triton"]["of_roofline"] == 2.5
     assert not {"roofline", "of_roofline"} & set(row["providers"]["cpu"])
     head, *lines = gpu_table._device_table({"cases": {CASE.id: row}})
-    assert [line[head.index("times the roofline")] for line in lines] == ["2.50", "–"]
+    assert [line[head.index("time ÷ roofline's")] for line in lines] == ["2.50", "–"]
     unknown = record(measured._replace(roofline=least._replace(seconds=None)))
     assert "of_roofline" not in unknown["providers"]["triton"]
 

@@ -99,8 +99,9 @@ class Lines:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._queue.put(line.decode())
+        with self._process.stdout as output:
+            for line in output:
+                self._queue.put(line.decode())
         self._queue.put(None)
 
     def next(self, seconds: float) -> str | None:
