@@ -31,7 +31,11 @@ class Replaced(NamedTuple):
     candidate: Candidate
 
     def __str__(self) -> str:
-        copied = ", its transposed weights copied (make the optimizer anew)" if self.candidate.transposed else ""
+        copied = (
+            ", its transposed weights copied (make the optimizer anew)"
+            if self.candidate.transposed
+            else ""
+        )
         return (
             f"{self.path or '(the model)'}: {type(self.module).__name__} -> {self.layer}, "
             f"largest difference {self.difference:.1e}{copied}"

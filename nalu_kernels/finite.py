@@ -179,7 +179,7 @@ def _of_the_product(layer: NAC | NALU, input: Tensor, faulty: Tensor) -> str | N
     if zeros.any():
         reason += (
             f" {int(zeros.sum()):,} of its {layer.in_features:,} inputs are 0 and have a negative "
-            f"weight: together they make exp({float(terms[zeros].sum()):.4g}). A larger eps, such as "
-            "0.01, or a start without negative weights keeps that small."
+            f"weight: together they make exp({float(terms[zeros].sum()):.4g}). A larger eps, such "
+            "as 0.01, or a start without negative weights keeps that small."
         )
     return reason
