@@ -17,6 +17,7 @@ import copy, importlib, sys, warnings
 import torch
 
 warnings.simplefilter("error")
+warnings.filterwarnings("ignore", "Guards may run slower")  # torch's, on Python 3.13.0
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 torch.manual_seed(0)
 x = torch.rand(5, 3)
