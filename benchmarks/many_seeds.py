@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from nalu_kernels import NALU
 
 from . import markdown
 from .cases import shape_name
-from .timing import Call, interleave, ratio
+from .timing import Call, interleave, processor_seconds, ratio
 
 SHAPES = ((64, 2, 1), (128, 100, 2))
 SEEDS = (1, 10, 50, 200)
@@ -92,14 +91,6 @@ def saved_bytes(step: Call, known: Iterable[Tensor]) -> int:
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         step()
     return sum(kept.values())
-
-
-def processor_seconds(call: Call, times: int) -> float:
-    """Of each of so many calls in a row, waiting for a core not counted."""
-    start = time.process_time()
-    for _ in range(times):
-        call()
-    return (time.process_time() - start) / times
 
 
 def row(shape: tuple[int, int, int], seeds: int, budget_s: float) -> list[str]:

@@ -14,7 +14,6 @@ import argparse
 import itertools
 import json
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from nalu_kernels import NALU
 from . import machine, markdown
 from .compiled import Plain
 from .contenders import EAGER, LIBRARY
-from .timing import Call, Samples, interleave, ratio
+from .timing import Call, Samples, interleave, processor_seconds, ratio
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
 MODELS: dict[str, tuple[int, tuple[int, ...]]] = {  # name: batch and features
@@ -76,14 +75,6 @@ def calls(batch: int, features: Sequence[int]) -> dict[str, Call]:
         found[key(ADAM, contender)] = step(model, x, target, fused=False)
         found[key(FUSED, contender)] = step(model, x, target, fused=True)
     return found
-
-
-def processor_seconds(call: Call, times: int) -> float:
-    """Of each of so many calls in a row."""
-    start = time.process_time()
-    for _ in range(times):
-        call()
-    return (time.process_time() - start) / times
 
 
 def key(part: str, contender: str) -> str:

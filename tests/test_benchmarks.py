@@ -20,7 +20,7 @@ from benchmarks.cases import ALL, BACKWARD, FORWARD, NEEDED, QUICK, Case
 from benchmarks.contenders import COMPILED, EAGER, EMPTY, LIBRARY, LINEARS, NAMES, build
 from benchmarks.speed import Measured, measure, ratios, record
 from benchmarks.test_speed import replay, replay_clock
-from benchmarks.timing import interleave
+from benchmarks.timing import interleave, processor_seconds
 
 ROOT = Path(__file__).parent.parent
 
@@ -163,7 +163,7 @@ def test_training_steps_of_both_contenders_are_the_same_work() -> None:
     for call in calls.values():
         call()
         call()
-    assert all(training_step.processor_seconds(call, 3) > 0 for call in calls.values())
+    assert all(processor_seconds(call, 3) > 0 for call in calls.values())
 
 
 def test_training_steps_are_recorded_and_shown() -> None:
