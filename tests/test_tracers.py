@@ -64,12 +64,33 @@ def test_symbolic_trace_of_a_layer_alone(rng: Generator) -> None:
         assert torch.equal(torch.fx.symbolic_trace(layer)(x), layer(x))
 
 
-def test_a_traced_model_is_saved(rng: Generator) -> None:
-    model, file = nn.Sequential(NALU(3, 4), NAC(4, 2)), io.BytesIO()
+@pytest.mark.parametrize(
+    "model", [nn.Sequential(NALU(3, 4), NAC(4, 2)), NAC(3, 2), NALU(3, 2)], ids=repr
+)
+def test_what_was_traced_is_saved(model: nn.Module, rng: Generator) -> None:
+    """A layer alone too: its forward's annotations, which the graph takes over, are types."""
+    file = io.BytesIO()
     torch.save(torch.fx.symbolic_trace(model), file)
     file.seek(0)
     x = torch.rand(5, 3, generator=rng)
     assert torch.equal(torch.load(file, weights_only=False)(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:::torch.ao")
+def test_fx_quantization_leaves_the_layers_as_they_are(rng: Generator) -> None:
+    """What is not arithmetic is quantized around them."""
+    quantization = pytest.importorskip("torch.ao.quantization.quantize_fx")
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("torch here has no quantized operators")
+    model = nn.Sequential(NAC(3, 4), nn.Linear(4, 4), NAC(4, 2)).eval()
+    x = torch.rand(50, 3, generator=rng)
+    mapping = torch.ao.quantization.get_default_qconfig_mapping("fbgemm")
+    prepared = quantization.prepare_fx(copy.deepcopy(model), mapping, (x,))
+    prepared(x)
+    quantized = quantization.convert_fx(prepared)
+    assert torch.allclose(quantized(x), model(x), atol=0.05)
+    assert type(getattr(quantized, "1")) is not nn.Linear
 
 
 def test_a_tracer_that_takes_the_layers_as_leaves(rng: Generator) -> None:

@@ -1,7 +1,5 @@
 """NAC and NALU as the transition of a recurrent network, with torch.nn.RNNCell's habits."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """NAC as a torch.nn.Module with torch.nn.Linear's habits."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

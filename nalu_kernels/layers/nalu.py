@@ -1,7 +1,5 @@
 """NALU as a torch.nn.Module with torch.nn.Linear's habits."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
