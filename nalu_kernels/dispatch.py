@@ -210,7 +210,7 @@ def _check_name(name: object, source: str) -> str:
     return name
 
 
-def _require_usable(name: str, source: str) -> None:
+def require_usable(name: str, source: str) -> None:
     usable, reason = _load(_check_name(name, source))[1]
     if not usable:
         raise BackendUnavailable(f"{source}: back end {name!r} is not usable here: {reason}")
@@ -218,7 +218,7 @@ def _require_usable(name: str, source: str) -> None:
 
 # What torch.compiler.assume_constant_result would set, after importing the compiler: Dynamo calls
 # this instead of tracing it.
-_require_usable._dynamo_marked_constant = True  # type: ignore[attr-defined]
+require_usable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class use_backend(ContextDecorator):
@@ -234,7 +234,7 @@ class use_backend(ContextDecorator):
     """
 
     def __init__(self, name: str) -> None:
-        _require_usable(name, "use_backend")
+        require_usable(name, "use_backend")
         self.name = name
         self._outer: list[tuple[str, str] | None] = []
 
@@ -279,7 +279,7 @@ def _choose(
     if forced is None:
         return _automatic(device_type, dtype)
     name, source = forced
-    _require_usable(name, source)
+    require_usable(name, source)
     backend = _BACKENDS[name]
     types = backend.device_types + backend.if_forced if backend.device_types else ()
     if not _serves(types, backend.dtypes, device_type, dtype):

@@ -1,0 +1,76 @@
+"""Which executor trains a sweep: the kernels, or the reference."""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .. import dispatch
+from . import kernel, reference
+from .specification import Specification
+from .state import State
+
+Advance: TypeAlias = Callable[[Specification, State, Callable[[], float]], Iterator[Tensor]]
+
+
+def choose(
+    specification: Specification, backend: str | None, device: Any, threads: int | None
+) -> tuple[str, Advance]:
+    """The executor's name, and what trains.
+
+    Without a ``backend`` it is what the layers would run on (``use_backend`` and
+    NALU_KERNELS_BACKEND have a say), and the reference, with a warning, where that cannot sweep.
+
+    Raises:
+        BackendUnavailable: the back end asked for cannot be used here.
+        ValueError: it cannot train this, and why.
+    """
+    device = torch.device(device)
+    threads = _threads(threads)
+    if backend is None:
+        name, why = dispatch.which_backend(torch.empty(0, dtype=specification.dtype, device=device))
+        lack = _lack(name, specification, device)
+        if name == "reference" and "forced" not in why:
+            lack = why
+        if lack is not None:
+            warnings.warn(
+                f"the sweep runs on the slow plain PyTorch reference: {lack}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            name = "reference"
+    else:
+        dispatch.require_usable(backend, "backend")
+        name = backend
+        if lack := _lack(name, specification, device):
+            raise ValueError(f"backend: {name!r} cannot train this sweep: {lack}")
+    if name == "cpu":
+        return name, functools.partial(kernel.advance, threads=threads)
+    return name, functools.partial(reference.advance, device=device)
+
+
+def _lack(name: str, specification: Specification, device: torch.device) -> str | None:
+    """Why this back end cannot train it, in words; None if it can."""
+    if name == "reference":
+        return None
+    if name != "cpu":
+        return f"back end {name!r} has no trainer"
+    if device.type != "cpu":
+        return f"its tensors are on the CPU, device is {device}"
+    return kernel.lacks(specification)
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return min(torch.get_num_threads(), os.cpu_count() or 1)
+    if isinstance(threads, bool) or not isinstance(threads, int):
+        raise TypeError(f"threads: expected an int or None, got {type(threads).__name__}")
+    if threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
+    return threads

@@ -1,0 +1,192 @@
+"""Trains runs in the compiled CPU operator, whole stretches of many trainings in a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import dispatch
+from . import stream
+from .runs import OPTIMIZERS
+from .specification import LOSSES, Specification
+from .state import RUNNING, State
+from .tasks import OPERATIONS, Arithmetic, Data, Function, Normal, Range, inputs
+
+_RUNS = 4096  # in a call, at most
+_BYTES = 256 * 2**20  # of what a call reads and writes, at most
+_SETTINGS = 16
+_STEPS = 512  # whose batches a call is given, at most
+_TASKS = (Arithmetic, Function, Data)
+
+
+def lacks(specification: Specification) -> str | None:
+    """Why the operator cannot train this, in words; None if it can."""
+    usable, reason = dispatch.backends()["cpu"]
+    if not usable:
+        return reason
+    if not hasattr(torch.ops.nalu_kernels, "train"):
+        return "the C++ extension was built without the operator train: install it again"
+    return specification.stack.beyond_kernels()
+
+
+def advance(
+    specification: Specification, state: State, budget: Callable[[], float], threads: int
+) -> Iterator[Tensor]:
+    """As ``reference.advance``, on at most so many threads."""
+    groups: dict[object, list[int]] = {}
+    for number in state.unfinished().tolist():
+        groups.setdefault(specification.group(number), []).append(number)
+    for numbers in groups.values():
+        given = _Given.of(specification, numbers[0])
+        size = _chunk(specification, state)
+        for chunk in torch.tensor(numbers).split(size):
+            yield from _train(specification, state, chunk, given, budget, threads)
+
+
+class _Given(NamedTuple):
+    """The arguments of the operator that a group of runs shares."""
+
+    constants: Tensor
+    table: tuple[Tensor, Tensor]  # task Data: x, y
+    tests: tuple[Tensor, Tensor, Tensor, Tensor]  # x_inside, y_inside, x_outside, y_outside
+
+    @classmethod
+    def of(cls, specification: Specification, number: int) -> _Given:
+        task, empty = specification.task, torch.empty(0, dtype=specification.dtype)
+        tests: list[Tensor] = []
+        for outside in (False, True):
+            x = specification.test_inputs(number, outside=outside)
+            y = (
+                empty
+                if isinstance(task, Arithmetic)
+                else specification.test_targets(number, x, outside=outside)
+            )
+            tests += [x.contiguous(), y.contiguous()]
+        if isinstance(task, Data):
+            dtype = specification.dtype
+            table = task.x.to(dtype).contiguous(), task.y.to(dtype).contiguous()
+            constants = torch.zeros(6, dtype=torch.float64)
+        else:
+            table, constants = (empty, empty), _constants(specification.training_range(number))
+        return cls(constants, table, (tests[0], tests[1], tests[2], tests[3]))
+
+
+def _constants(range: Range) -> Tensor:
+    if isinstance(range, Normal):
+        mean, std, low, high = range
+        values = [mean, std, *stream.bounds(*range), low, high]
+    else:
+        values = [*range[0], *range[-1], 0.0, 0.0]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _given_bytes(specification: Specification) -> int:
+    """Of one step of one run, where batches are given."""
+    if not isinstance(specification.task, Function):
+        return 0
+    numbers = specification.stack.in_features + specification.stack.out_features
+    return specification.batch_size * numbers * specification.dtype.itemsize
+
+
+def _chunk(specification: Specification, state: State) -> int:
+    """How many runs a call takes."""
+    one = state.bytes_a_run() + _given_bytes(specification)
+    return max(1, min(_RUNS, _BYTES // one))
+
+
+def _train(
+    specification: Specification,
+    state: State,
+    numbers: Tensor,
+    given: _Given,
+    budget: Callable[[], float],
+    threads: int,
+) -> Iterator[Tensor]:
+    """One chunk of runs, to the end of all of them."""
+    program, eps = specification.stack.program, specification.stack.eps
+    (x, y), first, until = given.table, 0, specification.steps
+    while len(numbers):
+        if isinstance(specification.task, Function):
+            first = int(state.progress[numbers, 0].min())
+            until = min(specification.steps, first + _window(specification, len(numbers)))
+            x, y = _batches(specification, numbers, torch.arange(first, until))
+        settings = _settings(specification, int(numbers[0]), first, until)
+        seeds, starts = specification.columns.seeds[numbers], _starts(specification, numbers)
+        hyper = torch.cat(
+            (specification.columns.hyper[numbers], specification.thresholds[numbers, None]), 1
+        )
+        going = True
+        while going:
+            part = state.rows(numbers)
+            torch.ops.nalu_kernels.train(
+                program,
+                eps,
+                settings,
+                given.constants,
+                seeds,
+                starts,
+                hyper,
+                x,
+                y,
+                *given.tests,
+                *part.tensors().values(),
+                budget(),
+                threads,
+            )
+            state.put(numbers, part)
+            yield numbers
+            steps, status = part.progress.unbind(1)
+            going = bool(((status <= RUNNING) & (steps < until)).any())
+        numbers = numbers[state.progress[numbers, 1] <= RUNNING]
+
+
+def _settings(specification: Specification, number: int, first: int, until: int) -> Tensor:
+    task = specification.task
+    operation = length = distribution = 0
+    if isinstance(task, Arithmetic):
+        operation, length = list(OPERATIONS).index(task.operation), task.lengths[0]
+        distribution = int(isinstance(specification.training_range(number), Normal))
+    settings = [
+        specification.batch_size,
+        specification.steps,
+        specification.test_every,
+        list(OPTIMIZERS).index(specification.optimizer),
+        LOSSES.index(specification.loss),
+        int(specification.stop == "solved"),
+        _TASKS.index(type(task)),
+        operation,
+        distribution,
+        length,
+        first,
+        until,
+    ]
+    return torch.tensor([*settings, *[0] * (_SETTINGS - len(settings))])
+
+
+def _starts(specification: Specification, numbers: Tensor) -> Tensor:
+    if isinstance(specification.task, Arithmetic):
+        return specification.starts(numbers)
+    return torch.zeros(len(numbers), 2, dtype=torch.int64)
+
+
+def _window(specification: Specification, runs: int) -> int:
+    """For how many steps the batches of so many runs are drawn at once."""
+    return max(1, min(_STEPS, _BYTES // (_given_bytes(specification) * runs)))
+
+
+def _batches(specification: Specification, numbers: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs (runs, steps, batch, in) and targets (runs, steps, batch, out)."""
+    task, seeds = specification.task, specification.columns.seeds[numbers]
+    assert isinstance(task, Function)
+    drawn = [
+        torch.ops.nalu_kernels.draw(
+            seeds, stream.TRAIN, step, specification.batch_size, task.in_features
+        )
+        for step in steps.tolist()
+    ]
+    range = specification.training_range(int(numbers[0]))
+    x = inputs(torch.stack(drawn, 1), range, specification.dtype)
+    return x, task.answers(x)

@@ -1,0 +1,228 @@
+"""Trains runs one at a time in plain PyTorch: the definition of truth, on any device.
+
+Modules of this library with their plain formulas, autograd, torch.optim and the data of the stream.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..dispatch import use_backend
+from . import stream
+from .runs import HYPER
+from .specification import Specification
+from .state import (
+    BEST_INSIDE,
+    BEST_STEP,
+    DIVERGED,
+    FIRST_BELOW,
+    OUT_OF_STEPS,
+    OUTSIDE_AT_BEST,
+    RUNNING,
+    SECONDS,
+    SOLVED,
+    State,
+)
+from .tasks import Arithmetic, Data
+
+_BLOCK = 64  # steps whose batches are drawn at once
+_LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss}
+# Of torch.optim's states: the names of what State.moments holds.
+_MOMENTS: dict[str, tuple[str, str | None]] = {
+    "adam": ("exp_avg", "exp_avg_sq"),
+    "rmsprop": ("momentum_buffer", "square_avg"),
+    "sgd": ("momentum_buffer", None),
+}
+
+
+def advance(
+    specification: Specification,
+    state: State,
+    budget: Callable[[], float],
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """Trains the unfinished runs, and yields the numbers of those that got on, time and again.
+
+    What it has yielded is in ``state``; the caller may leave at any of these times.
+
+    Args:
+        budget: how many seconds it may take until it yields again.
+        device: where it computes; the state stays on the CPU.
+    """
+    changed: list[int] = []
+    until = time.perf_counter() + budget()
+    for number in state.unfinished().tolist():
+        run = _Run(specification, state, number, device)
+        changed.append(number)
+        while not run.train(until):
+            yield torch.tensor(changed)
+            changed, until = [number], time.perf_counter() + budget()
+    if changed:
+        yield torch.tensor(changed)
+
+
+class _Run:
+    """One run; what it has reached is in the state's row whenever :meth:`train` returns."""
+
+    def __init__(
+        self, specification: Specification, state: State, number: int, device: torch.device
+    ) -> None:
+        self.specification, self.number, self.device = specification, number, device
+        self.row = State(**{name: tensor[number] for name, tensor in state.tensors().items()})
+        self.module = specification.stack.module(self.row.parameters.to(device))
+        self.hyper = dict(zip(HYPER, specification.columns.hyper[number].tolist(), strict=True))
+        self.threshold = float(specification.thresholds[number])
+        self.steps = int(self.row.progress[0])
+        self.optimizer = self._optimizer()
+        self.loss = _LOSSES[specification.loss]
+        self.inside, self.outside = (self._test(outside) for outside in (False, True))
+
+    def train(self, until: float) -> bool:
+        """Goes on until that time, at least a step; whether the run has finished."""
+        started = time.perf_counter()
+        status = RUNNING
+        with use_backend("reference"):
+            for x, y in self._batches():
+                self._step(x, y)
+                every, last = self.specification.test_every, self.specification.steps
+                if self.steps % every == 0 or self.steps == last:
+                    status = self._judge()
+                now = time.perf_counter()
+                if status != RUNNING or now >= until:
+                    break
+        self._save()
+        self.row.progress[:] = torch.tensor([self.steps, status])
+        self.row.scores[SECONDS] += now - started
+        return status != RUNNING
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(self.steps, self.specification.steps, _BLOCK):
+            stop = min(start + _BLOCK, self.specification.steps)
+            x, y = batches(self.specification, self.number, torch.arange(start, stop))
+            yield from zip(x.to(self.device), y.to(self.device), strict=True)
+
+    def _step(self, x: Tensor, y: Tensor) -> None:
+        self.optimizer.zero_grad()
+        self.loss(self.module(x), y).backward()
+        if math.isfinite(self.hyper["clip_value"]):
+            value = self.hyper["clip_value"]
+            nn.utils.clip_grad_value_(self.module.parameters(), value, foreach=False)
+        if math.isfinite(self.hyper["clip_norm"]):
+            norm = self.hyper["clip_norm"]
+            nn.utils.clip_grad_norm_(self.module.parameters(), norm, foreach=False)
+        self.optimizer.step()
+        self.steps += 1
+
+    def _test(self, outside: bool) -> tuple[Tensor, Tensor]:
+        x = self.specification.test_inputs(self.number, outside=outside)
+        y = self.specification.test_targets(self.number, x, outside=outside)
+        return x.to(self.device), y.to(self.device)
+
+    @torch.no_grad()
+    def _judge(self) -> int:
+        """Tests, records, and returns the status."""
+        inside, outside = (
+            float((self.module(x) - y).double().square().mean())
+            for x, y in (self.inside, self.outside)
+        )
+        scores = self.row.scores
+        place = (self.steps - 1) // self.specification.test_every
+        self.row.curves[place] = torch.tensor([inside, outside], dtype=torch.float64)
+        best = math.isfinite(inside) and not inside >= float(scores[BEST_INSIDE])
+        if best:
+            scores[BEST_INSIDE], scores[OUTSIDE_AT_BEST] = inside, outside
+            scores[BEST_STEP] = self.steps
+            self.row.best.copy_(self._flat())
+        below = outside < self.threshold
+        if below and math.isnan(float(scores[FIRST_BELOW])):
+            scores[FIRST_BELOW] = self.steps
+        if bool(self._flat().isnan().any()):
+            return DIVERGED
+        if best and below and self.specification.stop == "solved":
+            return SOLVED
+        if self.steps < self.specification.steps:
+            return RUNNING
+        return SOLVED if float(scores[OUTSIDE_AT_BEST]) < self.threshold else OUT_OF_STEPS
+
+    def _flat(self) -> Tensor:
+        return nn.utils.parameters_to_vector(self.module.parameters()).detach()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """torch's, in the state that the row has."""
+        parameters, chosen = list(self.module.parameters()), self.hyper
+        lr, decay, momentum = chosen["lr"], chosen["weight_decay"], chosen["momentum"]
+        optimizer: torch.optim.Optimizer
+        if self.specification.optimizer == "adam":
+            optimizer = torch.optim.Adam(
+                parameters,
+                lr=lr,
+                betas=(chosen["beta1"], chosen["beta2"]),
+                eps=chosen["eps"],
+                weight_decay=decay,
+                foreach=False,
+            )
+        elif self.specification.optimizer == "rmsprop":
+            optimizer = torch.optim.RMSprop(
+                parameters,
+                lr=lr,
+                alpha=chosen["beta2"],
+                eps=chosen["eps"],
+                weight_decay=decay,
+                momentum=momentum,
+                foreach=False,
+            )
+        else:
+            optimizer = torch.optim.SGD(
+                parameters, lr=lr, momentum=momentum, weight_decay=decay, foreach=False
+            )
+        if self.steps:
+            self._restore(optimizer)
+        return optimizer
+
+    def _names(self) -> list[str | None]:
+        first, second = _MOMENTS[self.specification.optimizer]
+        if first == "momentum_buffer" and not self.hyper["momentum"]:
+            return [None, second]
+        return [first, second]
+
+    def _restore(self, optimizer: torch.optim.Optimizer) -> None:
+        stack = self.specification.stack
+        for moments, name in zip(self.row.moments, self._names(), strict=True):
+            if name is not None:
+                values = stack.state(moments.to(self.device)).values()
+                for parameter, value in zip(self.module.parameters(), values, strict=True):
+                    optimizer.state[parameter][name] = value.clone()
+                    optimizer.state[parameter]["step"] = torch.tensor(float(self.steps))
+
+    def _save(self) -> None:
+        self.row.parameters.copy_(self._flat())
+        for moments, name in zip(self.row.moments, self._names(), strict=True):
+            if name is not None:
+                held = [self.optimizer.state[p][name].flatten() for p in self.module.parameters()]
+                moments.copy_(torch.cat(held))
+
+
+def batches(specification: Specification, number: int, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """The training batches of run ``number`` at these steps.
+
+    Returns:
+        x (len(steps), batch_size, in_features) and y (len(steps), batch_size, out_features).
+    """
+    task, batch = specification.task, specification.batch_size
+    seed = int(specification.columns.seeds[number])
+    if isinstance(task, Data):
+        samples = steps.unsqueeze(1) * batch + torch.arange(batch)
+        chosen = stream.shuffled(seed, samples, len(task.x))
+        return task.x.to(specification.dtype)[chosen], task.y.to(specification.dtype)[chosen]
+    range = specification.training_range(number)
+    x = task.batches(range, seed, steps, batch, specification.dtype)
+    if isinstance(task, Arithmetic):
+        start_a, start_b = specification.starts(torch.tensor([number]))[0].tolist()
+        return x, task.targets(x, (start_a, start_b))
+    return x, task.answers(x)

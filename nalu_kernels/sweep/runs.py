@@ -1,0 +1,242 @@
+"""The table of runs: a row is a training with its own seed, rates and ranges."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .tasks import AnyRange, Range, Task, check_range
+
+# torch.optim's own defaults. Beside them every optimizer takes clip_value and clip_norm.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 1e-3, "weight_decay": 0.0, "momentum": 0.0},
+    "rmsprop": {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0, "momentum": 0.0},
+    "adam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
+}
+_CLIP = {"clip_value": math.inf, "clip_norm": math.inf}
+# lr, beta1, beta2 (alpha of RMSprop), eps, weight_decay, momentum, clip_value, clip_norm
+HYPER = ("lr", "beta1", "beta2", "eps", "weight_decay", "momentum", "clip_value", "clip_norm")
+RANGES = ("train", "test")
+MADE = (
+    "status", "steps", "solved_at", "error_inside", "error_outside", "best_step", "sparsity",
+    "seconds", "backend",
+)  # fmt: skip
+_KNOWN = {"seed", "betas", "alpha", *HYPER, *RANGES}
+_BELOW_ONE = ("beta1", "beta2", "alpha")
+
+
+class Runs:
+    """Columns of equal length, and a number for each row that slices keep.
+
+    ``runs["lr"]`` is a column, ``runs[i::n]`` every n-th row, ``len(runs)`` the number of rows.
+    """
+
+    def __init__(self, columns: Mapping[str, Iterable[Any]], index: Sequence[int] | None = None):
+        self.columns = {name: list(column) for name, column in columns.items()}
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"runs: expected columns of one length, got {lengths}")
+        count = next(iter(lengths.values()), 0)
+        self.index = list(range(count) if index is None else index)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: str | slice) -> Any:
+        if isinstance(key, str):
+            return self.columns[key]
+        if not isinstance(key, slice):
+            raise TypeError(f"runs: expected a column's name or a slice, got {key!r}")
+        cut = {name: column[key] for name, column in self.columns.items()}
+        return Runs(cut, self.index[key])
+
+    def row(self, number: int) -> dict[str, Any]:
+        """A row's values by column."""
+        return {name: column[number] for name, column in self.columns.items()}
+
+    def __repr__(self) -> str:
+        return f"Runs({len(self)} rows of {', '.join(self.columns)})"
+
+
+def grid(**columns: Any) -> Runs:
+    """Every combination of the values, the last column changing fastest.
+
+    >>> len(grid(seed=range(100), lr=[1e-3, 1e-2]))
+    200
+
+    Args:
+        columns: for each its values; a single number or word stands for itself.
+    """
+    values = [
+        [given] if isinstance(given, (str, int, float)) or given is None else list(given)
+        for given in columns.values()
+    ]
+    rows = list(itertools.product(*values))
+    return Runs({name: [row[place] for row in rows] for place, name in enumerate(columns)})
+
+
+def as_runs(runs: Any) -> Runs:
+    """A DataFrame, a dict of columns, a list of dicts or ``grid(...)`` as Runs.
+
+    Raises:
+        TypeError, ValueError: it is none of them, has no row, or columns of several lengths.
+    """
+    if isinstance(runs, Runs):
+        table = Runs(runs.columns, runs.index)
+    elif hasattr(runs, "to_dict") and hasattr(runs, "columns"):
+        table = _of_frame(runs)
+    elif isinstance(runs, Mapping):
+        for name, column in runs.items():
+            if isinstance(column, str) or not isinstance(column, Iterable):
+                raise TypeError(f"runs[{name!r}]: expected a column, got {column!r}")
+        table = Runs({name: _plain(column) for name, column in runs.items()})
+    elif isinstance(runs, Sequence) and runs and all(isinstance(row, Mapping) for row in runs):
+        names = list(runs[0])
+        for number, row in enumerate(runs):
+            if list(row) != names:
+                raise ValueError(f"runs, row {number}: expected columns {names}, got {list(row)}")
+        table = Runs({name: [row[name] for row in runs] for name in names})
+    else:
+        raise TypeError(
+            "runs: expected a DataFrame, a dict of columns, a list of dicts or sweep.grid(...), "
+            f"got {type(runs).__name__}"
+        )
+    if not len(table):
+        raise ValueError("runs: expected at least one row")
+    if len(set(table.index)) < len(table):
+        raise ValueError("runs: expected an index without repetitions (frame.reset_index())")
+    return table
+
+
+def _of_frame(frame: Any) -> Runs:
+    index = frame.index.tolist()
+    whole = all(isinstance(label, int) and label >= 0 for label in index)
+    return Runs({name: frame[name].tolist() for name in frame.columns}, index if whole else None)
+
+
+def _plain(column: Any) -> Iterable[Any]:
+    """Python's numbers, of a tensor's or an array's too."""
+    return column.tolist() if hasattr(column, "tolist") else column
+
+
+class Columns:
+    """What the columns say, checked.
+
+    Attributes:
+        table: the columns as given, with ``seed`` if that was missing.
+        seeds: int64 (runs).
+        hyper: float64 (runs, 8), in the order of HYPER.
+        ranges: for each run the ranges of training and of the test outside; None for Data.
+
+    Raises:
+        TypeError, ValueError: naming column and row.
+    """
+
+    def __init__(self, runs: Any, task: Task, optimizer: str) -> None:
+        table = as_runs(runs)
+        _check_names(table, task, optimizer)
+        if "seed" not in table.columns:
+            table = Runs({"seed": [0] * len(table), **table.columns}, table.index)
+        self.table = table
+        self.seeds = torch.tensor([_seed(*cell) for cell in _cells(table, "seed")])
+        self.hyper = _hyper(table, optimizer)
+        self.ranges = _ranges(table, task)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def _cells(table: Runs, name: str) -> Iterator[tuple[str, Any]]:
+    for number, value in enumerate(table[name]):
+        yield f"runs[{name!r}], row {number}", value
+
+
+def _check_names(table: Runs, task: Task, optimizer: str) -> None:
+    allowed = {*OPTIMIZERS[optimizer], *_CLIP}
+    if optimizer == "adam":
+        allowed.add("betas")
+    for name in table.columns:
+        if not isinstance(name, str):
+            raise TypeError(f"runs: expected columns named by str, got {name!r}")
+        if name in MADE:
+            raise ValueError(f"runs: the result has a column {name!r} of its own")
+        if name in RANGES and not hasattr(task, name):
+            raise ValueError(f"runs: {type(task).__name__} has no range {name!r}")
+        if name in _KNOWN - {"seed", *RANGES} - allowed:
+            raise ValueError(f"runs: {optimizer} has no {name!r}; it takes {sorted(allowed)}")
+        if name not in _KNOWN and (near := difflib.get_close_matches(name, _KNOWN, 1, 0.75)):
+            raise ValueError(
+                f"runs: unknown column {name!r}, did you mean {near[0]!r}? (a label needs a name "
+                "less like it)"
+            )
+    if "betas" in table.columns and {"beta1", "beta2"} & table.columns.keys():
+        raise ValueError("runs: expected betas, or beta1 and beta2, got both")
+
+
+def _seed(where: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{where}: expected an int, got {value!r}")
+    seed = operator.index(value)
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"{where}: expected a seed in [0, 2**63), got {seed}")
+    return seed
+
+
+def _hyper(table: Runs, optimizer: str) -> Tensor:
+    columns = {}
+    for name, default in {**OPTIMIZERS[optimizer], **_CLIP}.items():
+        if name in table.columns:
+            columns[name] = [_positive(name, *cell) for cell in _cells(table, name)]
+        else:
+            columns[name] = [default] * len(table)
+    if "betas" in table.columns:
+        pairs = [_betas(*cell) for cell in _cells(table, "betas")]
+        columns["beta1"], columns["beta2"] = map(list, zip(*pairs, strict=True))
+    if "alpha" in columns:
+        columns["beta2"] = columns["alpha"]
+    unused = [0.0] * len(table)
+    chosen = [columns.get(name, unused) for name in HYPER]
+    return torch.tensor(chosen, dtype=torch.float64).T.contiguous()
+
+
+def _betas(where: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise TypeError(f"{where}: expected (beta1, beta2), got {value!r}")
+    return _positive("beta1", where, value[0]), _positive("beta2", where, value[1])
+
+
+def _positive(name: str, where: str, value: Any) -> float:
+    """A number that may be the value of a hyperparameter of this name; None for no clipping."""
+    if value is None and name in _CLIP:
+        return math.inf
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{where}: expected a number, got {value!r}")
+    number = float(value)
+    if math.isnan(number) and name in _CLIP:  # None in a DataFrame
+        return math.inf
+    if math.isnan(number) or number < 0 or (name in _BELOW_ONE and number >= 1):
+        ends = "[0, 1)" if name in _BELOW_ONE else "[0, inf)"
+        raise ValueError(f"{where}: expected a number in {ends}, got {number}")
+    if math.isinf(number) and name not in _CLIP:
+        raise ValueError(f"{where}: expected a finite number, got {number}")
+    return number
+
+
+def _ranges(table: Runs, task: Task) -> list[tuple[Range, Range]] | None:
+    if not hasattr(task, "train"):
+        return None
+    both = []
+    for name in RANGES:
+        default: AnyRange = getattr(task, name)
+        if name in table.columns:
+            both.append([check_range(*cell) for cell in _cells(table, name)])
+        else:
+            both.append([check_range(name, default)] * len(table))
+    return list(zip(*both, strict=True))

@@ -1,0 +1,221 @@
+"""What a sweep trains, checked before anything runs; executors and the results' folder read it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_size
+from . import stream
+from .runs import OPTIMIZERS, Columns, Runs
+from .stack import Stack
+from .state import State
+from .success import Success, check_success, threshold
+from .tasks import Arithmetic, Data, Function, Range, Task, describe_range, fingerprint
+
+LOSSES = ("mse", "l1")
+DTYPES = (torch.float32, torch.float64)
+_SEEDS = 65_536  # whose initial weights are drawn at once
+_TRIED = 8  # inputs that a user's function is tried on
+
+
+class Specification:
+    """The arguments of :func:`nalu_kernels.sweep.run` that decide over what is trained.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of range.
+    """
+
+    def __init__(
+        self,
+        stack: nn.Module,
+        task: Task,
+        runs: Any,
+        *,
+        steps: int,
+        batch_size: int = 128,
+        test_every: int = 1000,
+        optimizer: str = "adam",
+        loss: str = "mse",
+        success: Success | None = None,
+        stop: str | None = None,
+        initial: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not isinstance(task, (Arithmetic, Function, Data)):
+            raise TypeError(
+                "task: expected sweep.Arithmetic, sweep.Function or sweep.Data, got "
+                f"{type(task).__name__}"
+            )
+        self.stack = Stack(stack)
+        self.task = task
+        self.steps = _count("steps", steps)
+        self.batch_size = _count("batch_size", batch_size)
+        self.test_every = _count("test_every", test_every)
+        self.optimizer = _one_of("optimizer", optimizer, tuple(OPTIMIZERS))
+        self.loss = _one_of("loss", loss, LOSSES)
+        self.stop = None if stop is None else _one_of("stop", stop, ("solved",))
+        if dtype not in DTYPES:
+            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+        self.dtype = dtype
+        self.columns = Columns(runs, task, self.optimizer)
+        self._check_sizes()
+        self.success = check_success(success, task)
+        self.thresholds = self._thresholds()
+        self.initial = initial
+        if initial is not None:
+            self._initial = self.stack.flatten(initial, len(self), dtype)
+        self.tests = -(-self.steps // self.test_every)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def _check_sizes(self) -> None:
+        task, stack = self.task, self.stack
+        if task.in_features != stack.in_features:
+            raise ValueError(
+                f"task: has {task.in_features} inputs, and the stack takes {stack.in_features}"
+            )
+        if isinstance(task, Arithmetic):
+            outputs = 1
+        elif isinstance(task, Data):
+            outputs = task.y.shape[1]
+        else:
+            tried = self.test_inputs(0, outside=True)[:_TRIED]
+            outputs = task.answers(tried).shape[-1]
+        if outputs != stack.out_features:
+            raise ValueError(
+                f"task: has {outputs} targets, and the stack {stack.out_features} outputs"
+            )
+
+    def _thresholds(self) -> Tensor:
+        known: dict[Any, float] = {}
+        values = []
+        for number in range(len(self)):
+            test = None if self.columns.ranges is None else self.columns.ranges[number][1]
+            key = number if callable(self.success) else test
+            if key not in known:
+                row = self.columns.table.row(number)
+                known[key] = threshold(self.success, self.task, test, row)
+            values.append(known[key])
+        return torch.tensor(values, dtype=torch.float64)
+
+    def begin(self) -> State:
+        """The state of runs that have done nothing yet."""
+        if self.initial is not None:
+            return State.begin(self._initial, self.tests)
+        drawn = [self.stack.draw(seeds, self.dtype) for seeds in self.columns.seeds.split(_SEEDS)]
+        return State.begin(torch.cat(drawn), self.tests)
+
+    def group(self, number: int) -> Any:
+        """Equal for runs that have the training range and the test inputs in common."""
+        if isinstance(self.task, Data):
+            return None
+        assert self.columns.ranges is not None
+        seed = int(self.columns.seeds[number]) if self.task.per_seed else None
+        return self.columns.ranges[number], seed
+
+    def test_inputs(self, number: int, *, outside: bool) -> Tensor:
+        """Of run ``number``: (samples, in_features)."""
+        task = self.task
+        if isinstance(task, Data):
+            x = task.x_test if task.x_outside is None or not outside else task.x_outside
+            return x.to(self.dtype)
+        assert self.columns.ranges is not None
+        # the test inside is of the range of training
+        range = self.columns.ranges[number][int(outside)]
+        seed = int(self.columns.seeds[number])
+        return task.test_inputs(outside, range, seed, task.samples, self.dtype)
+
+    def test_targets(self, number: int, x: Tensor, *, outside: bool) -> Tensor:
+        """Of run ``number`` for its test inputs: (samples, out_features)."""
+        task = self.task
+        if isinstance(task, Arithmetic):
+            start_a, start_b = self.starts(torch.tensor([number]))[0].tolist()
+            return task.targets(x, (start_a, start_b))
+        if isinstance(task, Function):
+            return task.answers(x)
+        y = task.y_test if task.y_outside is None or not outside else task.y_outside
+        return y.to(self.dtype)
+
+    def starts(self, rows: Tensor) -> Tensor:
+        """Where the subsets of these runs begin: int64 (len(rows), 2)."""
+        assert isinstance(self.task, Arithmetic)
+        return self.task.starts(self.columns.seeds[rows])
+
+    def training_range(self, number: int) -> Range:
+        """Of run ``number``."""
+        assert self.columns.ranges is not None
+        return self.columns.ranges[number][0]
+
+    def describe(self) -> dict[str, Any]:
+        """All that has to be the same for a training to go on, as JSON has it."""
+        rule = self.success
+        return {
+            "stream": stream.VERSION,
+            "stack": self.stack.describe(),
+            "task": self.task.describe(),
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "test_every": self.test_every,
+            "optimizer": self.optimizer,
+            "loss": self.loss,
+            "success": getattr(rule, "__qualname__", "function") if callable(rule) else rule,
+            "thresholds": fingerprint(self.thresholds),
+            "stop": self.stop,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "initial": None if self.initial is None else fingerprint(self._initial),
+            "rows": len(self),
+            "columns": {name: _hash(column) for name, column in self.columns.table.columns.items()},
+            "index": _hash(self.columns.table.index),
+        }
+
+    def part(self, rows: list[int]) -> dict[str, Any]:
+        """Arguments for a specification of some of the runs alone."""
+        table = self.columns.table
+        columns = {name: [column[row] for row in rows] for name, column in table.columns.items()}
+        return {
+            "stack": self.stack.describe(),
+            "task": self.task,
+            "runs": Runs(columns, [table.index[row] for row in rows]),
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "test_every": self.test_every,
+            "optimizer": self.optimizer,
+            "loss": self.loss,
+            "success": self.success,
+            "stop": self.stop,
+            "dtype": self.dtype,
+        }
+
+
+def plain(value: Any) -> Any:
+    """A cell of the table as JSON has it."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return describe_range(value)
+    return value if isinstance(value, (bool, int, float, str, list, tuple)) else str(value)
+
+
+def _hash(column: list[Any]) -> str:
+    text = json.dumps([None if value is None else plain(value) for value in column])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _count(name: str, value: Any) -> int:
+    count = check_size(name, value)
+    if not 1 <= count < 2**62:
+        raise ValueError(f"{name}: expected at least 1, got {count}")
+    return count
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
+    if value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    return value

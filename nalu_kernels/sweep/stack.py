@@ -1,0 +1,265 @@
+"""A stack of layers as a table of runs sees it: a program, and a row of numbers for each run."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import reference
+from ..layers import NAC, NALU
+from ..layers.initialize import init_range
+from . import stream
+
+MOST_LAYERS, MOST_INPUTS, MOST_HIDDEN = 16, 512, 64  # of the kernels
+_SUPPORTED = "NAC, NALU, torch.nn.Linear, ReLU, ReLU6, Identity, and Sequential of these"
+_KINDS = {NAC: 0, NALU: 2, nn.Linear: 3, nn.ReLU: 4, nn.ReLU6: 5}
+_LAYERS = {kind.__name__: kind for kind in (*_KINDS, nn.Identity)}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Parameter(NamedTuple):
+    """A parameter of the stack: its place in a run's row of numbers, and how it begins."""
+
+    name: str
+    shape: tuple[int, ...]
+    place: slice
+    reach: float  # uniform on [-reach, reach) at first; 0 begins with zeros
+
+
+class Stack:
+    """What ``template``, a layer or a Sequential of layers, tells about itself.
+
+    Args:
+        template: never changed; its own parameters' values do not matter.
+
+    Attributes:
+        in_features, out_features: sizes of the stack's input and output.
+        parameters: in the order of ``template.named_parameters()``.
+        size: how many numbers they have in all.
+        program: int64 (layers, 6): kind, in, out, gates, bias, untied, a row a layer, without
+            Identity; kind 0 NAC, 1 NAC in log space, 2 NALU, 3 Linear, 4 ReLU, 5 ReLU6.
+        eps: float64 (layers), 0 where a layer has none.
+
+    Raises:
+        TypeError: a layer of another kind, or changed by hooks or parametrizations.
+        ValueError: layers whose sizes do not fit, a layer that stands in two places, frozen
+            parameters, or nothing to train.
+    """
+
+    def __init__(self, template: nn.Module) -> None:
+        if not isinstance(template, nn.Module):
+            raise TypeError(f"stack: expected a torch.nn.Module, got {type(template).__name__}")
+        named = list(_leaves("", template))
+        _check(named)
+        self._template = copy.deepcopy(template).requires_grad_(True)
+        sized = [layer for _, layer in named if hasattr(layer, "in_features")]
+        if not sized:
+            raise ValueError("stack: expected a layer with parameters, found none")
+        self.in_features, width = int(sized[0].in_features), int(sized[0].in_features)
+        rows, eps = [], []
+        for name, layer in named:
+            if hasattr(layer, "in_features"):
+                if layer.in_features != width:
+                    raise ValueError(
+                        f"stack: {_called(name, layer)} expects {layer.in_features} inputs, and "
+                        f"gets {width}"
+                    )
+                width = int(layer.out_features)
+            if min(self.in_features, width) < 1:
+                raise ValueError(f"stack: {_called(name, layer)} has no inputs or no outputs")
+            if type(layer) is not nn.Identity:
+                rows.append(_row(layer, width))
+                eps.append(float(getattr(layer, "eps", 0.0)))
+        self.out_features = width
+        self.program = torch.tensor(rows, dtype=torch.int64)
+        self.eps = torch.tensor(eps, dtype=torch.float64)
+        self.parameters = list(_parameters(named))
+        self.size = self.parameters[-1].place.stop
+
+    def beyond_kernels(self) -> str | None:
+        """Which limit of the kernels the stack exceeds, in words; None if none."""
+        layers, widest = len(self.program), int(self.program[:, 2].max())
+        if layers > MOST_LAYERS:
+            return f"the stack has {layers} layers, the kernels take at most {MOST_LAYERS}"
+        if self.in_features > MOST_INPUTS:
+            return (
+                f"the stack has {self.in_features} inputs, the kernels take at most {MOST_INPUTS}"
+            )
+        if widest > MOST_HIDDEN:
+            return f"a layer has {widest} outputs, the kernels take at most {MOST_HIDDEN}"
+        return None
+
+    def draw(self, seeds: Tensor, dtype: torch.dtype) -> Tensor:
+        """Initial parameters of the runs of these seeds: (len(seeds), size).
+
+        Each parameter is drawn as its layer draws it, by the stream of :mod:`.stream`: uniform on
+        (-r, r), r from ``init_range`` for W_hat and M_hat, √(6 / (in + gates)) for G, 1 / √in for
+        torch.nn.Linear; the gate's bias is 0.
+        """
+        rows = torch.zeros(len(seeds), self.size, dtype=dtype)
+        for number, (_, shape, place, reach) in enumerate(self.parameters):
+            if reach:
+                drawn = stream.initial(seeds, number, -reach, reach, shape, dtype)
+                rows[:, place] = drawn.flatten(1)
+        return rows
+
+    def flatten(self, state: Mapping[str, Tensor], runs: int, dtype: torch.dtype) -> Tensor:
+        """Rows (runs, size) of a stacked state, as ``torch.func.stack_module_state`` returns it.
+
+        Raises:
+            TypeError, ValueError: names or shapes that are not those of the stack.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"initial: expected a dict of tensors, got {type(state).__name__}")
+        wanted = [parameter.name for parameter in self.parameters]
+        if set(state) != set(wanted):
+            raise ValueError(f"initial: expected the names {wanted}, got {list(state)}")
+        rows = torch.empty(runs, self.size, dtype=dtype)
+        for name, shape, place, _ in self.parameters:
+            value = state[name]
+            if not isinstance(value, Tensor) or tuple(value.shape) != (runs, *shape):
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"initial[{name!r}]: expected shape {(runs, *shape)}, got {got}")
+            rows[:, place] = value.detach().reshape(runs, -1).to("cpu", dtype)
+        return rows
+
+    def state(self, rows: Tensor) -> dict[str, Tensor]:
+        """The parameters by name, each (*rows.shape[:-1], *shape), of rows (..., size)."""
+        return {
+            name: rows[..., place].reshape(*rows.shape[:-1], *shape)
+            for name, shape, place, _ in self.parameters
+        }
+
+    def module(self, row: Tensor) -> nn.Module:
+        """A new module like the template, with the parameters of a row (size,)."""
+        module = copy.deepcopy(self._template).to(row.device, row.dtype)
+        module.load_state_dict(self.state(row))
+        return module
+
+    def sparsity(self, rows: Tensor) -> Tensor:
+        r"""The sparsity error of each of the rows (runs, size): float64 (runs).
+
+        max min(|W|, |1 - |W||) over the W of NACs and NALUs and the weights of torch.nn.Linear.
+        Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 4.1.
+        """
+        state, worst = self.state(rows), []
+        for name, value in state.items():
+            path, _, last = name.rpartition(".")
+            if last.startswith("W_hat"):
+                other = f"{path}.{last.replace('W', 'M')}".removeprefix(".")
+                value = reference.weight(value, state[other])
+            elif last != "weight":
+                continue
+            size = value.double().abs().flatten(1)
+            worst.append(torch.minimum(size, (1 - size).abs()).amax(1))
+        return torch.stack(worst).amax(0)
+
+    def describe(self) -> list[list[Any]]:
+        """What :meth:`of` makes the stack of again, as JSON has it."""
+        return [
+            [name, type(layer).__name__, _options(layer)]
+            for name, layer in self._template.named_modules()
+        ]
+
+    @classmethod
+    def of(cls, description: list[list[Any]]) -> Stack:
+        """The stack that was described."""
+        root: nn.Module = nn.Sequential()
+        for name, kind, options in description:
+            module = nn.Sequential() if kind == "Sequential" else _LAYERS[kind](**options)
+            if not name:
+                root = module
+                continue
+            parent, _, last = name.rpartition(".")
+            root.get_submodule(parent).add_module(last, module)
+        return cls(root)
+
+
+def _leaves(name: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
+    if type(module) is nn.Sequential:
+        for child, layer in module._modules.items():
+            assert layer is not None
+            yield from _leaves(f"{name}.{child}".removeprefix("."), layer)
+        if any(getattr(module, hooks) for hooks in _HOOKS):
+            raise TypeError(f"stack: {_called(name, module)} has hooks, which a sweep cannot call")
+    else:
+        yield name, module
+
+
+def _called(name: str, layer: nn.Module) -> str:
+    return f"layer {name} ({type(layer).__name__})" if name else f"the {type(layer).__name__}"
+
+
+def _check(named: list[tuple[str, Any]]) -> None:
+    places: dict[int, str] = {}
+    for name, layer in named:
+        called = _called(name, layer)
+        if type(layer) not in _LAYERS.values():
+            raise TypeError(f"stack: {called} is not supported; a sweep trains {_SUPPORTED}")
+        if any(getattr(layer, hooks) for hooks in _HOOKS):
+            raise TypeError(f"stack: {called} has hooks, which a sweep cannot call")
+        if list(layer.parameters()):
+            if id(layer) in places:
+                raise ValueError(
+                    f"stack: {called} stands in two places, also at {places[id(layer)]}"
+                )
+            places[id(layer)] = name
+        if not all(parameter.requires_grad for parameter in layer.parameters()):
+            raise ValueError(f"stack: {called} has frozen parameters; a sweep trains all")
+
+
+def _row(layer: Any, width: int) -> list[int]:
+    kind = _KINDS[type(layer)]
+    if isinstance(layer, NAC):
+        return [int(layer.log_space), layer.in_features, width, 0, 0, 0]
+    if isinstance(layer, NALU):
+        bias = layer.gate_bias is not None
+        return [kind, layer.in_features, width, layer.G.shape[0], int(bias), int(not layer.tied)]
+    if isinstance(layer, nn.Linear):
+        return [kind, layer.in_features, width, 0, int(layer.bias is not None), 0]
+    return [kind, width, width, 0, 0, 0]
+
+
+def _parameters(named: list[tuple[str, Any]]) -> Iterator[Parameter]:
+    start = 0
+    for name, layer in named:
+        for own, value in layer.named_parameters():
+            place = slice(start, start + value.numel())
+            reach = _reach(layer, own)
+            yield Parameter(f"{name}.{own}".removeprefix("."), tuple(value.shape), place, reach)
+            start = place.stop
+
+
+def _reach(layer: Any, parameter: str) -> float:
+    if isinstance(layer, nn.Linear):
+        return 1 / math.sqrt(layer.in_features)
+    if parameter == "gate_bias":
+        return 0.0
+    if parameter == "G":  # Xavier's bound; the sigmoid's gain is 1
+        return math.sqrt(6 / (layer.in_features + layer.G.shape[0]))
+    return init_range(layer.in_features, layer.out_features)
+
+
+def _options(layer: Any) -> dict[str, Any]:
+    if isinstance(layer, (nn.Sequential, nn.ReLU, nn.ReLU6, nn.Identity)):
+        return {}
+    options: dict[str, Any] = {
+        "in_features": layer.in_features,
+        "out_features": layer.out_features,
+    }
+    if isinstance(layer, nn.Linear):
+        return {**options, "bias": layer.bias is not None}
+    options["eps"] = layer.eps
+    if isinstance(layer, NAC):
+        return {**options, "log_space": layer.log_space}
+    return {
+        **options,
+        "tied": layer.tied,
+        "gate": layer.gate_per,
+        "gate_bias": layer.gate_bias is not None,
+    }
