@@ -1,6 +1,25 @@
-"""Whole trainings of small stacks, thousands in a call: see :func:`run`."""
+"""Whole trainings of small stacks, thousands in a call.
 
+:func:`run` trains one network for each row of a table, with the row's own seed and rates, and
+returns a :class:`Result`. :mod:`.stream` has the random numbers.
+"""
+
+from .result import Result
+from .run import Event, run
 from .runs import Runs, grid
+from .store import join, load
 from .tasks import Arithmetic, Data, Function, Normal
 
-__all__ = ["Arithmetic", "Data", "Function", "Normal", "Runs", "grid"]
+__all__ = [
+    "Arithmetic",
+    "Data",
+    "Event",
+    "Function",
+    "Normal",
+    "Result",
+    "Runs",
+    "grid",
+    "join",
+    "load",
+    "run",
+]

@@ -132,7 +132,12 @@ def _train(
                 x,
                 y,
                 *given.tests,
-                *part.tensors().values(),
+                part.parameters,
+                part.moments,
+                part.best,
+                part.progress,
+                part.scores,
+                part.curves,
                 budget(),
                 threads,
             )

@@ -180,7 +180,7 @@ class Specification:
         table = self.columns.table
         columns = {name: [column[row] for row in rows] for name, column in table.columns.items()}
         return {
-            "stack": self.stack.describe(),
+            "stack": self.stack.template,
             "task": self.task,
             "runs": Runs(columns, [table.index[row] for row in rows]),
             "steps": self.steps,

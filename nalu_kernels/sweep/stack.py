@@ -38,6 +38,7 @@ class Stack:
         template: never changed; its own parameters' values do not matter.
 
     Attributes:
+        template: a copy of it.
         in_features, out_features: sizes of the stack's input and output.
         parameters: in the order of ``template.named_parameters()``.
         size: how many numbers they have in all.
@@ -56,7 +57,7 @@ class Stack:
             raise TypeError(f"stack: expected a torch.nn.Module, got {type(template).__name__}")
         named = list(_leaves("", template))
         _check(named)
-        self._template = copy.deepcopy(template).requires_grad_(True)
+        self.template = copy.deepcopy(template).requires_grad_(True)
         sized = [layer for _, layer in named if hasattr(layer, "in_features")]
         if not sized:
             raise ValueError("stack: expected a layer with parameters, found none")
@@ -137,7 +138,7 @@ class Stack:
 
     def module(self, row: Tensor) -> nn.Module:
         """A new module like the template, with the parameters of a row (size,)."""
-        module = copy.deepcopy(self._template).to(row.device, row.dtype)
+        module = copy.deepcopy(self.template).to(row.device, row.dtype)
         module.load_state_dict(self.state(row))
         return module
 
@@ -163,7 +164,7 @@ class Stack:
         """What :meth:`of` makes the stack of again, as JSON has it."""
         return [
             [name, type(layer).__name__, _options(layer)]
-            for name, layer in self._template.named_modules()
+            for name, layer in self.template.named_modules()
         ]
 
     @classmethod

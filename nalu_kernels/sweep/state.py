@@ -11,6 +11,7 @@ from torch import Tensor
 NOT_RUN, RUNNING, OUT_OF_STEPS, SOLVED, DIVERGED = range(5)
 STATUS = ("not_run", "interrupted", "out_of_steps", "solved", "diverged")  # when a call returns
 BEST_INSIDE, OUTSIDE_AT_BEST, BEST_STEP, FIRST_BELOW, SECONDS = range(5)  # columns of scores
+BACKENDS = ("reference", "cpu", "cuda", "triton")
 
 
 @dataclass
@@ -26,6 +27,7 @@ class State:
             the first step with an error outside below the threshold, seconds; NaN where there is
             none.
         curves: float64 (runs, tests, 2): errors inside and outside; NaN where not tested.
+        backends: int64 (runs): bit k is set if BACKENDS[k] has trained the run.
     """
 
     parameters: Tensor
@@ -34,6 +36,7 @@ class State:
     progress: Tensor
     scores: Tensor
     curves: Tensor
+    backends: Tensor
 
     @classmethod
     def begin(cls, parameters: Tensor, tests: int) -> State:
@@ -43,7 +46,7 @@ class State:
             MemoryError: the machine has not so much.
         """
         runs, size = parameters.shape
-        needed = parameters.nbytes * 4 + runs * (16 + 40 + 16 * tests)
+        needed = parameters.nbytes * 4 + runs * (16 + 40 + 8 + 16 * tests)
         _check_memory(needed, runs, size, tests)
         scores = torch.full((runs, 5), torch.nan, dtype=torch.float64)
         scores[:, SECONDS] = 0.0
@@ -54,6 +57,7 @@ class State:
             progress=torch.zeros(runs, 2, dtype=torch.int64),
             scores=scores,
             curves=torch.full((runs, tests, 2), torch.nan, dtype=torch.float64),
+            backends=torch.zeros(runs, dtype=torch.int64),
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -68,6 +72,10 @@ class State:
         """Writes back what :meth:`rows` copied."""
         for name, tensor in self.tensors().items():
             tensor[rows] = getattr(part, name)
+
+    def trained(self, rows: Tensor, backend: str) -> None:
+        """Records the back end of what has happened to some rows."""
+        self.backends[rows] |= 1 << BACKENDS.index(backend)
 
     def unfinished(self) -> Tensor:
         """The numbers of the runs that have steps to do."""

@@ -9,6 +9,7 @@ at the test with the least error inside.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -47,6 +48,16 @@ def check_success(success: Any, task: Task) -> Success:
             f"success: expected a str, a number or a function, got {type(success).__name__}"
         )
     return success
+
+
+def wilson(successes: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of the rate successes / total."""
+    z = statistics.NormalDist().inv_cdf(0.975)
+    rate = successes / total
+    middle = rate + z * z / (2 * total)
+    reach = z * math.sqrt(rate * (1 - rate) / total + (z / (2 * total)) ** 2)
+    scale = 1 + z * z / total
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
 
 
 def threshold(success: Success, task: Task, test: Range | None, row: Mapping[str, Any]) -> float:
