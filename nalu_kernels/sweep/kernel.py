@@ -17,7 +17,6 @@ from .tasks import OPERATIONS, Arithmetic, Data, Function, Normal, Range, inputs
 
 _RUNS = 4096  # in a call, at most
 _BYTES = 256 * 2**20  # of what a call reads and writes, at most
-_SETTINGS = 16
 _STEPS = 512  # whose batches a call is given, at most
 _TASKS = (Arithmetic, Function, Data)
 
@@ -168,7 +167,7 @@ def _settings(specification: Specification, number: int, first: int, until: int)
         first,
         until,
     ]
-    return torch.tensor([*settings, *[0] * (_SETTINGS - len(settings))])
+    return torch.tensor(settings)
 
 
 def _starts(specification: Specification, numbers: Tensor) -> Tensor:
