@@ -14,56 +14,65 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-template <class U>
-struct Words {
-  U w[4];
-};
-
-// A row's four words.
-template <class U>
-NALU_INLINE Words<U> philox(int64_t seed, int64_t stream, int64_t step, U rows) {
-  uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
-  const U zero = rows - rows;
-  U c0 = rows, c1 = zero + static_cast<uint32_t>(step);
-  U c2 = zero + static_cast<uint32_t>(step >> 32), c3 = zero + static_cast<uint32_t>(stream);
-  NALU_UNROLL
-  for (int round = 0; round < 7; ++round) {
-    U high0, low0, high1, low1;
-    multiply_wide(c0, 0xD2511F53u, high0, low0);
-    multiply_wide(c2, 0xCD9E8D57u, high1, low1);
-    c0 = high1 ^ c1 ^ key0;
-    c1 = low1;
-    c2 = high0 ^ c3 ^ key1;
-    c3 = low0;
-    key0 += 0x9E3779B9u;
-    key1 += 0xBB67AE85u;
-  }
-  return {{c0, c1, c2, c3}};
-}
-
-// The numbers of a row's columns, one after the other.
-template <class U>
-struct RowGenerator {
-  U s0, s1, s2, s3;
-
-  NALU_INLINE explicit RowGenerator(const Words<U>& words)
-      : s0(words.w[0]), s1(words.w[1]), s2(words.w[2]), s3(words.w[3]) {
-    const U any = s0 | s1 | s2 | s3, one = any - any + 1u;
-    s3 = any == any - any ? one : s3;
+// The numbers of rows, column after column, for N vectors of rows side by side: one alone waits for
+// its own results.
+template <class U, int N = 1>
+class RowGenerator {
+ public:
+  NALU_INLINE RowGenerator(int64_t seed, int64_t stream, int64_t step, const U (&rows)[N]) {
+    uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+    const U zero = rows[0] - rows[0];
+    NALU_UNROLL
+    for (int i = 0; i < N; ++i) {
+      state_[0][i] = rows[i];
+      state_[1][i] = zero + static_cast<uint32_t>(step);
+      state_[2][i] = zero + static_cast<uint32_t>(step >> 32);
+      state_[3][i] = zero + static_cast<uint32_t>(stream);
+    }
+    for (int round = 0; round < 7; ++round) {
+      NALU_UNROLL
+      for (int i = 0; i < N; ++i) {
+        U high0, low0, high1, low1;
+        multiply_wide(state_[0][i], 0xD2511F53u, high0, low0);
+        multiply_wide(state_[2][i], 0xCD9E8D57u, high1, low1);
+        state_[0][i] = high1 ^ state_[1][i] ^ key0;
+        state_[1][i] = low1;
+        state_[2][i] = high0 ^ state_[3][i] ^ key1;
+        state_[3][i] = low0;
+      }
+      key0 += 0x9E3779B9u;
+      key1 += 0xBB67AE85u;
+    }
+    NALU_UNROLL
+    for (int i = 0; i < N; ++i) {
+      const U any = state_[0][i] | state_[1][i] | state_[2][i] | state_[3][i];
+      state_[3][i] = any == zero ? zero + 1u : state_[3][i];
+    }
   }
 
-  // 24 random bits.
-  NALU_INLINE U next() {
-    const U result = s0 + s3;
-    const U t = s1 << 9;
-    s2 ^= s0;
-    s3 ^= s1;
-    s1 ^= s2;
-    s0 ^= s3;
-    s2 ^= t;
-    s3 = (s3 << 11) | (s3 >> 21);
-    return result >> 8;
+  // The four words, by which the generator begins.
+  const U& word(int i) const {
+    return state_[i][0];
   }
+
+  // 24 random bits of each row.
+  NALU_INLINE void next(U (&bits)[N]) {
+    NALU_UNROLL
+    for (int i = 0; i < N; ++i) {
+      U &s0 = state_[0][i], &s1 = state_[1][i], &s2 = state_[2][i], &s3 = state_[3][i];
+      bits[i] = (s0 + s3) >> 8;
+      const U t = s1 << 9;
+      s2 ^= s0;
+      s3 ^= s1;
+      s1 ^= s2;
+      s0 ^= s3;
+      s2 ^= t;
+      s3 = (s3 << 11) | (s3 >> 21);
+    }
+  }
+
+ private:
+  U state_[4][N];
 };
 
 // The place of a sample in the shuffled order of `rows`, for the epoch that the keys belong to.
@@ -73,9 +82,9 @@ struct Shuffle {
   int half;
 
   Shuffle(int64_t seed, int64_t epoch, int64_t count) : rows(count), half(1) {
-    const Words<uint32_t> words = philox<uint32_t>(seed, 3, epoch, 0u);
+    const RowGenerator<uint32_t> generator(seed, 3, epoch, {0u});
     for (int i = 0; i < 4; ++i) {
-      key[i] = words.w[i];
+      key[i] = generator.word(i);
     }
     while ((int64_t{1} << 2 * half) < rows) {
       ++half;

@@ -62,6 +62,11 @@ NALU_INLINE V apart(V v) {
   return v;
 }
 
+template <int N>
+constexpr int vectors_of(const RowGenerator<Rows32, N>&) {
+  return N;
+}
+
 inline Rows32 rows_from(int64_t first) {
   uint32_t lanes[kLanes<uint32_t>];
   for (int64_t i = 0; i < kLanes<uint32_t>; ++i) {
@@ -192,10 +197,13 @@ struct Inputs {
     }
   }
 
-  // A vector of rows, of which `count` are stored, from 24 random bits each.
-  template <class Count>
+  // A vector of rows, of which `count` are stored, from 24 random bits each. `plain`: uniform on one
+  // interval, which is known outside of the loop.
+  template <bool plain, class Count>
   NALU_INLINE void write(Rows32 bits, T* to, Count count) const {
-    if (distribution == Distribution::uniform) {
+    if constexpr (plain && std::is_same_v<T, float>) {
+      store<T>(to, low[0] + apart(width[0] * 0x1p-24f * to_float(bits)), count); // a power of two
+    } else if (distribution == Distribution::uniform) {
       const Vec<float> u = to_float(bits) * 0x1p-24f;
       if constexpr (std::is_same_v<T, float>) {
         store<T>(to, two_parts ? in_part(u) : low[0] + apart(width[0] * u), count);
@@ -230,6 +238,22 @@ struct Inputs {
   }
 };
 
+// f(generator, first row, lanes in use) over n rows, with as many vectors side by side as pay.
+template <class F>
+NALU_INLINE void for_each_generator(
+    int64_t seed, int64_t stream, int64_t step, int64_t first, int64_t n, const F& f) {
+  constexpr int64_t L = kLanes<uint32_t>;
+  int64_t row = 0;
+  for (; row + 2 * L <= n; row += 2 * L) {
+    const Rows32 rows[] = {rows_from(first + row), rows_from(first + row + L)};
+    f(RowGenerator<Rows32, 2>(seed, stream, step, rows), row, Full<float>{});
+  }
+  for (; row < n; row += L) {
+    const Rows32 rows[] = {rows_from(first + row)};
+    f(RowGenerator<Rows32, 1>(seed, stream, step, rows), row, Partial{n - row < L ? n - row : L});
+  }
+}
+
 // The rows [begin, end) of a step's batch, as (columns, end - begin).
 template <class T>
 inline void draw_batch(
@@ -241,29 +265,45 @@ inline void draw_batch(
     int64_t columns,
     T* x) {
   const int64_t n = end - begin;
-  for_each_vector<float>(n, [&](int64_t row, auto count) {
-    RowGenerator<Rows32> generator(philox(seed, 0, step, rows_from(begin + row)));
-    for (int64_t column = 0; column < columns; ++column) {
-      inputs.write(generator.next(), x + column * n + row, count);
-    }
-  });
+  const auto fill = [&](auto plain) {
+    for_each_generator(seed, 0, step, begin, n, [&](auto generator, int64_t row, auto count) {
+      Rows32 bits[vectors_of(generator)];
+      for (int64_t column = 0; column < columns; ++column) {
+        generator.next(bits);
+        NALU_UNROLL
+        for (int i = 0; i < vectors_of(generator); ++i) {
+          T* to = x + column * n + row + i * kLanes<float>;
+          inputs.template write<decltype(plain)::value>(bits[i], to, count);
+        }
+      }
+    });
+  };
+  if (inputs.distribution == Distribution::uniform && !inputs.two_parts) {
+    fill(std::true_type{});
+  } else {
+    fill(std::false_type{});
+  }
 }
 
 inline void draw(const Draw& wanted) {
   for (int64_t s = 0; s < wanted.count; ++s) {
     float* to = wanted.to + s * wanted.rows * wanted.columns;
-    for_each_vector<float>(wanted.rows, [&](int64_t row, auto count) {
-      RowGenerator<Rows32> generator(
-          philox(wanted.seeds[s], wanted.stream, wanted.step, rows_from(row)));
+    const auto fill = [&](auto generator, int64_t row, auto count) {
+      constexpr int64_t L = kLanes<float>;
+      Rows32 bits[vectors_of(generator)];
       for (int64_t column = 0; column < wanted.columns; ++column) {
-        float lanes[kLanes<float>];
-        const Vec<float> u = to_float(generator.next()) * 0x1p-24f;
-        std::memcpy(lanes, &u, sizeof u);
-        for (int64_t i = 0; i < count; ++i) {
-          to[(row + i) * wanted.columns + column] = lanes[i];
+        generator.next(bits);
+        for (int i = 0; i < vectors_of(generator); ++i) {
+          float lanes[L];
+          const Vec<float> u = to_float(bits[i]) * 0x1p-24f;
+          std::memcpy(lanes, &u, sizeof u);
+          for (int64_t lane = 0; lane < count; ++lane) {
+            to[(row + i * L + lane) * wanted.columns + column] = lanes[lane];
+          }
         }
       }
-    });
+    };
+    for_each_generator(wanted.seeds[s], wanted.stream, wanted.step, 0, wanted.rows, fill);
   }
 }
 
