@@ -21,6 +21,9 @@ template <class V>
 struct Weight {
   V t, s;
   NALU_INLINE Weight(V W_hat, V M_hat) : t(tanh(W_hat)), s(sigmoid(M_hat)) {}
+  NALU_INLINE static Weight of(V t, V s) { // kept from before
+    return Weight(t, s, nullptr);
+  }
   NALU_INLINE V value() const {
     return t * s;
   }
@@ -30,6 +33,9 @@ struct Weight {
   NALU_INLINE V grad_M_hat(V grad) const {
     return (grad * t) * ((splat<V>(1) - s) * s);
   }
+
+ private:
+  NALU_INLINE Weight(V t_, V s_, decltype(nullptr)) : t(t_), s(s_) {}
 };
 
 // `normal`: eps is a normal number, and so is all that the logarithm sees.

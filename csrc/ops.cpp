@@ -10,6 +10,24 @@
 //
 // transform gives W itself, and the forwards "of_W" take it instead of W_hat and M_hat, for
 // inference, where it stays the same.
+//
+// train goes on with R trainings; nalu_kernels/sweep/kernel.py calls it. All tensors are
+// contiguous; parameters and samples are float32 or float64, the tables of numbers int64 or float64.
+//   program (layers, 6): kind (see training.h), in, out, gates, bias, untied; eps (layers)
+//   settings (12): batch size, steps, steps between tests, optimizer, loss, whether a solved run
+//     stops, source, operation, distribution, subset's length, first step of given data, until
+//   constants (6): uniform: two parts' low and high, the same twice for one part; normal: mean,
+//     standard deviation, p_low, p_width, least, most
+//   seeds (R); starts (R, 2) of the operands' subsets
+//   hyper (R, 9): lr, beta1, beta2 (RMSprop's alpha), eps, weight_decay, momentum, clip_value,
+//     clip_norm, threshold
+//   x, y: given (R, S, batch, ...), a table (N, ...), or empty; the tests' (n, ...), without y where
+//     it follows from x
+//   parameters (R, P); moments (R, 2, P); best (R, P)
+//   progress (R, 2): steps done, status; scores (R, 5): least error inside, the error outside there,
+//     the step, the first step below the threshold, seconds; curves (R, tests, 2): inside, outside
+// It returns after so many seconds, or when no run can go on before the step `until`.
+// draw gives the u's of the random stream, (seeds, rows, columns).
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(nalu_kernels, m) {
@@ -30,5 +48,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(nalu_kernels, m) {
   m.def(
       "nalu_of_W(float eps, Tensor input, Tensor W, Tensor G, Tensor? gate_bias=None, "
       "Tensor? W_mul=None) -> Tensor");
+  m.def(
+      "train(Tensor program, Tensor eps, Tensor settings, Tensor constants, Tensor seeds, "
+      "Tensor starts, Tensor hyper, Tensor x, Tensor y, Tensor x_inside, Tensor y_inside, "
+      "Tensor x_outside, Tensor y_outside, Tensor(a!) parameters, Tensor(b!) moments, "
+      "Tensor(c!) best, Tensor(d!) progress, Tensor(e!) scores, Tensor(f!) curves, "
+      "float seconds, int threads) -> ()");
+  m.def("draw(Tensor seeds, int stream, int step, int rows, int columns) -> Tensor");
   m.def("cpu_capability() -> str");
 }

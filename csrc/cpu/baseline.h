@@ -2,6 +2,7 @@
 // is switched on.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>

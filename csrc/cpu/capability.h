@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../layer.h"
+#include "../training.h"
 
 namespace nalu {
 
@@ -11,6 +12,8 @@ struct Kernels {
   void (*forward)(const Layer&, void* output, const Saved&);
   void (*backward)(const Layer&, const Backward&);
   void (*transform)(const Layer&, void* W);
+  void (*train)(const Training&);
+  void (*draw)(const Draw&);
 };
 
 const Kernels* portable_kernels();

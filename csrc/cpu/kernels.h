@@ -3,6 +3,7 @@
 
 #include "large.h"
 #include "small.h"
+#include "train/train.h"
 
 namespace nalu {
 namespace NALU_NAMESPACE {
@@ -27,7 +28,7 @@ inline void transform(const Layer& layer, void* W) {
   dispatch(layer.dtype, [&](auto s) { transform_of<decltype(s)>(layer, W); });
 }
 
-constexpr Kernels kKernels{NALU_STRING(NALU_NAMESPACE), forward, backward, transform};
+constexpr Kernels kKernels{NALU_STRING(NALU_NAMESPACE), forward, backward, transform, train, draw};
 
 } // namespace NALU_NAMESPACE
 } // namespace nalu

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "../operators.h"
+#include "../training_arguments.h"
 #include "capability.h"
 
 namespace nalu {
@@ -43,6 +44,33 @@ struct Cpu {
   }
 };
 
+void train(StableIValue* values, uint64_t, uint64_t) {
+  Stack stack(values);
+  TrainingArguments arguments(stack);
+  kernels().train(arguments.training);
+}
+
+void draw(StableIValue* values, uint64_t, uint64_t) {
+  Stack stack(values);
+  const Tensor seeds = stack.tensor();
+  Draw wanted{};
+  wanted.stream = stack.take<int64_t>();
+  wanted.step = stack.take<int64_t>();
+  wanted.rows = stack.take<int64_t>();
+  wanted.columns = stack.take<int64_t>();
+  check_training(
+      seeds.is_contiguous() && seeds.dtype() == aoti_torch_dtype_int64() && wanted.rows >= 0 &&
+          wanted.columns >= 0,
+      "seeds of int64, and sizes of at least 0");
+  wanted.count = seeds.numel();
+  wanted.seeds = static_cast<const int64_t*>(seeds.data());
+  const int64_t sizes[] = {wanted.count, wanted.rows, wanted.columns};
+  Tensor result = seeds.empty(sizes, 3, aoti_torch_dtype_float32());
+  wanted.to = static_cast<float*>(result.data());
+  kernels().draw(wanted);
+  stack.put(std::move(result));
+}
+
 std::string cpu_capability() {
   return kernels().name;
 }
@@ -59,6 +87,8 @@ STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CPU, m) {
   m.impl("transform", nalu::transform<nalu::Cpu>);
   m.impl("nac_of_W", nalu::nac_of_W<nalu::Cpu>);
   m.impl("nalu_of_W", nalu::nalu_of_W<nalu::Cpu>);
+  m.impl("train", nalu::train);
+  m.impl("draw", nalu::draw);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CompositeExplicitAutograd, m) {

@@ -336,7 +336,7 @@ inline V exp(V x) {
 
 // For x >= 0 or NaN; with `normal`, not 0 and not subnormal either, which saves a fifth of the time.
 template <bool normal, class V>
-inline V log(V x) {
+NALU_INLINE V log(V x) {
   using T = Scalar<V>;
   using F = Format<T>;
   constexpr int up = F::mantissa + 2;

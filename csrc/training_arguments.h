@@ -1,0 +1,182 @@
+// The operator `train`'s arguments, checked and read.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "arguments.h"
+#include "training.h"
+
+namespace nalu {
+
+inline void check_training(bool right, const char* expected) {
+  if (!right) {
+    throw std::runtime_error(std::string("train: expected ") + expected);
+  }
+}
+
+class TrainingArguments {
+ public:
+  Training training{};
+
+  explicit TrainingArguments(Stack& stack)
+      : program_(stack.tensor()),
+        eps_(stack.tensor()),
+        settings_(stack.tensor()),
+        constants_(stack.tensor()),
+        seeds_(stack.tensor()),
+        starts_(stack.tensor()),
+        hyper_(stack.tensor()),
+        x_(stack.tensor()),
+        y_(stack.tensor()),
+        x_inside_(stack.tensor()),
+        y_inside_(stack.tensor()),
+        x_outside_(stack.tensor()),
+        y_outside_(stack.tensor()),
+        parameters_(stack.tensor()),
+        moments_(stack.tensor()),
+        best_(stack.tensor()),
+        progress_(stack.tensor()),
+        scores_(stack.tensor()),
+        curves_(stack.tensor()) {
+    training.seconds = stack.take<double>();
+    training.threads = stack.take<int64_t>();
+    check_training(training.threads >= 1, "at least 1 thread");
+    read_layers();
+    read_settings();
+    read_runs();
+    read_samples();
+  }
+
+ private:
+  static const int64_t* integers(const Tensor& tensor, int64_t count, const char* expected) {
+    check_training(
+        tensor.is_contiguous() && tensor.dtype() == aoti_torch_dtype_int64() &&
+            tensor.numel() == count,
+        expected);
+    return static_cast<const int64_t*>(tensor.data());
+  }
+  static double* doubles(const Tensor& tensor, int64_t count, const char* expected) {
+    check_training(
+        tensor.is_contiguous() && tensor.dtype() == aoti_torch_dtype_float64() &&
+            tensor.numel() == count,
+        expected);
+    return static_cast<double*>(tensor.data());
+  }
+  void* values(const Tensor& tensor, int64_t count, const char* expected) const {
+    check_training(
+        tensor.is_contiguous() && tensor.dtype() == parameters_.dtype() && tensor.numel() == count,
+        expected);
+    return tensor.data();
+  }
+
+  void read_layers() {
+    const int64_t depth = eps_.numel();
+    check_training(depth > 0, "a layer at least");
+    const int64_t* row = integers(program_, 6 * depth, "6 numbers a layer");
+    const double* eps = doubles(eps_, depth, "an eps for each layer");
+    for (int64_t i = 0; i < depth; ++i, row += 6) {
+      const StackLayer layer{
+          static_cast<Kind>(row[0]), row[1], row[2], row[3], row[4] != 0, row[5] != 0, eps[i]};
+      const bool gated = layer.kind == Kind::nalu;
+      check_training(
+          row[0] >= 0 && row[0] <= 5 && layer.in > 0 && layer.out > 0 &&
+              (gated ? layer.gates == 1 || layer.gates == layer.out : layer.gates == 0) &&
+              (gated || !layer.untied) && (i == 0 || layers_.back().out == layer.in) &&
+              (row[0] < 4 || layer.in == layer.out),
+          "layers of the known kinds, whose sizes fit");
+      layers_.push_back(layer);
+      training.parameters += layer.parameters();
+    }
+    training.layers = layers_.data();
+    training.depth = depth;
+  }
+
+  void read_settings() {
+    const int64_t* s = integers(settings_, 12, "12 settings");
+    const double* c = doubles(constants_, 6, "6 constants");
+    training.batch = s[0];
+    training.steps = s[1];
+    training.test_every = s[2];
+    check_training(s[0] > 0 && s[1] > 0 && s[2] > 0, "sizes of at least 1");
+    training.tests = (s[1] + s[2] - 1) / s[2];
+    training.optimizer = static_cast<Optimizer>(s[3]);
+    training.loss = static_cast<Loss>(s[4]);
+    training.stop_when_solved = s[5] != 0;
+    training.source = static_cast<Source>(s[6]);
+    training.operation = static_cast<Operation>(s[7]);
+    training.distribution = static_cast<Distribution>(s[8]);
+    training.subset = s[9];
+    training.given_first = s[10];
+    training.until = s[11];
+    for (int i = 0; i < 6; ++i) {
+      training.constants[i] = c[i];
+    }
+  }
+
+  void read_runs() {
+    const int64_t runs = training.runs = seeds_.numel(), count = training.parameters;
+    training.seeds = integers(seeds_, runs, "a seed for each run");
+    training.starts = integers(starts_, 2 * runs, "2 starts a run");
+    static_assert(sizeof(Hyper) == 9 * sizeof(double));
+    training.hyper =
+        reinterpret_cast<const Hyper*>(doubles(hyper_, 9 * runs, "9 hyperparameters a run"));
+    const bool is_double = parameters_.dtype() == aoti_torch_dtype_float64();
+    check_training(
+        is_double || parameters_.dtype() == aoti_torch_dtype_float32(), "float32 or float64");
+    training.dtype = is_double ? Dtype::float64 : Dtype::float32;
+    training.weights = values(parameters_, runs * count, "all parameters of each run");
+    training.moments = values(moments_, 2 * runs * count, "two moments of each parameter");
+    training.best = values(best_, runs * count, "best as parameters");
+    training.progress =
+        const_cast<int64_t*>(integers(progress_, 2 * runs, "2 numbers of progress a run"));
+    training.scores = doubles(scores_, 5 * runs, "5 scores a run");
+    training.curves = doubles(curves_, 2 * runs * training.tests, "2 errors a test");
+  }
+
+  Samples samples(const Tensor& x, const Tensor& y) const {
+    const int64_t rows = x.numel() / training.inputs();
+    const bool follows = training.source == Source::arithmetic;
+    return {
+        rows,
+        values(x, rows * training.inputs(), "samples of x as wide as the first layer"),
+        follows ? nullptr
+                : values(y, rows * training.outputs(), "as many samples of y as of x")};
+  }
+
+  void read_samples() {
+    training.inside = samples(x_inside_, y_inside_);
+    training.outside = samples(x_outside_, y_outside_);
+    if (training.source == Source::arithmetic) {
+      check_training(training.outputs() == 1, "one output of an arithmetic task");
+      for (int64_t i = 0; i < 2 * training.runs; ++i) {
+        check_training(
+            training.subset > 0 && training.starts[i] >= 0 &&
+                training.starts[i] + training.subset <= training.inputs(),
+            "subsets within the inputs");
+      }
+      return;
+    }
+    training.data = samples(x_, y_);
+    if (training.source == Source::given) {
+      const int64_t a_step = training.runs * training.batch;
+      training.given_steps = a_step > 0 ? training.data.rows / a_step : 0;
+      for (int64_t run = 0; run < training.runs; ++run) {
+        const int64_t step = training.progress[2 * run];
+        check_training(
+            step >= training.given_first &&
+                training.until <= training.given_first + training.given_steps,
+            "the data of all steps up to `until`");
+      }
+    } else {
+      check_training(training.data.rows > 0, "a table of at least one row");
+    }
+  }
+
+  const Tensor program_, eps_, settings_, constants_, seeds_, starts_, hyper_, x_, y_, x_inside_,
+      y_inside_, x_outside_, y_outside_, parameters_, moments_, best_, progress_, scores_, curves_;
+  std::vector<StackLayer> layers_;
+};
+
+} // namespace nalu
