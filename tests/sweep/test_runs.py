@@ -1,0 +1,117 @@
+"""The table of runs: what it may be, and what is said of what it may not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from nalu_kernels import sweep
+from nalu_kernels.sweep.runs import HYPER, Columns, as_runs
+
+TASK = sweep.Arithmetic("a * b", in_features=2)
+
+
+def test_a_grid_has_every_combination_in_order() -> None:
+    runs = sweep.grid(seed=range(2), lr=[0.1, 0.2, 0.3], model="NAC")
+    assert len(runs) == 6
+    assert runs["seed"] == [0, 0, 0, 1, 1, 1] and runs["lr"] == [0.1, 0.2, 0.3] * 2
+    assert runs["model"] == ["NAC"] * 6
+    part = runs[1::2]
+    assert part.index == [1, 3, 5] and part["lr"] == [0.2, 0.1, 0.3]
+    assert len(sweep.grid(betas=[(0.9, 0.999), (0.5, 0.9)], train=[(1, 2)])) == 2
+
+
+def test_all_forms_of_a_table_are_the_same() -> None:
+    pandas = pytest.importorskip("pandas")
+    columns = {"seed": [3, 4], "lr": [0.1, 0.2], "train": [(1, 2), ((-2, -1), (1, 2))]}
+    forms = [
+        columns,
+        {**columns, "seed": torch.tensor([3, 4])},
+        [{name: column[row] for name, column in columns.items()} for row in range(2)],
+        pandas.DataFrame(columns),
+        sweep.Runs(columns),
+    ]
+    for form in forms:
+        assert as_runs(form).columns == columns
+    assert as_runs(pandas.DataFrame(columns)[1:]).index == [1]
+
+
+def test_hyperparameters_have_the_defaults_of_torch() -> None:
+    for name, kind in (
+        ("adam", torch.optim.Adam),
+        ("rmsprop", torch.optim.RMSprop),
+        ("sgd", torch.optim.SGD),
+    ):
+        hyper = dict(zip(HYPER, Columns({"seed": [0]}, TASK, name).hyper[0].tolist(), strict=True))
+        own: dict[str, Any] = kind([torch.zeros(1, requires_grad=True)]).defaults
+        assert hyper["lr"] == own["lr"] and hyper["weight_decay"] == own["weight_decay"]
+        if name == "adam":
+            assert (hyper["beta1"], hyper["beta2"]) == own["betas"]
+        if name == "rmsprop":
+            assert hyper["beta2"] == own["alpha"]
+        if name != "sgd":
+            assert hyper["eps"] == own["eps"]
+
+
+def test_columns_are_read() -> None:
+    pandas = pytest.importorskip("pandas")
+    runs = pandas.DataFrame(
+        {
+            "seed": [1, 2],
+            "betas": [(0.5, 0.9), [0.6, 0.8]],
+            "clip_norm": [1.0, None],
+            "test": [(2, 6), sweep.Normal(3, 1)],
+            "model": ["a", "b"],
+        }
+    )
+    columns = Columns(runs, TASK, "adam")
+    assert columns.seeds.tolist() == [1, 2]
+    assert columns.hyper[:, 1].tolist() == [0.5, 0.6] and columns.hyper[:, 2].tolist() == [0.9, 0.8]
+    assert columns.hyper[:, 7].tolist() == [1.0, float("inf")]
+    assert columns.ranges is not None
+    assert columns.ranges[0] == (((1.0, 2.0),), ((2.0, 6.0),))
+    assert columns.ranges[1][1] == sweep.Normal(3, 1)
+    assert columns.table["model"] == ["a", "b"]
+    assert Columns({"lr": [0.1]}, TASK, "adam").table["seed"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("runs", "error", "words"),
+    [
+        (3, TypeError, "expected a DataFrame"),
+        ({"seed": 3}, TypeError, r"runs\['seed'\]: expected a column, got 3"),
+        ({}, ValueError, "at least one row"),
+        ({"seed": []}, ValueError, "at least one row"),
+        ({"seed": [1], "lr": [1, 2]}, ValueError, "columns of one length"),
+        ({"seed": [1, 2.5]}, TypeError, r"runs\['seed'\], row 1: expected an int, got 2.5"),
+        ({"seed": [-1]}, ValueError, r"row 0: expected a seed in \[0, 2\*\*63\)"),
+        ({"seed": [2**63]}, ValueError, "row 0: expected a seed"),
+        ({"seed": [1], "lr": ["big"]}, TypeError, r"runs\['lr'\], row 0: expected a number"),
+        ({"seed": [1], "lr": [-1]}, ValueError, r"runs\['lr'\], row 0"),
+        ({"seed": [1], "lr": [float("nan")]}, ValueError, r"runs\['lr'\], row 0"),
+        ({"seed": [1], "beta1": [1.0]}, ValueError, r"row 0: expected a number in \[0, 1\)"),
+        ({"betas": [0.9]}, TypeError, r"row 0: expected \(beta1, beta2\)"),
+        ({"betas": [(0.9, 0.9)], "beta1": [0.9]}, ValueError, "got both"),
+        ({"train": [(2, 1)]}, ValueError, r"runs\['train'\], row 0: expected finite low < high"),
+        ({"seeds": [1]}, ValueError, "unknown column 'seeds', did you mean 'seed'"),
+        ({"weight_decy": [1]}, ValueError, "did you mean 'weight_decay'"),
+        ({"momentum": [0.9]}, ValueError, "adam has no 'momentum'"),
+        ({"alpha": [0.9]}, ValueError, "adam has no 'alpha'"),
+        ({"status": ["a"]}, ValueError, "a column 'status' of its own"),
+        ([{"seed": 1}, {"lr": 1}], ValueError, r"row 1: expected columns \['seed'\]"),
+    ],
+)
+def test_what_is_wrong_is_named_with_column_and_row(
+    runs: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        Columns(runs, TASK, "adam")
+
+
+def test_a_table_of_ones_own_has_no_ranges() -> None:
+    task = sweep.Data(torch.rand(5, 2), torch.rand(5), torch.rand(4, 2), torch.rand(4))
+    assert Columns({"seed": [1]}, task, "sgd").ranges is None
+    with pytest.raises(ValueError, match="Data has no range 'train'"):
+        Columns({"train": [(1, 2)]}, task, "sgd")
