@@ -1,0 +1,97 @@
+"""The compiled trainer against the reference, and against itself however it is called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from skips_here import needs_trainer
+from small import F64, OPTIONS, TASKS, assert_same, diverging, run
+from torch import nn
+
+from nalu_kernels import NAC, NALU, sweep
+from nalu_kernels.sweep import kernel, watch
+
+pytestmark = needs_trainer
+
+
+def same_numbers(found: sweep.Result, expected: sweep.Result) -> None:
+    """In float64 to 1e-9 of each number, in float32 to 1e-3 of the tensor's largest."""
+    assert found.columns()["status"] == expected.columns()["status"]
+    for name in ("parameters", "best", "moments", "curves", "progress"):
+        value = getattr(expected._state, name)
+        wide = expected._state.parameters.dtype == F64
+        tolerances = {"rtol": 1e-9, "atol": 1e-11}
+        if not wide:
+            tolerances = {
+                "rtol": 0.0,
+                "atol": 1e-3 * float(value.double().nan_to_num(0).abs().max()),
+            }
+        torch.testing.assert_close(getattr(found._state, name), value, equal_nan=True, **tolerances)
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+@pytest.mark.parametrize("optimizer", list(OPTIONS))
+@pytest.mark.parametrize("loss", ["mse", "l1"])
+def test_200_steps_equal_the_reference(task: str, optimizer: str, loss: str) -> None:
+    runs = sweep.grid(seed=range(2), lr=[1e-3], clip_norm=[1.0], **OPTIONS[optimizer])
+    options: dict[str, Any] = {"optimizer": optimizer, "loss": loss, "steps": 200, "dtype": F64}
+    expected = run(task, runs, **options)
+    same_numbers(run(task, runs, backend="cpu", **options), expected)
+
+
+STACKS = {
+    "NAC": NAC(4, 1),
+    "NAC log": NAC(4, 1, log_space=True),
+    "NALU": NALU(4, 1),
+    "NALU untied, gate per sample": NALU(4, 1, tied=False, gate="sample", gate_bias=True),
+    "ReLU": nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)),
+    "six layers": nn.Sequential(
+        *[NAC(4, 4, log_space=True) for _ in range(4)], NALU(4, 3), nn.Linear(3, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("stack", list(STACKS))
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_every_layer_equals_the_reference(stack: str, dtype: torch.dtype) -> None:
+    task = sweep.Arithmetic("a * b", in_features=4, samples=40)
+    options: dict[str, Any] = {"steps": 100, "test_every": 30, "batch_size": 16, "dtype": dtype}
+    results = [
+        sweep.run(STACKS[stack], task, {"seed": [1, 2]}, backend=backend, **options)
+        for backend in ("cpu", "reference")
+    ]
+    same_numbers(results[0], results[1])
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_a_runs_bits_are_its_rows_alone(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = sweep.grid(seed=range(8), lr=[1e-2])
+    expected = run(task, runs, backend="cpu")
+    assert_same(run(task, runs, backend="cpu", threads=2), expected)
+    alone = run(task, runs[5:6], backend="cpu", test_every=23)
+    assert alone._state.parameters[0].equal(expected._state.parameters[5])
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel, "_RUNS", 3)
+        patch.setattr(kernel, "_STEPS", 4)
+        patch.setattr(watch, "SEGMENT", 1e-3)
+        assert_same(run(task, runs, backend="cpu"), expected)
+
+
+def test_ranges_of_their_own() -> None:
+    runs = sweep.grid(seed=range(2), train=[(1, 2), ((-3, -2), (1, 2)), sweep.Normal(1, 1)])
+    expected = run("normal", runs, dtype=F64)
+    same_numbers(run("normal", runs, backend="cpu", dtype=F64), expected)
+
+
+def test_a_nan_stays_in_its_run() -> None:
+    result, alone = diverging("cpu")
+    assert result.columns()["status"] == ["diverged", "out_of_steps"]
+    assert alone._state.parameters[0].equal(result._state.parameters[1])
+
+
+def test_stop_when_solved() -> None:
+    result = run(runs={"seed": [0, 1]}, success=1e6, stop="solved", backend="cpu")
+    assert result.columns()["status"] == ["solved"] * 2
+    assert result.columns()["steps"] == result.columns()["solved_at"] == [5, 5]
