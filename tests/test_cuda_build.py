@@ -141,6 +141,10 @@ def test_the_module_links_and_asks_for_nothing_unknown(tmp_path: Path) -> None:
     }
     assert unknown == set()
     assert wanted >= CUDA_SYMBOLS
+    # See csrc/torch.h. (Mangled, _ZNSo is a function of std::ostream.)
+    assert [name for name in wanted if re.search("stream|_ZNSo", name)] == [
+        "aoti_torch_get_current_cuda_stream"
+    ]
 
 
 def test_what_is_asked_of_torchs_cuda_library_is_in_the_stable_headers() -> None:

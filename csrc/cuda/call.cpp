@@ -1,7 +1,6 @@
 #include "call.h"
 
-#include <torch/csrc/stable/c/shim.h>
-
+#include <string>
 #include <vector>
 
 #include "../tensor.h"
@@ -93,7 +92,9 @@ void gemm(
       B.cols,
       compute_type,
       kDefaultAlgorithm);
-  STD_TORCH_CHECK(status == 0, "cublasGemmEx_64 failed with status ", status);
+  if (status != 0) {
+    refuse("cublasGemmEx_64 failed with status " + std::to_string(status));
+  }
 }
 
 // While it lives, that device is the current one.
