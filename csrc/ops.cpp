@@ -10,7 +10,7 @@
 //
 // transform gives W itself, and the forwards "of_W" take it instead of W_hat and M_hat, for
 // inference, where it stays the same.
-#include <torch/csrc/stable/library.h>
+#include "torch.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(nalu_kernels, m) {
   m.def("nac_forward(float eps, bool log_space, Tensor input, Tensor W_hat, Tensor M_hat) -> Tensor");

@@ -117,8 +117,10 @@ def _gates(results: Results) -> str:
     if sanitizer is None or sanitizer["tool"] is None:
         return " ".join([*words, "compute-sanitizer: not run."])
     for tool in ("memcheck", "racecheck"):
-        wrong = len(sanitizer[tool]["wrong"])
-        words.append(f"compute-sanitizer {tool}: {f'{wrong} failed' if wrong else 'clean'}.")
+        wrong, late = (len(sanitizer[tool][what]) for what in ("wrong", "not_run"))
+        verdict = "clean" if any(sanitizer[tool]["summaries"]) else "no verdict"
+        verdict = f"{wrong} failed" if wrong else verdict
+        words.append(f"compute-sanitizer {tool}: {verdict}{f', {late} not run' if late else ''}.")
     return " ".join(words)
 
 

@@ -1,6 +1,4 @@
 // The operators on CPU tensors, by the best kernels for this processor.
-#include <torch/csrc/stable/library.h>
-
 #include <cstdlib>
 #include <string>
 
