@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -26,9 +27,7 @@ inline Dtype dtype_of(const Tensor& tensor) {
   if (code == aoti_torch_dtype_bfloat16()) {
     return Dtype::bfloat16;
   }
-  STD_TORCH_CHECK(
-      code == aoti_torch_dtype_float16(),
-      "input must be float32, float64, bfloat16 or float16");
+  check(code == aoti_torch_dtype_float16(), "input must be float32, float64, bfloat16 or float16");
   return Dtype::float16;
 }
 
@@ -37,7 +36,7 @@ inline int32_t compute_type(Dtype dtype) {
 }
 
 inline void check_eps(double eps) {
-  STD_TORCH_CHECK(std::isfinite(eps) && eps > 0, "eps must be positive and finite");
+  check(std::isfinite(eps) && eps > 0, "eps must be positive and finite");
 }
 
 inline bool on_device_of(const Tensor& tensor, const Tensor& input) {
@@ -46,18 +45,18 @@ inline bool on_device_of(const Tensor& tensor, const Tensor& input) {
 }
 
 inline void check_like(const Tensor& tensor, const Tensor& input, const char* name) {
-  STD_TORCH_CHECK(
-      tensor.dtype() == input.dtype() && on_device_of(tensor, input),
-      name,
-      " must have the dtype and device of input");
+  if (tensor.dtype() != input.dtype() || !on_device_of(tensor, input)) {
+    refuse(std::string(name) + " must have the dtype and device of input");
+  }
 }
 
 inline void check_matrix(
     const Tensor& tensor, const Tensor& input, int64_t rows, int64_t cols, const char* name) {
   check_like(tensor, input, name);
   const int64_t* sizes = tensor.sizes();
-  STD_TORCH_CHECK(
-      tensor.dim() == 2 && sizes[0] == rows && sizes[1] == cols, name, " has the wrong shape");
+  if (tensor.dim() != 2 || sizes[0] != rows || sizes[1] != cols) {
+    refuse(std::string(name) + " has the wrong shape");
+  }
 }
 
 // Whether the leading dimensions of (..., features) can be walked with one stride, and which.
@@ -87,15 +86,15 @@ class Arguments {
       : input_(input) {
     check_eps(eps);
     const int64_t dim = input.dim();
-    STD_TORCH_CHECK(
+    check(
         input.device_type() == device_type && dim >= 1 && dim <= Tensor::kMaxDim,
         "input must be on this operator's device, of 1 to 64 dimensions");
-    STD_TORCH_CHECK(W.dim() == 2, "W_hat must have 2 dimensions");
+    check(W.dim() == 2, "W_hat must have 2 dimensions");
     layer.dtype = dtype_of(input);
     layer.shape.O = W.sizes()[0];
     layer.shape.I = W.sizes()[1];
     layer.eps = eps;
-    STD_TORCH_CHECK(
+    check(
         input.sizes()[dim - 1] == layer.shape.I,
         "input must have in_features as its last dimension");
     layer.shape.B = 1;
@@ -116,20 +115,19 @@ class Arguments {
 
   void check_gate(const Tensor& G, const OptionalTensor& gate_bias) {
     const int64_t gates = G.dim() == 2 ? G.sizes()[0] : -1;
-    STD_TORCH_CHECK(gates == layer.shape.O || gates == 1, "G has the wrong shape");
+    check(gates == layer.shape.O || gates == 1, "G has the wrong shape");
     layer.shape.gates = gates;
     check_weight(G, gates, "G", &Layer::G);
     if (gate_bias.has_value()) {
       check_like(*gate_bias, input_, "gate_bias");
-      STD_TORCH_CHECK(
-          gate_bias->dim() == 1 && gate_bias->sizes()[0] == gates,
-          "gate_bias has the wrong shape");
+      check(
+          gate_bias->dim() == 1 && gate_bias->sizes()[0] == gates, "gate_bias has the wrong shape");
       parameters_[count_++] = {&*gate_bias, &Layer::gate_bias};
     }
   }
 
   void check_untied(const OptionalTensor& W_hat_mul, const OptionalTensor& M_hat_mul) {
-    STD_TORCH_CHECK(
+    check(
         W_hat_mul.has_value() == M_hat_mul.has_value(),
         "W_hat_mul and M_hat_mul must be given together");
     if (W_hat_mul.has_value()) {
@@ -146,7 +144,7 @@ class Arguments {
   void check_output(const Tensor& output) const {
     check_like(output, input_, "output");
     check_output_shape(output, "output has the wrong shape");
-    STD_TORCH_CHECK(output.is_contiguous(), "output is not what nac_forward returned");
+    check(output.is_contiguous(), "output is not what nac_forward returned");
   }
 
   // The product's own weights themselves.
@@ -196,8 +194,7 @@ class Arguments {
   void check_output_shape(const Tensor& tensor, const char* message) const {
     int64_t sizes[Tensor::kMaxDim];
     const int64_t dim = output_sizes(sizes);
-    STD_TORCH_CHECK(
-        tensor.dim() == dim && std::equal(sizes, sizes + dim, tensor.sizes()), message);
+    check(tensor.dim() == dim && std::equal(sizes, sizes + dim, tensor.sizes()), message);
   }
 
   using Field = const void* Layer::*;

@@ -7,8 +7,6 @@
 // where `input` is there to allocate beside.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-
 #include <utility>
 
 #include "arguments.h"
@@ -146,7 +144,7 @@ void nalu_backward(StableIValue* values, uint64_t, uint64_t) {
   Arguments arguments = tensors.check(Device::type(), eps);
   const Layer& layer = arguments.layer;
   arguments.check_grad_output(grad_output);
-  STD_TORCH_CHECK(
+  check(
       saved.is_contiguous() && saved.numel() == saved_size(layer.shape) &&
           saved.dtype() == compute_type(layer.dtype) && on_device_of(saved, tensors.input),
       "saved is not what nalu_forward returned");

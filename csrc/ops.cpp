@@ -28,7 +28,7 @@
 //     the step, the first step below the threshold, seconds; curves (R, tests, 2): inside, outside
 // It returns after so many seconds, or when no run can go on before the step `until`.
 // draw gives the u's of the random stream, (seeds, rows, columns).
-#include <torch/csrc/stable/library.h>
+#include "torch.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(nalu_kernels, m) {
   m.def("nac_forward(float eps, bool log_space, Tensor input, Tensor W_hat, Tensor M_hat) -> Tensor");

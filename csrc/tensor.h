@@ -5,16 +5,12 @@
 // saves one of them.
 #pragma once
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/stableivalue_conversions.h>
-#include <torch/headeronly/util/Exception.h>
-#include <torch/headeronly/util/shim_utils.h>
-
 #include <cstdint>
 #include <optional>
 #include <utility>
 #include <vector>
+
+#include "torch.h"
 
 namespace nalu {
 

@@ -1,8 +1,6 @@
 // The operator `train`'s arguments, checked and read.
 #pragma once
 
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "arguments.h"
@@ -10,9 +8,9 @@
 
 namespace nalu {
 
-inline void check_training(bool right, const char* expected) {
+inline void expect(bool right, const char* expected) {
   if (!right) {
-    throw std::runtime_error(std::string("train: expected ") + expected);
+    refuse(std::string("expected ") + expected);
   }
 }
 
@@ -42,7 +40,7 @@ class TrainingArguments {
         curves_(stack.tensor()) {
     training.seconds = stack.take<double>();
     training.threads = stack.take<int64_t>();
-    check_training(training.threads >= 1, "at least 1 thread");
+    expect(training.threads >= 1, "at least 1 thread");
     read_layers();
     read_settings();
     read_runs();
@@ -51,21 +49,21 @@ class TrainingArguments {
 
  private:
   static const int64_t* integers(const Tensor& tensor, int64_t count, const char* expected) {
-    check_training(
+    expect(
         tensor.is_contiguous() && tensor.dtype() == aoti_torch_dtype_int64() &&
             tensor.numel() == count,
         expected);
     return static_cast<const int64_t*>(tensor.data());
   }
   static double* doubles(const Tensor& tensor, int64_t count, const char* expected) {
-    check_training(
+    expect(
         tensor.is_contiguous() && tensor.dtype() == aoti_torch_dtype_float64() &&
             tensor.numel() == count,
         expected);
     return static_cast<double*>(tensor.data());
   }
   void* values(const Tensor& tensor, int64_t count, const char* expected) const {
-    check_training(
+    expect(
         tensor.is_contiguous() && tensor.dtype() == parameters_.dtype() && tensor.numel() == count,
         expected);
     return tensor.data();
@@ -73,14 +71,14 @@ class TrainingArguments {
 
   void read_layers() {
     const int64_t depth = eps_.numel();
-    check_training(depth > 0, "a layer at least");
+    expect(depth > 0, "a layer at least");
     const int64_t* row = integers(program_, 6 * depth, "6 numbers a layer");
     const double* eps = doubles(eps_, depth, "an eps for each layer");
     for (int64_t i = 0; i < depth; ++i, row += 6) {
       const StackLayer layer{
           static_cast<Kind>(row[0]), row[1], row[2], row[3], row[4] != 0, row[5] != 0, eps[i]};
       const bool gated = layer.kind == Kind::nalu;
-      check_training(
+      expect(
           row[0] >= 0 && row[0] <= 5 && layer.in > 0 && layer.out > 0 &&
               (gated ? layer.gates == 1 || layer.gates == layer.out : layer.gates == 0) &&
               (gated || !layer.untied) && (i == 0 || layers_.back().out == layer.in) &&
@@ -99,7 +97,7 @@ class TrainingArguments {
     training.batch = s[0];
     training.steps = s[1];
     training.test_every = s[2];
-    check_training(s[0] > 0 && s[1] > 0 && s[2] > 0, "sizes of at least 1");
+    expect(s[0] > 0 && s[1] > 0 && s[2] > 0, "sizes of at least 1");
     training.tests = (s[1] + s[2] - 1) / s[2];
     training.optimizer = static_cast<Optimizer>(s[3]);
     training.loss = static_cast<Loss>(s[4]);
@@ -123,7 +121,7 @@ class TrainingArguments {
     training.hyper =
         reinterpret_cast<const Hyper*>(doubles(hyper_, 9 * runs, "9 hyperparameters a run"));
     const bool is_double = parameters_.dtype() == aoti_torch_dtype_float64();
-    check_training(
+    expect(
         is_double || parameters_.dtype() == aoti_torch_dtype_float32(), "float32 or float64");
     training.dtype = is_double ? Dtype::float64 : Dtype::float32;
     training.weights = values(parameters_, runs * count, "all parameters of each run");
@@ -149,9 +147,9 @@ class TrainingArguments {
     training.inside = samples(x_inside_, y_inside_);
     training.outside = samples(x_outside_, y_outside_);
     if (training.source == Source::arithmetic) {
-      check_training(training.outputs() == 1, "one output of an arithmetic task");
+      expect(training.outputs() == 1, "one output of an arithmetic task");
       for (int64_t i = 0; i < 2 * training.runs; ++i) {
-        check_training(
+        expect(
             training.subset > 0 && training.starts[i] >= 0 &&
                 training.starts[i] + training.subset <= training.inputs(),
             "subsets within the inputs");
@@ -164,13 +162,13 @@ class TrainingArguments {
       training.given_steps = a_step > 0 ? training.data.rows / a_step : 0;
       for (int64_t run = 0; run < training.runs; ++run) {
         const int64_t step = training.progress[2 * run];
-        check_training(
+        expect(
             step >= training.given_first &&
                 training.until <= training.given_first + training.given_steps,
             "the data of all steps up to `until`");
       }
     } else {
-      check_training(training.data.rows > 0, "a table of at least one row");
+      expect(training.data.rows > 0, "a table of at least one row");
     }
   }
 

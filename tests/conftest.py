@@ -83,7 +83,7 @@ class Backend(NamedTuple):
     def large_products(self, dtype: torch.dtype) -> Products:
         """The least that a large layer's products may be."""
         if self.name == "cuda" and dtype in HALVES:
-            return Products(("tf32", "ieee"), ("tf32", "ieee"))
+            return Products(("tf32", "bf16x3"), ("tf32", "bf16x3"))
         return FULL
 
     @property

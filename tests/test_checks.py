@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import nalu_kernels
 from conftest import Backend
 from layers import BY_NAME, FULLEST, draw
+from nalu_kernels import native
 
 I, O = 3, 2  # noqa: E741
 PARAMETERS = ["W_hat", "M_hat", "G", "gate_bias", "W_hat_mul", "M_hat_mul"]
@@ -326,3 +329,20 @@ def test_a_refusal_changes_nothing(function: str, backend: Backend, rng: Generat
     for name, tensor in layer.tensors.items():
         assert torch.equal(tensor, copies[name])
     assert layer.call(nalu_kernels).isfinite().all()
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm here")
+def test_refusals_survive_a_libstdcxx_that_was_linked_statically() -> None:
+    """Its streams crash beside the process's own: the compiled modules use none."""
+    found = [
+        path
+        for module in ("_cpu", "_cuda")
+        for path in native._libraries(native._FOLDER, module)
+        if path.suffix == ".so"
+    ]
+    if not found:
+        pytest.skip("nothing compiled here")
+    for path in found:
+        command = ["nm", "--demangle", "--dynamic", "--undefined-only", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert not re.findall(r".*stream.*", done.stdout), path

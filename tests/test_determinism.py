@@ -27,6 +27,7 @@ OWN = [
     (128, 100, 2),
     (5000, 3, 2),
     (811, 37, 61),
+    (70001, 31, 1),
 ]
 BLAS = [(3, 257, 256), (300, 257, 251)]
 
@@ -64,14 +65,18 @@ def test_every_run(
 
 
 @only(lambda backend: backend.own_sums)
+@pytest.mark.parametrize("shape", [(37, 19, 21), (37, 19, 3), (37, 5, 2), (37, 2, 1)], ids=str)
 @by_kind
-def test_every_row_and_column_alike(kind: Kind, backend: Backend, rng: Generator) -> None:
+def test_every_row_and_column_alike(
+    kind: Kind, shape: tuple[int, int, int], backend: Backend, rng: Generator
+) -> None:
     """Where in a batch a row stands, and in a layer an output, changes no bit of it."""
-    layer = draw(rng, kind, (37, 19, 21), device=backend.device)
+    B, _, O = shape  # noqa: E741
+    layer = draw(rng, kind, shape, device=backend.device)
     output = layer.call(nalu_kernels)
-    rows, columns = (torch.randperm(size, generator=rng).to(backend.device) for size in (37, 21))
+    rows, columns = (torch.randperm(size, generator=rng).to(backend.device) for size in (B, O))
     new = {
-        name: tensor[columns] if len(tensor) == 21 else tensor
+        name: tensor[columns] if len(tensor) == O else tensor
         for name, tensor in layer.tensors.items()
     }
     new["input"] = layer.tensors["input"][rows]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conftest import Backend
-from nalu_kernels import BackendUnavailable, backends, nac, use_backend, which_backend
+from nalu_kernels import BackendUnavailable, backends, dispatch, nac, use_backend, which_backend
 from selection import only
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +30,7 @@ def unusable() -> str:
 
 
 def test_backends_are_all_listed_with_reasons() -> None:
-    assert list(backends()) == ["triton", "cuda", "cpu", "reference"]
+    assert list(backends()) == ["cuda", "triton", "cpu", "reference"]
     for usable, reason in backends().values():
         assert isinstance(usable, bool)
         assert reason
@@ -41,6 +41,27 @@ def test_backends_are_all_listed_with_reasons() -> None:
 def test_the_cpu_gets_its_kernels(backend: Backend) -> None:
     automatic = subprocess_output("print(which_backend(torch.ones(1))[0])")
     assert automatic == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("usable", "chosen"),
+    [
+        ({"cuda", "triton", "cpu", "reference"}, "cuda"),
+        ({"triton", "cpu", "reference"}, "triton"),
+        ({"cpu", "reference"}, "reference"),
+    ],
+)
+def test_a_gpus_tensors_get_the_cuda_module_where_it_was_built(
+    usable: set[str], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> tuple[None, dispatch.BackendStatus]:
+        return None, dispatch.BackendStatus(name in usable, f"reason of {name}")
+
+    monkeypatch.setattr(dispatch, "_load", load)
+    name, why = dispatch._automatic.__wrapped__("cuda", torch.float32)
+    assert name == chosen
+    for better in {"cuda", "triton"} - usable:
+        assert f"{better}: reason of {better}" in why
 
 
 def test_forcing(backend: Backend) -> None:
@@ -85,7 +106,7 @@ def test_forcing_an_unusable_one_says_why(unusable: str) -> None:
 
 def test_forcing_an_unknown_one() -> None:
     with (
-        pytest.raises(ValueError, match="expected one of triton, cuda, cpu, reference, got 'tpu'"),
+        pytest.raises(ValueError, match="expected one of cuda, triton, cpu, reference, got 'tpu'"),
         use_backend("tpu"),
     ):
         pass
@@ -163,7 +184,7 @@ def test_environment_variable_that_asks_for_an_unusable_one(unusable: str) -> No
 
 def test_environment_variable_that_asks_for_nonsense() -> None:
     complaint = subprocess_output("nalu_kernels.nac(x, w, w)", NALU_KERNELS_BACKEND="fast")
-    assert complaint.startswith("ValueError: NALU_KERNELS_BACKEND: expected one of triton, cuda,")
+    assert complaint.startswith("ValueError: NALU_KERNELS_BACKEND: expected one of cuda, triton,")
     assert complaint.endswith("got 'fast'")
 
 

@@ -315,6 +315,10 @@ def test_errors_are_of_the_class_of_eagers(
         found = outcome(nalu_kernels, layer)
         eager = outcome(reference, layer.map(lambda tensor: tensor.to(eager_dtype)))
     true = outcome(reference, layer.map(Tensor.double))
+    if kind.function == "nalu" or kind.log_space:
+        # The largest of all is an exp(l), and its relative error that of l. What a rounding of l
+        # happened to do to eager's, in that one place, says nothing of a class.
+        rounding = max(rounding, 2**-23 * math.log(true["output"].abs().max()))
     for name, (ours, theirs) in largest_errors(found, eager, true).items():
         assert math.isfinite(ours) and ours <= 2 * theirs + 2 * rounding, (name, ours, theirs)
 

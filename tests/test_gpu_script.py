@@ -32,6 +32,7 @@ from benchmarks.gpu.providers import AUTOTUNED, COMPILED, PRODUCTS, Provider
 from benchmarks.gpu.results import Clock, Results
 from benchmarks.gpu.roofline import Roofline
 from benchmarks.gpu.verdict import record, wanted
+from nalu_kernels.triton import tiles
 from selection import long
 
 ROOT = Path(__file__).parent.parent
@@ -127,15 +128,15 @@ def test_pages_take_no_dry_run(dry: dict[str, Any]) -> None:
     assert all(table.shape_name(tuple(row["shape"])) in shown for row in dry["cases"].values())
 
 
-def test_the_summary_is_the_slowest_and_the_fastest_case(dry: dict[str, Any]) -> None:
-    times = [
-        found["wall"][EAGER]
-        for row in dry["cases"].values()
-        if (row["what"], row["precision"]) == (BACKWARD, HIGHEST)
-        for found in row["times_faster"].values()
-    ]
+def test_the_summary_is_each_back_ends_slowest_and_fastest_case(dry: dict[str, Any]) -> None:
+    times: dict[str, list[float]] = {}
+    for row in dry["cases"].values():
+        if (row["what"], row["precision"]) == (BACKWARD, HIGHEST):
+            for name, found in row["times_faster"].items():
+                times.setdefault(name, []).append(found["wall"][EAGER])
     shown = gpu_table.summary({**dry, "dry_run": False})
-    assert f"{min(times):.2f} to {max(times):.2f} times" in shown
+    for name, of in times.items():
+        assert f"{min(of):.2f} to {max(of):.2f} ({name})" in shown
 
 
 def test_what_was_measured_on_a_gpu_is_no_dry_run() -> None:
@@ -356,11 +357,40 @@ def test_parity_names_what_failed_and_what_was_running(tmp_path: Path) -> None:
         (Ended(99, "========= ERROR SUMMARY: 2 errors\n"), False),
         (Ended(0, "RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)"), False),
         (Ended(0, "nothing was watched"), False),
-        (Ended(None, "========= ERROR SUMMARY: 0 errors\n"), False),
+        (Ended(-11, "========= ERROR SUMMARY: 0 errors\n"), False),
     ],
 )
 def test_the_sanitizers_word_decides(ended: Ended, clean: bool) -> None:
     assert (sanitizer.judge(ended)[1] is None) == clean
+    assert sanitizer.not_run(ended) == []
+
+
+def test_what_a_slow_sanitizer_did_not_come_to_has_not_failed() -> None:
+    late = Ended(0, f"{small_set.NOT_RUN} nac highest\nRACECHECK SUMMARY: 0 hazards displayed\n")
+    assert sanitizer.judge(late) == ("RACECHECK SUMMARY: 0 hazards displayed", None)
+    assert sanitizer.not_run(late) == ["nac highest"]
+    cut = Ended(None, "nac highest\n")
+    assert sanitizer.judge(cut) == (None, None) and sanitizer.not_run(cut) == ["all"]
+
+
+def test_the_small_set_ends_when_its_time_is_up() -> None:
+    command = python("-m", "benchmarks.gpu.small_set", "--dry-run", "--share", "0/9")
+    ended = subprocess.run([*command, "--until", "0"], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    found = sanitizer.not_run(Ended(0, ended.stdout))
+    assert found and found == [" ".join(map(str, one)) for one in small_set.calls(True)[::9]]
+
+
+def test_the_small_set_takes_every_path() -> None:
+    """The cheap calls first, and between them what each back end calls small and large."""
+    calls = small_set.calls(dry_run=False)
+    shapes = list(dict.fromkeys(call.shape for call in calls))
+    assert shapes[0] == small_set.SMALL and set(shapes[-2:]) == set(small_set.ONLY_TRITON)
+    for B, I, O in shapes:  # noqa: E741
+        large = (B, I, O) in small_set.ONLY_TRITON
+        for sizes in ((B, O, I), (B, I, O), (O, I, B)):  # of forward, grad_input, grad_weights
+            assert tiles.is_small(*sizes) != large
+    assert math.prod(small_set.SEVERAL_TILES) < math.prod(small_set.FEW_ROWS) / 40
 
 
 def test_the_sanitizer_is_found_in_cuda_home(

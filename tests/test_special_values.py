@@ -123,9 +123,12 @@ def test_constant_inputs(kind: Kind, value: float, backend: Backend, rng: Genera
         assert any(judged(constant(shape)) for _ in range(5))
 
 
+@pytest.mark.parametrize("out_features", [1, 3, 5])
 @by_kind
-def test_one_bad_row_spoils_no_other(kind: Kind, backend: Backend, rng: Generator) -> None:
-    layer = draw(rng, kind, (40, 7, 5), device=backend.device)
+def test_one_bad_row_spoils_no_other(
+    kind: Kind, out_features: int, backend: Backend, rng: Generator
+) -> None:
+    layer = draw(rng, kind, (40, 7, out_features), device=backend.device)
     clean = outcome(nalu_kernels, layer)
     layer.tensors["input"][17] = nan
     spoilt = outcome(nalu_kernels, layer)

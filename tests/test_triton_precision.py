@@ -507,3 +507,48 @@ def test_special_values_in_layers(
             wanted -= 1
             faults = judge.faults(run(layer, precision.setting))
             assert not faults, "\n".join([*faults, str(layer)])
+
+
+def towards_zero(value: Tensor) -> Tensor:
+    """As a float32, cut off."""
+    near = value.float()
+    return torch.where(near.abs() > value.abs(), near.nextafter(torch.zeros_like(near)), near)
+
+
+def on_tensor_cores(a: Tensor, b: Tensor, sum: Tensor) -> Tensor:
+    """sum + a b of 16 terms, as a model of compute capability 9.0 has it: each is cut off two bits
+    below the last one of a float32 as large as the largest of them, and their sum at its own."""
+    terms = torch.cat([a.double()[:, :, None] * b.double()[None], sum.double()[:, None]], 1)
+    largest = terms.abs().amax(1, keepdim=True).clamp(min=1e-300)
+    unit = 2.0 ** (largest.log2().floor() - 25)
+    return towards_zero(((terms / unit).trunc() * unit).sum(1))
+
+
+def three_pieces(v: Tensor) -> list[Tensor]:
+    pieces = []
+    for _ in range(3):
+        pieces.append(v.bfloat16().float())
+        v = v - pieces[-1]
+    return pieces
+
+
+def test_bf16x6_on_tensor_cores_that_cut_off(rng: Generator) -> None:
+    """It is no less exact than a sum of multiply-adds, which is what eager has."""
+    layer = draw(rng, BY_NAME["nac_log_space"], (64, 512, 32))
+    L = (layer.tensors["input"].abs() + 1e-7).log()
+    W = (layer.tensors["W_hat"].tanh() * layer.tensors["M_hat"].sigmoid()).t()
+    exact = L.double() @ W.double()
+    one_by_one, pieces = torch.zeros_like(exact).float(), torch.zeros_like(exact).float()
+    for k in range(0, 512, 16):
+        (a1, a2, a3), (b1, b2, b3) = three_pieces(L[:, k : k + 16]), three_pieces(W[k : k + 16])
+        part = torch.zeros_like(pieces)
+        for a, b in ((a2, b2), (a3, b1), (a1, b3), (a2, b1), (a1, b2), (a1, b1)):
+            part = on_tensor_cores(a, b, part)
+        pieces += part
+        for i in range(k, k + 16):
+            one_by_one = torch.addcmul(one_by_one.double(), L[:, i, None], W[i].double()).float()
+
+    def error(found: Tensor) -> float:
+        return (found - exact).square().mean().sqrt().item()
+
+    assert error(pieces) < error(one_by_one)

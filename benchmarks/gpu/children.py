@@ -33,7 +33,7 @@ class Ended(NamedTuple):
 
 def processes() -> int:
     """How many to run at once that each use one core and little of the GPU."""
-    return max(1, min(12, 3 * (os.cpu_count() or 1) // 4))
+    return max(1, min(16, os.cpu_count() or 1))
 
 
 def python(*arguments: str) -> list[str]:

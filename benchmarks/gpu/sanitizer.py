@@ -6,17 +6,21 @@ import importlib.util
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 from .children import TAIL, Ended, processes, python, run_all
-from .results import Clock, Results
+from .results import OUT_OF_TIME, Clock, Results
+from .small_set import NOT_RUN
 
 STEP = "sanitizer"
 SHARE_OF_TIME = 0.2
 TOOLS = ("memcheck", "racecheck")
 NAME = "compute-sanitizer"
 MOST_AT_ONCE = 8  # it takes a port for each, and has ten
+# Of its time a tool begins new calls for so long: the last has to end, and the tool to sum up.
+BEGINS_FOR = 0.7
 _SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) .*")
 
 
@@ -39,7 +43,9 @@ def find() -> str | None:
 
 
 def judge(ended: Ended) -> tuple[str | None, str | None]:
-    """The tool's own summary, and what is wrong; None: nothing."""
+    """The tool's own summary, and what is wrong; None: nothing, or the time ran out."""
+    if ended.status is None:
+        return None, None
     summary = None
     for match in _SUMMARY.finditer(ended.output):
         summary = match
@@ -53,9 +59,18 @@ def judge(ended: Ended) -> tuple[str | None, str | None]:
     return line, None
 
 
-def _small_set(share: int, shares: int, dry_run: bool) -> list[str]:
+def not_run(ended: Ended) -> list[str]:
+    """The calls that the time did not suffice for. Of a tool that was cut off nothing is known."""
+    if ended.status is None:
+        return ["all"]
+    lines = ended.output.splitlines()
+    return [line.removeprefix(NOT_RUN).strip() for line in lines if line.startswith(NOT_RUN)]
+
+
+def _small_set(share: int, shares: int, dry_run: bool, *options: str) -> list[str]:
     dry = ["--dry-run"] if dry_run else []
-    return python("-m", "benchmarks.gpu.small_set", "--share", f"{share}/{shares}", *dry)
+    place = ("--share", f"{share}/{shares}")
+    return python("-m", "benchmarks.gpu.small_set", *place, *options, *dry)
 
 
 def run(results: Results, clock: Clock, environment: dict[str, str], dry_run: bool) -> None:
@@ -87,20 +102,25 @@ def _watch(
     # Without a GPU there is nothing to watch, which the tool takes for a mistake.
     extra = ["--require-cuda-init=no"] if dry_run else []
     options = ["--error-exitcode", "99", "--target-processes", "application-only", *extra]
+    until = ("--until", str(time.time() + BEGINS_FOR * seconds))
     commands = {
         f"{name} {share}/{shares}": [
             *(tool, "--tool", name, *options),
-            *_small_set(share, shares, dry_run),
+            *_small_set(share, shares, dry_run, *until),
         ]
         for name in TOOLS
         for share in range(shares)
     }
-    found: dict[str, Any] = {name: {"summaries": [], "wrong": []} for name in TOOLS}
+    found: dict[str, Any] = {name: {"summaries": [], "wrong": [], "not_run": []} for name in TOOLS}
     for name, ended in run_all(commands, environment, seconds).items():
         summary, wrong = judge(ended)
-        print(f"sanitizer: {name}: {summary}", flush=True)
+        late = not_run(ended)
+        print(f"sanitizer: {name}: {summary}, {len(late)} not run", flush=True)
         about = found[name.split()[0]]
         about["summaries"].append(summary)
+        about["not_run"] += late
+        for call in late:
+            results.skip(f"{name}: {call}", OUT_OF_TIME)
         if wrong is not None:
             about["wrong"].append(wrong)
             results.fail(name, wrong)

@@ -1,15 +1,17 @@
 """A forward and backward of every kind of layer: what compute-sanitizer watches.
 
-    python -m benchmarks.gpu.small_set --share I/N [--dry-run]
+    python -m benchmarks.gpu.small_set --share I/N [--until TIME] [--dry-run]
 
-Odd shapes leave no tile full. The first is a small layer; Triton takes the products of the next two
-through tensor cores, of the second of them with weights that were transformed before; the extension
-has those of the last made by cuBLAS.
+Odd shapes leave no tile full. The first is one tile, the second several each way; the extension has
+the products of the third made by cuBLAS. Triton, and it alone here, takes those of the last two
+through tensor cores, of the second of them with weights that were transformed before: no smaller
+layer is large to it. The cheap ones come first, for the tools make the others very slow.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -22,8 +24,10 @@ from .cases import HIGHEST, PRECISIONS
 from .device import Device, choose
 from .providers import library_backends
 
-SMALL, FEW_ROWS, MANY_ROWS = (7, 31, 5), (300, 257, 131), (517, 131, 127)
-LONG_BATCH = (2049, 9, 5)
+SMALL, SEVERAL_TILES, LONG_BATCH = (7, 31, 5), (70, 67, 45), (2049, 9, 5)
+FEW_ROWS, MANY_ROWS = (300, 257, 131), (517, 131, 127)
+ONLY_TRITON = (FEW_ROWS, MANY_ROWS)
+NOT_RUN = "not run:"
 # What tensors.precision does not know is a dtype.
 DTYPES = {"float16": torch.float16, "float64": torch.float64}
 
@@ -51,11 +55,13 @@ class Call(NamedTuple):
 
 def calls(dry_run: bool) -> list[Call]:
     """All kinds in float32 at its highest, the telling ones in everything else."""
-    shapes = (SMALL,) if dry_run else (SMALL, FEW_ROWS, MANY_ROWS)
-    found = [Call(kind, HIGHEST, shape) for kind, shape in product(KINDS, shapes)]
+    shapes = (SMALL,) if dry_run else (SMALL, SEVERAL_TILES, LONG_BATCH, *ONLY_TRITON)
     others = [precision for precision in (*PRECISIONS, *DTYPES) if precision != HIGHEST]
-    found += [Call(*one) for one in product(TELLING, others, shapes[:2])]
-    return found if dry_run else found + [Call(kind, HIGHEST, LONG_BATCH) for kind in TELLING]
+    found = []
+    for shape in shapes:
+        found += [Call(kind, HIGHEST, shape) for kind in KINDS]
+        found += [Call(*one, shape) for one in product(TELLING, others) if shape != MANY_ROWS]
+    return found
 
 
 def run(call: Call, device: Device) -> None:
@@ -67,6 +73,8 @@ def run(call: Call, device: Device) -> None:
         layer = kind(in_features, out_features, **options).to(device.name, dtype)
         input = torch.randn(batch, in_features, dtype=dtype, device=device.name)
         for name in library_backends(input):
+            if call.shape in ONLY_TRITON and name != "triton":
+                continue
             with use_backend(name):
                 output = layer(input.requires_grad_())
             output.backward(torch.randn_like(output))
@@ -77,11 +85,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.small_set")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--share", required=True)
+    parser.add_argument(
+        "--until", type=float, default=float("inf"), help="begin none after time.time() is this"
+    )
     chosen = parser.parse_args()
     share, shares = map(int, chosen.share.split("/"))
     device = choose(chosen.dry_run)
     mine = calls(chosen.dry_run)[share::shares]
     for call in mine:
+        if time.time() > chosen.until:
+            print(NOT_RUN, *call, flush=True)
+            continue
         print(*call, flush=True)
         run(call, device)
 

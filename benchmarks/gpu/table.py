@@ -101,7 +101,7 @@ def _machine(results: Results) -> str:
     toolkit = f"CUDA {machine['cuda']}, " if machine.get("cuda") else ""
     return (
         f"{gpu}, {toolkit}torch {machine['torch']}, Triton {machine['triton']}, "
-        f"nalu_kernels {machine['nalu_kernels']} on {machine['backend']}"
+        f"nalu_kernels {machine['nalu_kernels']}"
     )
 
 
@@ -117,8 +117,10 @@ def _gates(results: Results) -> str:
     if sanitizer is None or sanitizer["tool"] is None:
         return " ".join([*words, "compute-sanitizer: not run."])
     for tool in ("memcheck", "racecheck"):
-        wrong = len(sanitizer[tool]["wrong"])
-        words.append(f"compute-sanitizer {tool}: {f'{wrong} failed' if wrong else 'clean'}.")
+        wrong, late = (len(sanitizer[tool][what]) for what in ("wrong", "not_run"))
+        verdict = "clean" if any(sanitizer[tool]["summaries"]) else "no verdict"
+        verdict = f"{wrong} failed" if wrong else verdict
+        words.append(f"compute-sanitizer {tool}: {verdict}{f', {late} not run' if late else ''}.")
     return " ".join(words)
 
 
@@ -271,16 +273,18 @@ def summary(results: Results | None) -> str:
     if results is None:
         return NOT_YET
     _refuse_dry_run(results)
-    times = [
-        row["times_faster"][backend]["wall"][EAGER]
-        for row, backend in _rows(results, BACKWARD, HIGHEST)
-        if EAGER in row["times_faster"][backend]["wall"]
-    ]
+    times: dict[str, list[float]] = {}
+    for row, backend in _rows(results, BACKWARD, HIGHEST):
+        wall = row["times_faster"][backend]["wall"]
+        if EAGER in wall:
+            times.setdefault(backend, []).append(wall[EAGER])
     if not times:
         return f"On a GPU ({_machine(results)}) no speed has been measured yet."
+    ranges = [f"{min(of):.2f} to {max(of):.2f} ({name})" for name, of in times.items()]
+    gpu = results["machine"].get("gpu", "GPU")
     return (
-        f"On a GPU ({_machine(results)}), forward and backward are {min(times):.2f} to "
-        f"{max(times):.2f} times as fast as eager PyTorch."
+        f"On an {gpu}, forward and backward in float32 are {' and '.join(ranges)} times as fast as "
+        "eager PyTorch."
     )
 
 

@@ -23,6 +23,9 @@ constexpr int kTileRows = 4, kTileVectors = 2, kWideVectors = 4;
 #endif
 constexpr int kWideRows = 2;
 
+// Where K is long, a tile of fewer sums than this splits each into several.
+constexpr int kChains = 4;
+
 // A is read at any strides: as it is, or transposed.
 template <class T>
 struct Strided {
@@ -38,36 +41,42 @@ struct Dense {
   const T* end;
 };
 
-// sums[i][j] over k; the last vector has `last` lanes in use.
-template <class T, int rows, int vectors, class Count>
+// sums[k % chains][i][j] over k; the last vector has `last` lanes in use.
+template <class T, int chains, int rows, int vectors, class Count>
 inline void multiply(
-    Vec<T> (&sums)[rows][vectors],
+    Vec<T> (&sums)[chains][rows][vectors],
     int64_t begin,
     int64_t end,
     const Strided<T>& A,
     const Dense<T>& B,
     Count last) {
   constexpr int64_t L = kLanes<T>;
-  for (int64_t k = begin; k < end; ++k) {
-    const T* row = B.data + k * B.stride;
-    Vec<T> b[vectors];
+  for (int64_t k = begin; k < end; k += chains) {
     NALU_UNROLL
-    for (int j = 0; j + 1 < vectors; ++j) {
-      b[j] = load<T>(row + j * L, Full<T>{});
-    }
-    b[vectors - 1] = load<T>(row + (vectors - 1) * L, last);
-    NALU_UNROLL
-    for (int i = 0; i < rows; ++i) {
-      const T a = A.data[i * A.row_stride + k * A.col_stride];
+    for (int c = 0; c < chains; ++c) {
+      if (chains > 1 && k + c == end) {
+        return;
+      }
+      const T* row = B.data + (k + c) * B.stride;
+      Vec<T> b[vectors];
       NALU_UNROLL
-      for (int j = 0; j < vectors; ++j) {
-        sums[i][j] += b[j] * a;
+      for (int j = 0; j + 1 < vectors; ++j) {
+        b[j] = load<T>(row + j * L, Full<T>{});
+      }
+      b[vectors - 1] = load<T>(row + (vectors - 1) * L, last);
+      NALU_UNROLL
+      for (int i = 0; i < rows; ++i) {
+        const T a = A.data[i * A.row_stride + (k + c) * A.col_stride];
+        NALU_UNROLL
+        for (int j = 0; j < vectors; ++j) {
+          sums[c][i][j] += b[j] * a;
+        }
       }
     }
   }
 }
 
-template <class T, int rows, int vectors>
+template <class T, bool tall, int rows, int vectors>
 inline void gemm_tile(
     int64_t K,
     const Strided<T>& A,
@@ -77,31 +86,37 @@ inline void gemm_tile(
     int64_t last,
     bool accumulate) {
   constexpr int64_t L = kLanes<T>;
-  Vec<T> sums[rows][vectors] = {};
+  constexpr int chains = tall && rows * vectors < kChains ? kChains / (rows * vectors) : 1;
+  Vec<T> sums[chains][rows][vectors] = {};
   // The last vector of a row may be read whole, into the row behind it, where B does not end.
   const int64_t room = B.end - B.data - vectors * L;
   const int64_t whole = room < 0 ? 0 : room / B.stride + 1;
   const int64_t safe = last == L || whole > K ? K : whole;
-  multiply<T, rows, vectors>(sums, 0, safe, A, B, Full<T>{});
-  multiply<T, rows, vectors>(sums, safe, K, A, B, Partial{last});
+  multiply<T>(sums, 0, safe, A, B, Full<T>{});
+  multiply<T>(sums, safe, K, A, B, Partial{last});
   NALU_UNROLL
   for (int i = 0; i < rows; ++i) {
     NALU_UNROLL
     for (int j = 0; j < vectors; ++j) {
+      Vec<T> sum = sums[0][i][j];
+      NALU_UNROLL
+      for (int c = 1; c < chains; ++c) {
+        sum += sums[c][i][j];
+      }
       T* to = C + i * ldc + j * L;
       if (j + 1 < vectors || last == L) {
         const Vec<T> before = accumulate ? load<T>(to, Full<T>{}) : Vec<T>{};
-        store<T>(to, before + sums[i][j], Full<T>{});
+        store<T>(to, before + sum, Full<T>{});
       } else {
         const Vec<T> before = accumulate ? load<T>(to, Partial{last}) : Vec<T>{};
-        store<T>(to, before + sums[i][j], Partial{last});
+        store<T>(to, before + sum, Partial{last});
       }
     }
   }
 }
 
 // A column of tiles. Each pass takes as many rows as fit, the next passes what is left.
-template <class T, int vectors>
+template <class T, bool tall, int vectors>
 inline void gemm_column(
     int64_t M,
     int64_t K,
@@ -116,7 +131,7 @@ inline void gemm_column(
     constexpr int R = decltype(rows)::value;
     for (; m + R <= M; m += R) {
       const Strided<T> part{A.data + m * A.row_stride, A.row_stride, A.col_stride};
-      gemm_tile<T, R, vectors>(K, part, B, C + m * ldc, ldc, last, accumulate);
+      gemm_tile<T, tall, R, vectors>(K, part, B, C + m * ldc, ldc, last, accumulate);
     }
   };
   if constexpr (vectors <= kTileVectors) {
@@ -138,8 +153,8 @@ inline void with_vectors(int64_t vectors, const F& f) {
   f(std::integral_constant<int, most>{});
 }
 
-// C (M, N) = or, with accumulate, += A (M, K) B (K, N).
-template <class T>
+// C (M, N) = or, with accumulate, += A (M, K) B (K, N); `tall` where K is long.
+template <class T, bool tall = false>
 inline void gemm(
     int64_t M,
     int64_t N,
@@ -149,6 +164,10 @@ inline void gemm(
     T* C,
     int64_t ldc,
     bool accumulate) {
+  // Columns fill the vectors where they are taken for rows.
+  if (M > 1 && N == 1 && K == 1 && A.row_stride == 1 && ldc == 1) {
+    return gemm<T>(1, M, 1, {B.data, 1, 1}, {A.data, M, A.data + M}, C, M, accumulate);
+  }
   constexpr int64_t L = kLanes<T>;
   const int64_t most = M <= kWideRows ? kWideVectors : kTileVectors;
   const int64_t vectors = (N + L - 1) / L, columns = (vectors + most - 1) / most;
@@ -164,7 +183,7 @@ inline void gemm(
       const Dense<T> b{B.data + k * B.stride + n, B.stride, B.end};
       with_vectors<kWideVectors>(used, [&](auto number) {
         constexpr int V = decltype(number)::value;
-        gemm_column<T, V>(M, depth, part, b, C + n, ldc, last, accumulate);
+        gemm_column<T, tall, V>(M, depth, part, b, C + n, ldc, last, accumulate);
       });
       n += used * L;
     }
@@ -173,45 +192,60 @@ inline void gemm(
   } while (k < K);
 }
 
-// The same for a B (K, N) of few columns, given as its transpose Bt (N, K), and dense rows of A: the
-// vectors lie along k, and C's elements are the sums of their lanes.
-template <class T, int rows>
+// The most columns of a B for gemm_narrow.
+constexpr int kNarrow = 4;
+
+// As many rows as a vector has lanes, or fewer: N vectors of C, each of the sums of lanes. With
+// `room` a vector may be read whole that ends behind its row.
+template <class T, int N, bool room, class Count>
 inline void gemm_narrow_rows(
-    int64_t N, int64_t K, const T* A, int64_t lda, const T* Bt, T* C, int64_t ldc, bool accumulate) {
-  for (int64_t n = 0; n < N; ++n) {
-    Vec<T> sums[rows] = {};
+    Count rows, int64_t K, const T* A, const T* Bt, T* C, bool accumulate) {
+  constexpr int64_t L = kLanes<T>;
+  NALU_UNROLL
+  for (int j = 0; j < N; ++j) {
+    Vec<T> sums[L] = {};
     for_each_vector<T>(K, [&](int64_t k, auto count) {
-      const Vec<T> b = load<T>(Bt + n * K + k, count);
       NALU_UNROLL
-      for (int i = 0; i < rows; ++i) {
-        sums[i] += load<T>(A + i * lda + k, count) * b;
+      for (int i = 0; i < L; ++i) {
+        const int64_t element = j * L + i, row = element / N, last = rows - 1;
+        const T* from = A + (row < last ? row : last) * K + k;
+        Vec<T> a;
+        if constexpr (room) {
+          a = first_lanes<T>(load<T>(from, Full<T>{}), count);
+        } else {
+          a = load<T>(from, count);
+        }
+        sums[i] += a * load<T>(Bt + element % N * K + k, count);
       }
     });
-    for (int i = 0; i < rows; ++i) {
-      T& to = C[i * ldc + n];
-      to = (accumulate ? to : 0) + sum_lanes<T>(sums[i]);
-    }
+    const Vec<T> sum = sums_of_lanes<T>(sums);
+    for_each_vector<T>(rows * N - j * L < L ? rows * N - j * L : L, [&](int64_t i, auto count) {
+      T* to = C + j * L + i;
+      store<T>(to, accumulate ? load<T>(to, count) + sum : sum, count);
+    });
   }
 }
 
+// The same for a B (K, N) of few columns, given as its transpose Bt (N, K), and dense rows of A and
+// C: the vectors lie along k.
 template <class T>
 inline void gemm_narrow(
-    int64_t M,
-    int64_t N,
-    int64_t K,
-    const T* A,
-    int64_t lda,
-    const T* Bt,
-    T* C,
-    int64_t ldc,
-    bool accumulate) {
-  int64_t m = 0;
-  for (; m + 8 <= M; m += 8) {
-    gemm_narrow_rows<T, 8>(N, K, A + m * lda, lda, Bt, C + m * ldc, ldc, accumulate);
-  }
-  for (; m < M; ++m) {
-    gemm_narrow_rows<T, 1>(N, K, A + m * lda, lda, Bt, C + m * ldc, ldc, accumulate);
-  }
+    int64_t M, int64_t N, int64_t K, const T* A, const T* Bt, T* C, bool accumulate) {
+  constexpr int64_t L = kLanes<T>;
+  const int64_t spare = M * K - K / L * L - L, with_room = spare < 0 ? 0 : spare / K + 1;
+  with_vectors<kNarrow>(N, [&](auto number) {
+    constexpr int columns = decltype(number)::value;
+    int64_t m = 0;
+    for (; m + L <= with_room; m += L) {
+      gemm_narrow_rows<T, columns, true>(
+          Full<T>{}, K, A + m * K, Bt, C + m * columns, accumulate);
+    }
+    const T* rest = A + m * K;
+    T* to = C + m * columns;
+    for_each_vector<T>(M - m, [&](int64_t r, auto rows) {
+      gemm_narrow_rows<T, columns, false>(rows, K, rest + r * K, Bt, to + r * columns, accumulate);
+    });
+  });
 }
 
 } // namespace NALU_NAMESPACE

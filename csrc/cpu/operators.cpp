@@ -1,6 +1,4 @@
 // The operators on CPU tensors, by the best kernels for this processor.
-#include <torch/csrc/stable/library.h>
-
 #include <cstdlib>
 #include <string>
 
@@ -58,7 +56,7 @@ void draw(StableIValue* values, uint64_t, uint64_t) {
   wanted.step = stack.take<int64_t>();
   wanted.rows = stack.take<int64_t>();
   wanted.columns = stack.take<int64_t>();
-  check_training(
+  expect(
       seeds.is_contiguous() && seeds.dtype() == aoti_torch_dtype_int64() && wanted.rows >= 0 &&
           wanted.columns >= 0,
       "seeds of int64, and sizes of at least 0");

@@ -1,8 +1,8 @@
 #include "runtime.h"
 
+#include "../torch.h"
+
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #ifndef _WIN32
 #include <pthread.h>

@@ -102,11 +102,35 @@ inline Vec<float> load_few(const float* from, int64_t count) {
 inline Vec<double> load_few(const double* from, int64_t count) {
   return bitcast<Vec<double>>(_mm256_maskload_pd(from, first_of_4(count)));
 }
+// In pieces, for AMD's processors take 12 cycles and more for a masked store.
 inline void store_few(float* to, Vec<float> v, int64_t count) {
-  _mm256_maskstore_ps(to, first_of_8(count), bitcast<__m256>(v));
+  const __m256 lanes = bitcast<__m256>(v);
+  __m128 rest = _mm256_castps256_ps128(lanes);
+  if (count & 4) {
+    _mm_storeu_ps(to, rest);
+    rest = _mm256_extractf128_ps(lanes, 1);
+    to += 4;
+  }
+  if (count & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(to), rest);
+    rest = _mm_movehl_ps(rest, rest);
+    to += 2;
+  }
+  if (count & 1) {
+    _mm_store_ss(to, rest);
+  }
 }
 inline void store_few(double* to, Vec<double> v, int64_t count) {
-  _mm256_maskstore_pd(to, first_of_4(count), bitcast<__m256d>(v));
+  const __m256d lanes = bitcast<__m256d>(v);
+  __m128d rest = _mm256_castpd256_pd128(lanes);
+  if (count & 2) {
+    _mm_storeu_pd(to, rest);
+    rest = _mm256_extractf128_pd(lanes, 1);
+    to += 2;
+  }
+  if (count & 1) {
+    _mm_store_sd(to, rest);
+  }
 }
 #else
 template <class T>
@@ -159,17 +183,6 @@ inline void store(S* to, Vec<T> v, Count count) {
   }
 }
 
-// The lanes in use; 0 in the others.
-template <class T, class Count>
-inline Vec<T> first_lanes(Vec<T> v, Count count) {
-  if constexpr (std::is_same_v<Count, Partial>) {
-    T lanes[kLanes<T>];
-    std::memcpy(lanes, &v, sizeof v);
-    return load<T>(lanes, count);
-  }
-  return v;
-}
-
 // Halves are added until one lane is left.
 template <class T, size_t bytes = sizeof(Vec<T>), class V>
 inline T sum_lanes(V v) {
@@ -198,18 +211,48 @@ NALU_INLINE void for_each_vector(int64_t n, const F& f) {
 }
 
 #if NALU_VECTOR_BYTES
+// The lanes that `lane` names, of both vectors one after the other.
+template <int... lane, class V>
+inline V shuffle(V a, V b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, lane...);
+#else
+  typedef decltype(a < b) Mask;
+  return __builtin_shuffle(a, b, Mask{lane...});
+#endif
+}
+
 // a0 b0 a1 b1 ... of the lower halves, or of the upper.
 template <class V, bool upper, int... i>
 inline V interleave(V a, V b, std::integer_sequence<int, i...>) {
   constexpr int lanes = sizeof...(i), start = upper ? lanes / 2 : 0;
-#if defined(__clang__) || __GNUC__ >= 12
-  return __builtin_shufflevector(a, b, (start + i / 2 + (i % 2) * lanes)...);
-#else
-  typedef decltype(a < b) Mask;
-  return __builtin_shuffle(a, b, Mask{(start + i / 2 + (i % 2) * lanes)...});
-#endif
+  return shuffle<(start + i / 2 + (i % 2) * lanes)...>(a, b);
+}
+
+// Each lane plus that `width` further: a's where the lane's number has no bit of `width`, else b's.
+template <int width, class V, int... i>
+inline V fold(V a, V b, std::integer_sequence<int, i...>) {
+  constexpr int lanes = sizeof...(i);
+  return shuffle<(i & width ? lanes + i - width : i)...>(a, b) +
+      shuffle<(i & width ? lanes + i : i + width)...>(a, b);
 }
 #endif
+
+// The sums of each vector's lanes, added as in sum_lanes.
+template <class T, int vectors = kLanes<T>>
+NALU_INLINE Vec<T> sums_of_lanes(Vec<T> (&of)[kLanes<T>]) {
+#if NALU_VECTOR_BYTES
+  if constexpr (vectors > 1) {
+    constexpr int width = vectors / 2;
+    NALU_UNROLL
+    for (int i = 0; i < width; ++i) {
+      of[i] = fold<width>(of[i], of[i + width], std::make_integer_sequence<int, kLanes<T>>{});
+    }
+    return sums_of_lanes<T, width>(of);
+  }
+#endif
+  return of[0];
+}
 
 // The square matrix whose rows are the vectors: log2(lanes) perfect shuffles.
 template <class T>
@@ -265,6 +308,25 @@ struct Format<double> {
 
 template <class V>
 using Int = Vec<typename Format<Scalar<V>>::Int>;
+
+// The lanes in use; 0 in the others.
+template <class T, class Count>
+NALU_INLINE Vec<T> first_lanes(Vec<T> v, Count count) {
+#if NALU_VECTOR_BYTES
+  if constexpr (std::is_same_v<Count, Partial>) {
+    using I = Scalar<Int<Vec<T>>>;
+    I lanes[kLanes<T>];
+    NALU_UNROLL
+    for (int i = 0; i < kLanes<T>; ++i) {
+      lanes[i] = i;
+    }
+    const Int<Vec<T>> used = bitcast<Int<Vec<T>>>(lanes) < static_cast<I>(count);
+    return bitcast<Vec<T>>(bitcast<Int<Vec<T>>>(v) & used);
+  }
+#endif
+  static_cast<void>(count);
+  return v;
+}
 
 template <class V>
 inline V abs(V x) {

@@ -17,13 +17,19 @@ namespace NALU_NAMESPACE {
 // (measured around 100x100 to 200x200: benchmarks/ shows both sides).
 constexpr int64_t kSmallWeight = 12288;
 
-// A layer of one path alone has one product to a pass, and less between products to fuse.
-constexpr int64_t kSmallProduct = 2000000;
+// A layer of one path alone has one product to a pass, and less between products to fuse. Its own
+// product is faster than BLAS at every size where it is narrow: of one or two outputs, or three or
+// four and few weights.
+constexpr int64_t kSmallProduct = 2000000, kNarrowWeight = 256;
+
+inline bool is_narrow(const Shape& s) {
+  return s.O <= 2 || (s.O <= kNarrow && s.O * s.I <= kNarrowWeight);
+}
 
 inline bool is_small(const Layer& layer) {
   const Shape& s = layer.shape;
-  return runs_alone() ||
-      (s.O * s.I <= kSmallWeight && (layer.gated() || s.B * s.O * s.I <= kSmallProduct));
+  const bool own_product = layer.gated() || is_narrow(s) || s.B * s.O * s.I <= kSmallProduct;
+  return runs_alone() || (s.O * s.I <= kSmallWeight && own_product);
 }
 
 inline int64_t divide_up(int64_t n, int64_t by) {
@@ -33,10 +39,13 @@ inline int64_t divide_up(int64_t n, int64_t by) {
 // The batch in chunks of equal size: two from 8 us of one thread's work on, more where each keeps
 // 20 us or where a chunk would leave the cache. Measured: a parallel region costs 1 us, and what one
 // core has written costs another as much again to read.
-inline int64_t rows_per_chunk(const Shape& s) {
+inline int64_t rows_per_chunk(const Layer& layer) {
+  const Shape& s = layer.shape;
   const double B = static_cast<double>(s.B);
   const double I = static_cast<double>(s.I), O = static_cast<double>(s.O);
-  const double nanoseconds = B * (5 + I / 2 + 1.5 * O + I * O / 30);
+  const bool narrow_product = !layer.log_space && s.O <= kNarrow;
+  const double nanoseconds =
+      B * (narrow_product ? (1 + O + I * O / 10) / 2 : 5 + I / 2 + 1.5 * O + I * O / 30);
   int64_t chunks = nanoseconds < 8e3 ? 1 : 2;
   while (static_cast<double>(2 * chunks) * 20e3 <= nanoseconds) {
     chunks *= 2;
@@ -52,7 +61,7 @@ template <class T>
 class Projection {
  public:
   Projection(int64_t out, int64_t in)
-      : out_(out), in_(in), narrow_(out <= 4 && in >= 2 * kLanes<T>), data_(out * in) {}
+      : out_(out), in_(in), narrow_(out <= kNarrow && out * in > 1), data_(out * in) {}
 
   // W[i] = weight(i)
   template <class F>
@@ -63,7 +72,7 @@ class Projection {
 
   void operator()(int64_t rows, const T* x, T* y, bool accumulate = false) const {
     if (narrow_) {
-      gemm_narrow(rows, out_, in_, x, in_, data_.get(), y, out_, accumulate);
+      gemm_narrow(rows, out_, in_, x, data_.get(), y, accumulate);
     } else {
       const Dense<T> Wt{data_.get(), out_, data_.get() + in_ * out_};
       gemm(rows, out_, in_, {x, in_, 1}, Wt, y, out_, accumulate);
@@ -115,7 +124,7 @@ inline void forward_small(const Layer& layer, void* output, const Saved& saved) 
   const bool untied = layer.untied();
   const T eps = static_cast<T>(layer.eps);
 
-  const int64_t size = rows_per_chunk(layer.shape);
+  const int64_t size = rows_per_chunk(layer);
   parallel(B > 0 ? divide_up(B, size) : 0, 1, [&](int64_t first, int64_t last) {
     Projection<T> W(O, I), W_mul(untied ? O : 0, I), G(gates, I);
     const auto fill_W = [](Projection<T>& to, const void* W_hat, const void* M_hat) {
@@ -189,7 +198,7 @@ inline void backward_small(const Layer& layer, const Backward& backward) {
   const int64_t at_bias = at_G + (want.G ? gates * I : 0);
   const int64_t stride = at_bias + (want.bias ? gates : 0);
   // A part is a run of chunks with sums of its own; few parts, so that the sums stay small.
-  const int64_t size = rows_per_chunk(layer.shape);
+  const int64_t size = rows_per_chunk(layer);
   const int64_t chunks = B > 0 ? divide_up(B, size) : 1;
   constexpr int64_t most_parts = 64;
   const int64_t chunks_per_part = divide_up(chunks, most_parts);
@@ -215,7 +224,10 @@ inline void backward_small(const Layer& layer, const Backward& backward) {
     const RowReader<T, S> input(layer.input, I, size), grad(backward.grad_output, O, size);
     Buffer<T> L(want.W_log ? size * I : 0);
     Buffer<T> da_gated(gated ? size * O : 0), dl(log_space ? size * O : 0), dz(size * gates);
-    Buffer<T> dx(want.input && linear ? size * I : 0), dx_log(want.input && log_space ? size * I : 0);
+    // Of the linear path alone the product is the gradient itself.
+    const bool direct = std::is_same_v<S, T> && !log_space;
+    Buffer<T> dx(want.input && linear && !direct ? size * I : 0);
+    Buffer<T> dx_log(want.input && log_space ? size * I : 0);
     const int64_t first = first_part * chunks_per_part, end_chunk = last_part * chunks_per_part;
     const int64_t last = end_chunk < chunks ? end_chunk : chunks;
     for (int64_t chunk = first; chunk < last; ++chunk) {
@@ -245,21 +257,24 @@ inline void backward_small(const Layer& layer, const Backward& backward) {
         const auto times = [&](const T* left, int64_t K, const T* right, T* to, bool accumulate) {
           gemm(rows, I, K, {left, K, 1}, {right, I, right + K * I}, to, I, accumulate);
         };
+        T* through_sum = direct ? row_of<T>(grads.input, begin, I) : dx.get();
         if (linear) {
-          times(da, O, W.get(), dx.get(), false);
+          times(da, O, W.get(), through_sum, false);
         }
         if (gated) {
-          times(dz.get(), gates, G, dx.get(), true);
+          times(dz.get(), gates, G, through_sum, true);
         }
         if (log_space) {
           times(dl.get(), O, W_log, dx_log.get(), false);
         }
-        S* to = row_of<S>(grads.input, begin, I);
-        input_gradient(rows * I, dx.get(), dx_log.get(), x, eps, to);
+        if (!direct) {
+          S* to = row_of<S>(grads.input, begin, I);
+          input_gradient(rows * I, dx.get(), dx_log.get(), x, eps, to);
+        }
       }
       // left^T right, summed over the chunk's rows
       const auto over_rows = [&](const T* left, int64_t M, const T* right, T* to, bool accumulate) {
-        gemm(M, I, rows, {left, 1, M}, {right, I, right + rows * I}, to, I, accumulate);
+        gemm<T, true>(M, I, rows, {left, 1, M}, {right, I, right + rows * I}, to, I, accumulate);
       };
       if (want.W_linear) {
         over_rows(da, O, x, sum, add);

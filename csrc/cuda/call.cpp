@@ -1,7 +1,6 @@
 #include "call.h"
 
-#include <torch/csrc/stable/c/shim.h>
-
+#include <string>
 #include <vector>
 
 #include "../tensor.h"
@@ -29,6 +28,7 @@ extern "C" int cublasGemmEx_64(
     int64_t C_stride,
     int compute_type,
     int algorithm);
+extern "C" int cublasGetMathMode(void* handle, int* mode);
 
 namespace nalu {
 namespace cuda {
@@ -36,11 +36,25 @@ namespace cuda {
 namespace {
 
 constexpr int kNotTransposed = 0, kTransposed = 1; // cublasOperation_t
-constexpr int kFloat = 0, kDouble = 1; // cudaDataType
+constexpr int kFloat = 0, kDouble = 1, kBFloat16 = 14; // cudaDataType
 // cublasComputeType_t. The plain one of float32 obeys the handle, and torch sets its handle to what
 // torch.set_float32_matmul_precision says.
 constexpr int kCompute32 = 68, kCompute32Pedantic = 69, kCompute32Tf32 = 77, kCompute64 = 70;
 constexpr int kDefaultAlgorithm = -1; // cublasGemmAlgo_t
+// cublasMath_t, and a flag beside it about sums of half precision.
+constexpr int kTf32Math = 3, kSumsInFull = 16;
+
+void* blas_handle() {
+  void* handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(torch_get_current_cuda_blas_handle(&handle));
+  return handle;
+}
+
+void check_blas(int status, const char* function) {
+  if (status != 0) {
+    refuse(std::string(function) + " failed with status " + std::to_string(status));
+  }
+}
 
 int compute_type(Precision precision) {
   switch (precision) {
@@ -67,14 +81,12 @@ struct Operand {
 
 template <class T>
 void gemm(
-    T* C, const Matrix& A, const Matrix& B, bool accumulate, int data_type, int compute_type) {
-  void* handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(torch_get_current_cuda_blas_handle(&handle));
+    T* C, const Matrix& A, const Matrix& B, bool accumulate, int operand_type, int compute_type) {
   // C^T = B^T A^T
   const Operand a(A), b(B);
   const T alpha = 1, beta = accumulate ? 1 : 0;
   const int status = cublasGemmEx_64(
-      handle,
+      blas_handle(),
       b.transposed,
       a.transposed,
       B.cols,
@@ -82,18 +94,18 @@ void gemm(
       A.cols,
       &alpha,
       B.data,
-      data_type,
+      operand_type,
       b.stride,
       A.data,
-      data_type,
+      operand_type,
       a.stride,
       &beta,
       C,
-      data_type,
+      sizeof(T) == 8 ? kDouble : kFloat,
       B.cols,
       compute_type,
       kDefaultAlgorithm);
-  STD_TORCH_CHECK(status == 0, "cublasGemmEx_64 failed with status ", status);
+  check_blas(status, "cublasGemmEx_64");
 }
 
 // While it lives, that device is the current one.
@@ -140,6 +152,15 @@ void* Call::scratch_bytes(int64_t bytes) {
   return state_->scratch.back().data();
 }
 
+size_t Call::mark() const {
+  return state_->scratch.size();
+}
+
+void Call::release(size_t mark) {
+  auto& scratch = state_->scratch;
+  scratch.erase(scratch.begin() + static_cast<std::ptrdiff_t>(mark), scratch.end());
+}
+
 void Call::matmul(
     float* C, const Matrix& A, const Matrix& B, bool accumulate, Precision precision) {
   gemm(C, A, B, accumulate, kFloat, compute_type(precision));
@@ -147,6 +168,16 @@ void Call::matmul(
 
 void Call::matmul(double* C, const Matrix& A, const Matrix& B, bool accumulate, Precision) {
   gemm(C, A, B, accumulate, kDouble, kCompute64);
+}
+
+void Call::matmul_of_bf16(float* C, const Matrix& A, const Matrix& B, bool accumulate) {
+  gemm(C, A, B, accumulate, kBFloat16, kCompute32);
+}
+
+bool Call::less_than_float32() const {
+  int mode = 0;
+  check_blas(cublasGetMathMode(blas_handle(), &mode), "cublasGetMathMode");
+  return (mode & ~kSumsInFull) == kTf32Math;
 }
 
 } // namespace cuda

@@ -1,6 +1,7 @@
 // What the kernels ask of torch while an operator runs: a stream, scratch memory and BLAS.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -37,12 +38,21 @@ class Call {
     return n > 0 ? static_cast<T*>(scratch_bytes(n * static_cast<int64_t>(sizeof(T)))) : nullptr;
   }
 
+  // Ends the life of the scratch memory that came after a mark.
+  size_t mark() const;
+  void release(size_t mark);
+
   // C (rows, cols, contiguous) = or += A B by cuBLAS. One of each operand's strides must be 1, and
   // no side empty.
   void matmul(
       float* C, const Matrix& A, const Matrix& B, bool accumulate, Precision precision);
   void matmul(
       double* C, const Matrix& A, const Matrix& B, bool accumulate, Precision precision);
+  // The same of bfloat16 operands, summed in float32 on tensor cores.
+  void matmul_of_bf16(float* C, const Matrix& A, const Matrix& B, bool accumulate);
+
+  // Whether torch.set_float32_matmul_precision allows products of less than float32.
+  bool less_than_float32() const;
 
  private:
   void* scratch_bytes(int64_t bytes);

@@ -240,13 +240,61 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>) weight_gradients_
   }
 }
 
+// v rounded to bfloat16, but towards zero where it would become infinite.
+NALU_INLINE BFloat16 first_piece(float v) {
+  BFloat16 piece;
+  narrow(v, piece);
+  const bool overflows = abs(v) < INFINITY && !(abs(widen(piece)) < INFINITY);
+  return overflows ? BFloat16{static_cast<uint16_t>(bits_of(v) >> 16)} : piece;
+}
+
+// An operand of a product a b = a2 b1 + a1 b2 + a1 b1 of bfloat16 pieces, as one product of terms
+// three times as many: the three that it brings to each of its own terms, `apart` from one another,
+// in rows of `stride`. Of a number that is not finite the first piece counts alone, in the last
+// product: elsewhere 0 stands for it.
+__global__ void __launch_bounds__(kThreads) pieces_kernel(
+    const float* from,
+    int64_t rows,
+    int64_t cols,
+    int64_t from_stride,
+    BFloat16* to,
+    int64_t stride,
+    int64_t apart,
+    bool of_a) {
+  for (int64_t i = first_element(); i < rows * cols; i += elements_at_once()) {
+    const int64_t row = i / cols, col = i - row * cols;
+    const float v = from[row * from_stride + col];
+    const BFloat16 first = first_piece(v);
+    const bool finite = abs(v) < INFINITY;
+    BFloat16 second;
+    narrow(finite ? v - widen(first) : 0.0f, second);
+    const BFloat16 finite_first = finite ? first : BFloat16{0};
+    BFloat16* const at = to + row * stride + col;
+    at[0] = of_a ? second : finite_first;
+    at[apart] = of_a ? finite_first : second;
+    at[2 * apart] = first;
+  }
+}
+
+// Whether the current device multiplies bfloat16 on tensor cores.
+bool has_bf16() {
+  int device = 0, major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+      major >= 8;
+}
+
 template <class S>
 class LargePasses {
  public:
   using Number = Compute<S>;
   static constexpr bool same = std::is_same_v<S, Number>;
 
-  LargePasses(Call& call, const Layer& layer) : call_(call), layer_(layer), s_(layer.shape) {}
+  LargePasses(Call& call, const Layer& layer)
+      : call_(call),
+        layer_(layer),
+        s_(layer.shape),
+        in_pieces_((!same || call.less_than_float32()) && has_bf16()) {}
 
   // The call's, until it ends.
   struct Scratch {
@@ -267,6 +315,14 @@ class LargePasses {
 
   void matmul(
       Number* C, const Matrix& A, const Matrix& B, bool accumulate, Product product) const {
+    if constexpr (std::is_same_v<Number, float>) {
+      if (product == Product::log_space && in_pieces_) {
+        const size_t mark = call_.mark();
+        const Matrix a = pieces(A, true), b = transposed(pieces(transposed(B), false));
+        call_.matmul_of_bf16(C, a, b, accumulate);
+        return call_.release(mark);
+      }
+    }
     call_.matmul(C, A, B, accumulate, precision(product));
   }
 
@@ -350,8 +406,30 @@ class LargePasses {
   }
 
  private:
+  // Of an operand whose columns are the product's terms.
+  Matrix pieces(const Matrix& m, bool of_a) const {
+    const bool by_rows = has_dense_rows(m);
+    const int64_t rows = by_rows ? m.rows : m.cols, cols = by_rows ? m.cols : m.rows; // in memory
+    const int64_t from_stride = by_rows ? m.row_stride : m.col_stride;
+    const int64_t stride = by_rows ? 3 * cols : cols, apart = by_rows ? cols : rows * cols;
+    BFloat16* const to = call_.scratch<BFloat16>(3 * rows * cols);
+    launch(
+        call_,
+        pass_blocks(rows * cols),
+        pieces_kernel,
+        static_cast<const float*>(m.data),
+        rows,
+        cols,
+        from_stride,
+        to,
+        stride,
+        apart,
+        of_a);
+    return {to, m.rows, 3 * m.cols, by_rows ? stride : 1, by_rows ? 1 : stride};
+  }
+
   // A single gate has too narrow a product to gain by less than full precision, and the log-space
-  // path takes nothing less: exp multiplies its errors.
+  // path takes no less than pieces: exp multiplies its errors.
   Precision precision(Product product) const {
     if (product == Product::log_space || (product == Product::gate && s_.gates == 1)) {
       return Precision::full;
@@ -362,6 +440,8 @@ class LargePasses {
   Call& call_;
   const Layer& layer_;
   const Shape& s_;
+  // Whether the log-space products are made of bfloat16 pieces, which keep 16 bits.
+  const bool in_pieces_;
 };
 
 } // namespace

@@ -2,8 +2,7 @@
 // of their own.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/c/shim.h>
+#include "../../csrc/torch.h"
 
 #define CUDA CPU
 #define nalu_kernels nalu_kernels_cuda_on_cpu

@@ -106,25 +106,37 @@ float to_tf32(float value) {
   return value;
 }
 
+struct BFloat16 {
+  uint16_t bits;
+
+  explicit operator float() const {
+    const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+    float value;
+    std::memcpy(&value, &wide, sizeof value);
+    return value;
+  }
+};
+
 // A sum is one of short sums, as in any good BLAS.
 constexpr int64_t kTerms = 32;
 
-template <class T>
+template <class V, class T>
 void gemm(
     bool transpose_A,
     bool transpose_B,
     int64_t m,
     int64_t n,
     int64_t k,
-    const T* A,
+    const V* A,
     int64_t A_stride,
-    const T* B,
+    const V* B,
     int64_t B_stride,
     bool accumulate,
     T* C,
     bool tf32) {
-  const auto operand = [tf32](T value) {
-    return tf32 ? static_cast<T>(to_tf32(static_cast<float>(value))) : value;
+  const auto operand = [tf32](V value) {
+    const T wide = static_cast<T>(value);
+    return tf32 ? static_cast<T>(to_tf32(static_cast<float>(wide))) : wide;
   };
   for (int64_t col = 0; col < n; ++col) {
     for (int64_t row = 0; row < m; ++row) {
@@ -132,8 +144,8 @@ void gemm(
       for (int64_t begin = 0; begin < k; begin += kTerms) {
         T part = 0;
         for (int64_t i = begin; i < k && i < begin + kTerms; ++i) {
-          const T a = A[transpose_A ? i + row * A_stride : row + i * A_stride];
-          const T b = B[transpose_B ? col + i * B_stride : i + col * B_stride];
+          const V a = A[transpose_A ? i + row * A_stride : row + i * A_stride];
+          const V b = B[transpose_B ? col + i * B_stride : i + col * B_stride];
           part = std::fma(operand(a), operand(b), part);
         }
         sum += part;
@@ -177,12 +189,13 @@ int cublasGemmEx_64(
     int compute_type,
     int algorithm) {
   // As cuBLAS documents its arguments.
-  const bool is_double = A_type == 1;
+  const bool is_double = A_type == 1, is_bf16 = A_type == 14;
   const int64_t A_least = transpose_A ? k : m, B_least = transpose_B ? n : k;
   const bool sound = m > 0 && n > 0 && k > 0 && A_stride >= A_least && B_stride >= B_least &&
-      C_stride == m && A_type == B_type && A_type == C_type && algorithm == -1 &&
-      (is_double ? compute_type == 70
-                 : compute_type == 68 || compute_type == 69 || compute_type == 77);
+      C_stride == m && A_type == B_type && C_type == (is_bf16 ? 0 : A_type) && algorithm == -1 &&
+      (is_double     ? compute_type == 70
+           : is_bf16 ? compute_type == 68
+                     : compute_type == 68 || compute_type == 69 || compute_type == 77);
   if (!sound) {
     return 7; // CUBLAS_STATUS_INVALID_VALUE
   }
@@ -211,6 +224,22 @@ int cublasGemmEx_64(
   if (one != 1 || (add != 0 && add != 1)) {
     return 7;
   }
+  if (is_bf16) {
+    gemm(
+        transpose_A != 0,
+        transpose_B != 0,
+        m,
+        n,
+        k,
+        static_cast<const BFloat16*>(A),
+        A_stride,
+        static_cast<const BFloat16*>(B),
+        B_stride,
+        add == 1,
+        static_cast<float*>(C),
+        false);
+    return 0;
+  }
   gemm(
       transpose_A != 0,
       transpose_B != 0,
@@ -224,6 +253,11 @@ int cublasGemmEx_64(
       add == 1,
       static_cast<float*>(C),
       compute_type == 77 || (compute_type == 68 && tf32_allowed));
+  return 0;
+}
+
+int cublasGetMathMode(void*, int* mode) {
+  *mode = tf32_allowed ? 3 : 0;
   return 0;
 }
 

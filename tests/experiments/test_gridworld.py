@@ -14,6 +14,8 @@ import pytest
 import tiny
 import torch
 
+pytest.importorskip("gymnasium", reason="gymnasium is not installed")
+
 from nalu_kernels import NACCell
 from nalu_kernels.__main__ import main
 from nalu_kernels.experiments import gridworld, load
