@@ -17,7 +17,7 @@ pytestmark = needs_trainer
 
 
 def same_numbers(found: sweep.Result, expected: sweep.Result) -> None:
-    """In float64 to 1e-9 of each number, in float32 to 1e-3 of the tensor's largest."""
+    """In float64 to 1e-9 of each number, in float32 to 1e-2 of the tensor's largest."""
     assert found.columns()["status"] == expected.columns()["status"]
     for name in ("parameters", "best", "moments", "curves", "progress"):
         value = getattr(expected._state, name)
@@ -26,7 +26,7 @@ def same_numbers(found: sweep.Result, expected: sweep.Result) -> None:
         if not wide:
             tolerances = {
                 "rtol": 0.0,
-                "atol": 1e-3 * float(value.double().nan_to_num(0).abs().max()),
+                "atol": 1e-2 * float(value.double().nan_to_num(0).abs().max()),
             }
         torch.testing.assert_close(getattr(found._state, name), value, equal_nan=True, **tolerances)
 

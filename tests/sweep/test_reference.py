@@ -68,13 +68,13 @@ def test_a_test_is_at_every_multiple_and_after_the_last_step() -> None:
 
 
 def test_the_best_test_inside_decides() -> None:
-    result = run(runs={"seed": [0], "lr": [0.3]}, test_every=1)
-    inside, outside = result._state.curves[0].unbind(1)
-    row = {name: column[0] for name, column in result.columns().items()}
-    place = int(inside.argmin())
-    assert row["best_step"] == place + 1
-    assert row["error_inside"] == inside[place] and row["error_outside"] == outside[place]
-    assert row["error_outside"] != outside[-1]
+    result = run(runs=sweep.grid(seed=range(4), lr=[3.0]), test_every=1)
+    columns = result.columns()
+    inside, outside = result._state.curves.unbind(2)
+    places = inside.argmin(1)
+    assert columns["best_step"] == (places + 1).tolist() and min(columns["best_step"]) < 23
+    assert columns["error_inside"] == inside.amin(1).tolist()
+    assert columns["error_outside"] == outside[torch.arange(4), places].tolist()
 
 
 def test_stop_when_solved() -> None:

@@ -1,0 +1,197 @@
+"""sweep.run: what is checked before anything runs, how it is stopped, and what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from typing import Any
+
+import pytest
+import torch
+from skips_here import needs_trainer
+from small import F64, TASKS, assert_same, run
+from torch import nn
+
+import nalu_kernels
+from nalu_kernels import NAC, NALU, sweep, use_backend
+
+ADD = sweep.Arithmetic("a + b", in_features=2, samples=40)
+
+
+def test_the_first_example(capsys: pytest.CaptureFixture[str]) -> None:
+    stack = nn.Sequential(NALU(100, 2), NALU(2, 1))
+    task = sweep.Arithmetic("a * b", in_features=100, subset=0.25, overlap=0.5, samples=50)
+    runs = sweep.grid(seed=range(2), lr=[1e-3])
+    result = sweep.run(stack, task, runs, steps=5, test_every=2, backend="reference")
+    assert len(result) == 2 and type(result.module(1)) is nn.Sequential
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert lines[0].startswith("sweep: 0 of 2 runs, 0 solved; 0 of 10 steps")
+    assert lines[-1].startswith("sweep: 2 of 2 runs")
+
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"stack": nn.Tanh()}, TypeError, "stack: the Tanh is not supported"),
+    ({"stack": NAC(3, 1)}, ValueError, "task: has 2 inputs, and the stack takes 3"),
+    ({"stack": NAC(2, 2)}, ValueError, "task: has 1 targets, and the stack 2 outputs"),
+    ({"task": "a + b"}, TypeError, "task: expected sweep.Arithmetic, .* got str"),
+    ({"runs": {"seed": ["a"]}}, TypeError, r"runs\['seed'\], row 0"),
+    ({"steps": 0}, ValueError, "steps: expected at least 1, got 0"),
+    ({"steps": 1.5}, TypeError, "steps: expected an int"),
+    ({"batch_size": 0}, ValueError, "batch_size"),
+    ({"test_every": -1}, ValueError, "test_every"),
+    ({"optimizer": "adamw"}, ValueError, "optimizer: expected one of sgd, rmsprop, adam"),
+    ({"optimizer": torch.optim.Adam}, TypeError, "optimizer: expected a str"),
+    ({"loss": "huber"}, ValueError, "loss: expected one of mse, l1"),
+    ({"success": "weights"}, ValueError, "success: expected one of"),
+    ({"stop": "early"}, ValueError, "stop: expected one of solved"),
+    ({"initial": {}}, ValueError, "initial: expected the names"),
+    ({"backend": "gpu"}, ValueError, "backend: expected one of"),
+    ({"backend": 3}, TypeError, "backend: expected the name"),
+    ({"device": "cpux"}, RuntimeError, "cpux"),
+    ({"threads": 0}, ValueError, "threads: expected at least 1"),
+    ({"threads": "2"}, TypeError, "threads: expected an int"),
+    ({"executor": 3}, TypeError, "executor: expected a concurrent.futures.Executor"),
+    ({"callback": 3}, TypeError, "callback: expected a function"),
+    ({"seconds": 0}, ValueError, "seconds: expected a number above 0"),
+    ({"seconds": "1"}, TypeError, "seconds: expected a number"),
+    ({"dtype": torch.float16}, TypeError, "dtype: expected torch.float32 or torch.float64"),
+]
+
+
+@pytest.mark.parametrize(("given", "error", "words"), WRONG, ids=lambda part: str(part)[:40])
+def test_what_is_wrong_is_said_before_anything_runs(
+    given: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    arguments: dict[str, Any] = {
+        "stack": NAC(2, 1),
+        "task": ADD,
+        "runs": {"seed": [0]},
+        "steps": 3,
+        "backend": "reference",
+        "callback": lambda event: pytest.fail("it has begun"),
+        **given,
+    }
+    with pytest.raises(error, match=words):
+        sweep.run(**arguments)
+
+
+@needs_trainer
+def test_the_kernels_are_the_default() -> None:
+    result = sweep.run(NAC(2, 1), ADD, {"seed": [0]}, steps=3)
+    assert result.columns()["backend"] == ["cpu"]
+    with use_backend("reference"):
+        result = sweep.run(NAC(2, 1), ADD, {"seed": [0]}, steps=3)
+    assert result.columns()["backend"] == ["reference"]
+
+
+@needs_trainer
+def test_beyond_the_kernels_limits_the_reference_runs_and_says_why() -> None:
+    wide = nn.Sequential(NAC(2, 65), NAC(65, 1))
+    with pytest.raises(ValueError, match="'cpu' cannot train this sweep: a layer has 65 outputs"):
+        sweep.run(wide, ADD, {"seed": [0]}, steps=1, backend="cpu")
+    with pytest.warns(RuntimeWarning, match="slow plain PyTorch reference: a layer has 65") as told:
+        result = sweep.run(wide, ADD, {"seed": [0]}, steps=1)
+    assert told[0].filename == __file__
+    assert result.columns()["backend"] == ["reference"]
+
+
+def test_a_back_end_without_a_trainer_is_refused() -> None:
+    for name, (usable, _) in nalu_kernels.backends().items():
+        if usable and name not in ("cpu", "reference"):
+            with pytest.raises(ValueError, match=f"'{name}' has no trainer"):
+                sweep.run(NAC(2, 1), ADD, {"seed": [0]}, steps=1, backend=name)
+
+
+def test_initial_weights_may_be_given() -> None:
+    modules = [NAC(2, 1, dtype=F64) for _ in range(3)]
+    initial, _ = torch.func.stack_module_state(modules)  # type: ignore[arg-type]
+    result = sweep.run(
+        NAC(2, 1), ADD, {"seed": range(3), "lr": [0.0] * 3}, steps=2, initial=initial,
+        backend="reference", dtype=F64,
+    )  # fmt: skip
+    for name, value in result.modules()[0].items():
+        assert value.equal(initial[name])
+
+
+def test_a_seed_begins_alike_in_every_sweep() -> None:
+    several = run(runs=sweep.grid(seed=[3, 4], lr=[0.0]))
+    alone = run(runs={"seed": [4], "lr": [0.0]})
+    assert alone._state.parameters[0].equal(several._state.parameters[1])
+
+
+def test_seconds_hold() -> None:
+    started = time.perf_counter()
+    result = run(steps=10**7, test_every=10**7, seconds=0.5)
+    assert time.perf_counter() - started < 5
+    assert result.stopped == "seconds" and result.columns()["status"][0] == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_returns(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), number))
+    timer.start()
+    result = run(steps=10**7, test_every=10**7)
+    timer.join()
+    assert result.stopped == number.name
+    assert result.columns()["status"] == ["interrupted"] + ["not_run"] * 5
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    def impatient(event: sweep.Event) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(callback=impatient)
+
+
+def test_it_runs_in_a_thread_too() -> None:
+    results: list[sweep.Result] = []
+    thread = threading.Thread(target=lambda: results.append(run()))
+    thread.start()
+    thread.join()
+    assert_same(results[0], run())
+
+
+def test_a_callback_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nalu_kernels.sweep.watch.SEGMENT", 1e-3)
+    events: list[sweep.Event] = []
+    run(runs=sweep.grid(seed=range(4), lr=[1e-2])[::2], callback=events.append)
+    assert events[-1][:5] == (2, 2, 0, 46, 46)
+    assert [event.steps for event in events] == sorted(event.steps for event in events)
+    assert {label for event in events for label in event.changed} == {0, 2}
+
+
+def test_an_error_of_a_callback_saves_and_comes_through(tmp_path: Any) -> None:
+    pytest.importorskip("pyarrow")
+
+    def broken(event: sweep.Event) -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        run(callback=broken, out=tmp_path)
+    assert sum(sweep.load(tmp_path).columns()["steps"]) > 0
+
+
+def test_runs_that_stop_early_count_as_done(capsys: pytest.CaptureFixture[str]) -> None:
+    run(runs={"seed": [0, 1]}, success=1e6, stop="solved")
+    assert re.search(r"2 of 2 runs, 2 solved; 46 of 46 steps", capsys.readouterr().err)
+
+
+def test_half_precision_and_others_of_the_template_do_not_matter() -> None:
+    task, stack = TASKS["function"]
+    half = sweep.run(stack.half(), task, {"seed": [0]}, steps=3, backend="reference")
+    stack.float()
+    assert half.module(0).W_hat.dtype == torch.float32  # type: ignore[union-attr]
+
+
+def test_a_table_too_large_for_the_machine_is_refused() -> None:
+    with pytest.raises(MemoryError, match=r"take .* GiB, the machine has"):
+        sweep.run(NAC(2, 1), ADD, {"seed": [0]}, steps=10**12, test_every=1, backend="reference")
