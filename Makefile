@@ -77,7 +77,7 @@ bench: $(STAMP)
 	$(RUN) -m pytest benchmarks
 
 fuzz: $(STAMP)
-	NALU_KERNELS_FUZZ_EXAMPLES=10000 $(RUN) -m pytest -n auto tests/test_fuzz.py
+	NALU_KERNELS_FUZZ_EXAMPLES=10000 $(RUN) -m pytest -n auto tests/test_fuzz.py tests/sweep/test_fuzz.py
 
 sanitize: $(STAMP)
 	$(RUN) tools/sanitize.py

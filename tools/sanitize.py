@@ -27,6 +27,7 @@ KERNELS = [ROOT / "csrc" / "cpu" / f"{name}.cpp" for name in ("portable", "avx2"
 TESTS = (
     *("test_functional.py", "test_gradients.py", "test_layouts.py", "test_special_values.py"),
     *("test_checks.py", "test_determinism.py", "test_fuzz.py", "test_keep_weights.py"),
+    *("sweep/test_fuzz.py", "sweep/test_kernel.py"),
 )
 
 
@@ -87,7 +88,7 @@ def watch_addresses() -> None:
     pytest = (sys.executable, "-m", "pytest", "-q", "-x", "-n", "auto", "-p", "no:cacheprovider")
     for capability in capabilities():
         chosen = {**environment, "ATEN_CPU_CAPABILITY": capability}
-        run(*pytest, "-k", "cpu", *tests, cwd=WHERE, **chosen)
+        run(*pytest, "-k", "(cpu or sweep) and not long", *tests, cwd=WHERE, **chosen)
     run(*pytest, "-k", "cuda", *tests, cwd=WHERE, **environment)
 
 

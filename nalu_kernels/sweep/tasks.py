@@ -256,7 +256,7 @@ class Function(_Drawn):
                 f"f: expected ({len(rows)}, out_features) for inputs {tuple(rows.shape)}, got "
                 f"{tuple(y.shape)}"
             )
-        return y.detach().to(x.dtype).reshape(*x.shape[:-1], y.shape[-1])
+        return y.detach().to(x.dtype).contiguous().view(*x.shape[:-1], y.shape[-1])
 
     def describe(self) -> dict[str, Any]:
         """What makes it the same task, as JSON has it; of f its name and some of its answers."""

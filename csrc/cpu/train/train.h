@@ -212,15 +212,9 @@ class Trainer {
     const bool squared = training_.loss == Loss::mse;
     for_each_vector<T>(count, [&](int64_t k, auto lanes) {
       const Vec<T> error = load<T>(found + k, lanes) - load<T>(y_ + k, lanes);
-      const Vec<T> grad = squared ? error * (2 * scale) : with_sign(error) * scale;
+      const Vec<T> grad = squared ? error * (2 * scale) : sign(error) * scale;
       store<T>(to + k, grad, lanes);
     });
-  }
-
-  // As torch's sign, but a NaN stays one.
-  static Vec<T> with_sign(Vec<T> v) {
-    const Vec<T> signs = sign(v);
-    return v == v ? signs : v;
   }
 
   // The mean squared error, NaN of no samples.
