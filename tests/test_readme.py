@@ -15,7 +15,7 @@ import torch
 import nalu_kernels
 import nalu_kernels.distributed
 import nalu_kernels.reference
-from nalu_kernels import sweep
+import nalu_kernels.sweep
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -85,7 +85,12 @@ def test_every_page_is_in_the_index() -> None:
 def test_every_public_name_is_in_the_api_reference() -> None:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     found = set(re.findall(r"^\.\. auto\w+:: (\S+)$", page, re.MULTILINE))
-    for module in (nalu_kernels, nalu_kernels.distributed, nalu_kernels.reference, sweep):
+    for module in (
+        nalu_kernels,
+        nalu_kernels.distributed,
+        nalu_kernels.reference,
+        nalu_kernels.sweep,
+    ):
         assert {f"{module.__name__}.{name}" for name in module.__all__} <= found
     for name in found:  # and nothing that is not there
         module, _, attribute = name.rpartition(".")
