@@ -38,6 +38,9 @@ nitpick_ignore_regex = [
     ("py:.*", r"(Tensor|Module|optional|Any|nn\..*|Placement)"),
     ("py:class", r"(nalu_kernels\.recognise\.)?Candidate"),  # which Replaced carries along
     ("py:class", "W_hat"),  # "W_hat, M_hat" share one entry, which Sphinx reads as a type
+    # The types of a sweep's arguments, which its pages have in words.
+    ("py:class", r"(os\.PathLike|Executor|Task|Success|AnyRange|Runs)"),
+    ("py:class", r"nalu_kernels\.sweep\.(stack\.Stack|state\.State|.*\.(Task|Success|AnyRange))"),
     ("py:func", "convert"),  # written without the module's name
 ]
 

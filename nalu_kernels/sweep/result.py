@@ -54,9 +54,11 @@ class Result:
         state: State,
         steps: int,
         test_every: int,
+        stop: str | None,
         stopped: str | None = None,
     ) -> None:
         self.stopped = stopped
+        self._stop = stop
         self._stack, self._table, self._state = stack, table, state
         self._steps, self._every = steps, test_every
 
@@ -81,6 +83,7 @@ class Result:
             "sparsity": self._metric("sparsity").tolist(),
             "seconds": seconds.tolist(),
             "backend": list(map(_names, self._state.backends.tolist())),
+            **({} if self._stop is None else {"stop": [self._stop] * len(self)}),
         }
 
     def to_pandas(self) -> Any:
@@ -93,7 +96,8 @@ class Result:
         * ``error_inside``, ``error_outside``, ``best_step``: at the test with the least error
           inside;
         * ``sparsity``: there, how far a weight is from -1, 0 and 1 at most;
-        * ``seconds``: of its training, and ``backend``, what has trained it.
+        * ``seconds``: of its training, and ``backend``, what has trained it;
+        * ``stop``: the option of that name, if it was given.
 
         What was not computed is NaN.
 

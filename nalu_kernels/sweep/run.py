@@ -150,11 +150,15 @@ def run(
         else:
             source = _here(specification, state, watch, name, advance)
         _follow(source, specification, state, watch, store, callback)
-        table = specification.columns.table
         return Result(
-            specification.stack, table, state, specification.steps, specification.test_every,
+            specification.stack,
+            specification.columns.table,
+            state,
+            steps,
+            test_every,
+            stop,
             watch.stopped() if len(state.unfinished()) else None,
-        )  # fmt: skip
+        )
 
 
 def _check_seconds(seconds: Any) -> float | None:

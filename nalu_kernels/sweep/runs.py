@@ -26,7 +26,7 @@ HYPER = ("lr", "beta1", "beta2", "eps", "weight_decay", "momentum", "clip_value"
 RANGES = ("train", "test")
 MADE = (
     "status", "steps", "solved_at", "error_inside", "error_outside", "best_step", "sparsity",
-    "seconds", "backend",
+    "seconds", "backend", "stop",
 )  # fmt: skip
 _KNOWN = {"seed", "betas", "alpha", *HYPER, *RANGES}
 _BELOW_ONE = ("beta1", "beta2", "alpha")

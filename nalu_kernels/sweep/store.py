@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import native
 from .extras import optional
 from .result import Result
 from .runs import Runs
@@ -88,6 +89,8 @@ class Store:
             "python": platform.python_version(),
             "platform": platform.platform(),
         }
+        if session["backend"] == "cpu":
+            here["cpu_capability"] = native.cpu_capability()
         self._spec["sessions"].append({**session, **here})
         text = json.dumps(self._spec, indent=1)
         _replace(self.folder / SPEC, text.encode())
@@ -107,7 +110,7 @@ class Store:
     def export(self, state: State) -> None:
         """Tables and weights for others to read."""
         of = self._specification
-        result = Result(of.stack, of.columns.table, state, of.steps, of.test_every)
+        result = Result(of.stack, of.columns.table, state, of.steps, of.test_every, of.stop)
         arrow = optional("pyarrow", "out")
         _write_table(self.folder / RUNS, {"run": result._table.index, **result.columns()})
         curves = {name: arrow.array(_list(t)) for name, t in result.curve_columns().items()}
@@ -168,7 +171,7 @@ def _load(folder: Path) -> tuple[dict[str, Any], Result]:
     columns = _read_table(folder / RUNS)
     table = Runs({name: columns[name] for name in of["columns"]}, columns["run"])
     stack = Stack.of(of["stack"])
-    return of, Result(stack, table, state, of["steps"], of["test_every"])
+    return of, Result(stack, table, state, of["steps"], of["test_every"], of["stop"])
 
 
 def join(folders: Sequence[str | os.PathLike[str]]) -> Result:
@@ -205,9 +208,8 @@ def join(folders: Sequence[str | os.PathLike[str]]) -> Result:
         {name: [column[k] for k in order] for name, column in columns.items()},
         [index[k] for k in order],
     )
-    return Result(
-        result._stack, table, state.rows(torch.tensor(order)), first["steps"], first["test_every"]
-    )
+    rows = state.rows(torch.tensor(order))
+    return Result(result._stack, table, rows, first["steps"], first["test_every"], first["stop"])
 
 
 def _version() -> str:

@@ -71,7 +71,7 @@ def words(seed: int | Tensor, stream: int, step: int | Tensor, rows: int) -> Ten
         rows: rows 0 to rows - 1.
 
     Returns:
-        int64, (*seed.shape, *step.shape, rows, 4).
+        int64, ``(*seed.shape, *step.shape, rows, 4)``.
     """
     seeds, steps = torch.as_tensor(seed), torch.as_tensor(step)
     seeds = seeds.reshape(*seeds.shape, *[1] * (steps.dim() + 1))
@@ -102,9 +102,9 @@ def xoshiro(state: Tensor, count: int) -> Tensor:
 
 
 def draw(seed: int | Tensor, stream: int, step: int | Tensor, rows: int, columns: int) -> Tensor:
-    """u in [0, 1), a multiple of 2⁻²⁴: float32, (*seed.shape, *step.shape, rows, columns).
+    """u in [0, 1), a multiple of 2⁻²⁴: float32, ``(*seed.shape, *step.shape, rows, columns)``.
 
-    Arguments as of :func:`words`.
+    Arguments as of :func:`nalu_kernels.sweep.stream.words`.
     """
     outputs = xoshiro(words(seed, stream, step, rows), columns)
     return (outputs >> 8).to(torch.float32) * 2.0**-24
@@ -245,7 +245,7 @@ def initial(seeds: Tensor, parameter: int, low: float, high: float, shape: Seque
     PARAMETERS + parameter, step 0.
 
     Returns:
-        (len(seeds), *shape).
+        ``(len(seeds), *shape)``.
     """
     size = math.prod(shape)
     u = draw(seeds, PARAMETERS + parameter, 0, -(-size // _WIDTH), min(size, _WIDTH))

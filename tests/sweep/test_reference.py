@@ -53,7 +53,7 @@ def test_pausing_changes_nothing(task: str, optimizer: str) -> None:
     state = specification.begin()
     for _ in range(200):  # a step at a time, each with an optimizer of its own
         next(reference.advance(specification, state, lambda: 0.0, torch.device("cpu")), None)
-    found = sweep.Result(specification.stack, specification.columns.table, state, 23, 5)
+    found = sweep.Result(specification.stack, specification.columns.table, state, 23, 5, None)
     assert_same(found, expected)
 
 
@@ -81,7 +81,8 @@ def test_stop_when_solved() -> None:
     kept: dict[str, Any] = {"runs": {"seed": [0, 1]}, "success": 1e6, "test_every": 5}
     all_steps, stopped = run(**kept), run(**kept, stop="solved")
     assert all_steps.columns()["status"] == stopped.columns()["status"] == ["solved"] * 2
-    assert all_steps.columns()["steps"] == [23, 23]
+    assert all_steps.columns()["steps"] == [23, 23] and "stop" not in all_steps.columns()
+    assert stopped.columns()["stop"] == ["solved", "solved"]
     assert stopped.columns()["steps"] == stopped.columns()["solved_at"] == [5, 5]
 
 

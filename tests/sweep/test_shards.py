@@ -63,10 +63,13 @@ def trained(**options: Any) -> sweep.Result:
 
 
 @pytest.fixture
-def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Something is killed in the test, once."""
     monkeypatch.setenv("NALU_KERNELS_TEST_MARK", str(tmp_path / "mark"))
     here = os.path.dirname(__file__)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
+    yield
+    assert (tmp_path / "mark").exists()
 
 
 def test_a_pool_of_which_a_process_is_killed(
