@@ -19,6 +19,8 @@ namespace NALU_NAMESPACE {
 template <class U, int N = 1>
 class RowGenerator {
  public:
+  static constexpr int vectors = N;
+
   NALU_INLINE RowGenerator(int64_t seed, int64_t stream, int64_t step, const U (&rows)[N]) {
     uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
     const U zero = rows[0] - rows[0];

@@ -23,7 +23,9 @@ COMPILER = shlex.split(os.environ.get("CXX", "g++"))
 STRICT = ("-std=c++17", "-g", "-Wall", "-Wextra", "-Werror")
 ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 SOURCES = sorted([*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")])
-KERNELS = [ROOT / "csrc" / "cpu" / f"{name}.cpp" for name in ("portable", "avx2", "avx512")]
+KERNELS = [
+    ROOT / "csrc" / "cpu" / f"{name}.cpp" for name in ("portable", "avx2", "avx512", "threads")
+]
 TESTS = (
     *("test_functional.py", "test_gradients.py", "test_layouts.py", "test_special_values.py"),
     *("test_checks.py", "test_determinism.py", "test_fuzz.py", "test_keep_weights.py"),

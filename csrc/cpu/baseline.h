@@ -13,6 +13,7 @@
 
 #include "capability.h"
 #include "runtime.h"
+#include "threads.h"
 
 #define NALU_STRING_OF(...) #__VA_ARGS__
 #define NALU_STRING(...) NALU_STRING_OF(__VA_ARGS__)

@@ -21,14 +21,4 @@ void parallel_for(
 // torch.set_float32_matmul_precision asks for.
 void matmul(Dtype dtype, const Matrix& A, const Matrix& B, void* C, bool accumulate);
 
-// Seconds, from whenever.
-double now();
-
-// Numbers from 0 on, each given to one thread.
-class Tickets;
-int64_t take(Tickets& tickets);
-
-// body(thread, tickets, context) on so many threads at once, this one among them.
-void on_threads(int64_t threads, void (*body)(int64_t, Tickets&, void*), void* context);
-
 } // namespace nalu

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <random>
 #include <thread>
 #include <vector>
@@ -116,8 +117,54 @@ std::vector<float> outcome(const Kernels& kernels, const Sizes& s) {
   const Saved saved{kept.data(), kept.data() + s.B * s.O, kept.data() + 2 * s.B * s.O};
   kernels.forward(layer, parts[0], saved);
   const Gradients grads{parts[1], parts[2], parts[3], parts[4], parts[5], parts[6], parts[7]};
-  kernels.backward(layer, {dy.data(), s.O, 1}, nullptr, saved, grads);
+  kernels.backward(layer, {{dy.data(), s.O, 1}, nullptr, saved, grads});
   return results;
+}
+
+// Trainings of a NALU 2 -> 1 on a + b: their parameters after some steps and tests.
+std::vector<float> trained(const Kernels& kernels, int64_t runs, int64_t threads) {
+  const StackLayer layer{Kind::nalu, 2, 1, 1, false, false, 1e-7};
+  const int64_t count = layer.parameters(), tests = 3;
+  std::vector<float> weights = drawn(runs * count, 9), best(weights.size());
+  std::vector<float> moments(2 * weights.size()), x = drawn(300 * 2, 10);
+  std::vector<int64_t> seeds, starts, progress(static_cast<size_t>(2 * runs));
+  std::vector<Hyper> hyper;
+  for (int64_t run = 0; run < runs; ++run) {
+    seeds.push_back(run);
+    starts.insert(starts.end(), {0, 1});
+    const double none = std::numeric_limits<double>::infinity();
+    hyper.push_back({1e-2, 0.9, 0.999, 1e-8, 0, 0, none, none, 1e-5});
+  }
+  std::vector<double> scores(static_cast<size_t>(5 * runs));
+  std::vector<double> curves(static_cast<size_t>(2 * runs * tests));
+  Training training{};
+  training.dtype = Dtype::float32;
+  training.layers = &layer;
+  training.depth = 1;
+  training.parameters = count;
+  training.runs = runs;
+  training.batch = 100;
+  training.steps = training.until = 50;
+  training.test_every = 20;
+  training.tests = tests;
+  training.optimizer = Optimizer::adam;
+  training.constants[0] = training.constants[2] = 1;
+  training.constants[1] = training.constants[3] = 2;
+  training.subset = 1;
+  training.inside = training.outside = {300, x.data(), nullptr};
+  training.seeds = seeds.data();
+  training.starts = starts.data();
+  training.hyper = hyper.data();
+  training.weights = weights.data();
+  training.moments = moments.data();
+  training.best = best.data();
+  training.progress = progress.data();
+  training.scores = scores.data();
+  training.curves = curves.data();
+  training.seconds = 1e9;
+  training.threads = threads;
+  kernels.train(training);
+  return weights;
 }
 
 bool same(const std::vector<float>& a, const std::vector<float>& b) {
@@ -163,6 +210,9 @@ int main() {
           agree ? "same bits" : "DIFFERS");
       wrong += agree ? 0 : 1;
     }
+    const bool agree = same(trained(*kernels, 20, 1), trained(*kernels, 20, 4));
+    std::printf("%s trainings: %s\n", kernels->name, agree ? "same bits" : "DIFFERS");
+    wrong += agree ? 0 : 1;
   }
   return wrong;
 }

@@ -16,21 +16,23 @@ inline void multiply_wide(uint32_t a, uint32_t b, uint32_t& high, uint32_t& low)
 
 using Rows32 = Vec<uint32_t>; // as many rows as a vector has floats
 
+#if NALU_VECTOR_BYTES == 64 || NALU_VECTOR_BYTES == 32
+// Products of the even and of the odd elements.
+inline void multiply_wide(Rows32 a, uint32_t b, Rows32& high, Rows32& low) {
+  const Vec<uint64_t> x = bitcast<Vec<uint64_t>>(a), odd_x = x >> 32;
 #if NALU_VECTOR_BYTES == 64
-inline void multiply_wide(Rows32 a, uint32_t b, Rows32& high, Rows32& low) {
-  const __m512i x = bitcast<__m512i>(a), y = _mm512_set1_epi64(b);
-  const __m512i even = _mm512_mul_epu32(x, y);
-  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), y);
-  high = bitcast<Rows32>(_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd));
-  low = bitcast<Rows32>(_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)));
-}
-#elif NALU_VECTOR_BYTES == 32
-inline void multiply_wide(Rows32 a, uint32_t b, Rows32& high, Rows32& low) {
-  const __m256i x = bitcast<__m256i>(a), y = _mm256_set1_epi64x(b);
-  const __m256i even = _mm256_mul_epu32(x, y);
-  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), y);
-  high = bitcast<Rows32>(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa));
-  low = bitcast<Rows32>(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa));
+  // The masks keep GCC from warning of its own header.
+  const __m512i y = _mm512_set1_epi64(b);
+  const auto even = bitcast<Vec<uint64_t>>(_mm512_maskz_mul_epu32(0xff, bitcast<__m512i>(x), y));
+  const auto odd = bitcast<Vec<uint64_t>>(_mm512_maskz_mul_epu32(0xff, bitcast<__m512i>(odd_x), y));
+#else
+  const __m256i y = _mm256_set1_epi64x(b);
+  const auto even = bitcast<Vec<uint64_t>>(_mm256_mul_epu32(bitcast<__m256i>(x), y));
+  const auto odd = bitcast<Vec<uint64_t>>(_mm256_mul_epu32(bitcast<__m256i>(odd_x), y));
+#endif
+  constexpr uint64_t upper = 0xffffffff00000000u;
+  high = bitcast<Rows32>((even >> 32) | (odd & upper));
+  low = bitcast<Rows32>((even & ~upper) | (odd << 32));
 }
 #elif NALU_VECTOR_BYTES
 inline void multiply_wide(Rows32 a, uint32_t b, Rows32& high, Rows32& low) {
@@ -60,11 +62,6 @@ NALU_INLINE V apart(V v) {
   asm("" : "+w"(v));
 #endif
   return v;
-}
-
-template <int N>
-constexpr int vectors_of(const RowGenerator<Rows32, N>&) {
-  return N;
 }
 
 inline Rows32 rows_from(int64_t first) {
@@ -267,11 +264,11 @@ inline void draw_batch(
   const int64_t n = end - begin;
   const auto fill = [&](auto plain) {
     for_each_generator(seed, 0, step, begin, n, [&](auto generator, int64_t row, auto count) {
-      Rows32 bits[vectors_of(generator)];
+      constexpr int vectors = decltype(generator)::vectors;
+      Rows32 bits[vectors];
       for (int64_t column = 0; column < columns; ++column) {
         generator.next(bits);
-        NALU_UNROLL
-        for (int i = 0; i < vectors_of(generator); ++i) {
+        for (int i = 0; i < vectors; ++i) {
           T* to = x + column * n + row + i * kLanes<float>;
           inputs.template write<decltype(plain)::value>(bits[i], to, count);
         }
@@ -290,10 +287,11 @@ inline void draw(const Draw& wanted) {
     float* to = wanted.to + s * wanted.rows * wanted.columns;
     const auto fill = [&](auto generator, int64_t row, auto count) {
       constexpr int64_t L = kLanes<float>;
-      Rows32 bits[vectors_of(generator)];
+      constexpr int vectors = decltype(generator)::vectors;
+      Rows32 bits[vectors];
       for (int64_t column = 0; column < wanted.columns; ++column) {
         generator.next(bits);
-        for (int i = 0; i < vectors_of(generator); ++i) {
+        for (int i = 0; i < vectors; ++i) {
           float lanes[L];
           const Vec<float> u = to_float(bits[i]) * 0x1p-24f;
           std::memcpy(lanes, &u, sizeof u);

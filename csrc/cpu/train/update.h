@@ -10,11 +10,11 @@ namespace NALU_NAMESPACE {
 
 template <class V>
 NALU_INLINE V square_root(V v) {
-#if NALU_VECTOR_BYTES == 64
+#if NALU_VECTOR_BYTES == 64 // the masks keep GCC from warning of its own header
   if constexpr (sizeof(Scalar<V>) == 4) {
-    return bitcast<V>(_mm512_sqrt_ps(bitcast<__m512>(v)));
+    return bitcast<V>(_mm512_maskz_sqrt_ps(0xffff, bitcast<__m512>(v)));
   } else {
-    return bitcast<V>(_mm512_sqrt_pd(bitcast<__m512d>(v)));
+    return bitcast<V>(_mm512_maskz_sqrt_pd(0xff, bitcast<__m512d>(v)));
   }
 #elif NALU_VECTOR_BYTES == 32
   if constexpr (sizeof(Scalar<V>) == 4) {
