@@ -33,7 +33,7 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       build/docs: the pages and the API reference as a site; a warning is an error"
 	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
-	@echo "make fuzz       10,000 random layers, and as many wrong calls"
+	@echo "make fuzz       10,000 random layers and sweeps, and as many wrong calls"
 	@echo "make sanitize   the tests of the C++ code under the compiler's sanitizers"
 	@echo "make gpu        tests, sanitizer and benchmarks on this machine's GPU, within 9 minutes"
 	@echo "make wheel      dist/: sdist and wheel, checked, and tested where they are installed"
@@ -77,7 +77,7 @@ bench: $(STAMP)
 	$(RUN) -m pytest benchmarks
 
 fuzz: $(STAMP)
-	NALU_KERNELS_FUZZ_EXAMPLES=10000 $(RUN) -m pytest -n auto tests/test_fuzz.py tests/sweep/test_fuzz.py
+	NALU_KERNELS_FUZZ_EXAMPLES=10000 $(RUN) -m pytest -n auto tests/test_fuzz.py tests/sweep/test_fuzz_sweep.py
 
 sanitize: $(STAMP)
 	$(RUN) tools/sanitize.py

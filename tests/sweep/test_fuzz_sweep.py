@@ -1,0 +1,140 @@
+"""Random specifications: the kernel trains the valid ones as the reference does, and what is not
+valid is refused before anything runs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from skips_here import needs_trainer
+from torch import nn
+
+from nalu_kernels import NAC, NALU, sweep
+
+F64 = torch.float64
+EXAMPLES = int(os.environ.get("NALU_KERNELS_FUZZ_EXAMPLES", "40"))
+fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@st.composite
+def stacks(draw: st.DrawFn, inputs: int, outputs: int) -> nn.Module:
+    """One to four layers; sizes fit."""
+    sizes = [inputs, *draw(st.lists(st.integers(1, 5), max_size=3)), outputs]
+    layers: list[nn.Module] = []
+    for width, after in itertools.pairwise(sizes):
+        kind = draw(st.sampled_from(["NAC", "NALU", "Linear"]))
+        if kind == "NAC":
+            layers.append(NAC(width, after, log_space=draw(st.booleans()), eps=1e-2))
+        elif kind == "NALU":
+            options = {"tied": draw(st.booleans()), "gate_bias": draw(st.booleans())}
+            gate = draw(st.sampled_from(["output", "sample"]))
+            layers.append(NALU(width, after, gate=gate, eps=1e-2, **options))
+        else:
+            layers.append(nn.Linear(width, after, bias=draw(st.booleans())))
+        layers.append(draw(st.sampled_from([nn.Identity, nn.ReLU, nn.ReLU6]))())
+    return nn.Sequential(*layers[:-1])
+
+
+RANGES = st.sampled_from(
+    [(1.0, 2.0), ((-2.0, -1.0), (1.0, 2.0)), sweep.Normal(1.0, 0.5), sweep.Normal(0, 1, -1, 2)]
+)
+
+
+@st.composite
+def specifications(draw: st.DrawFn) -> dict[str, Any]:
+    inputs = draw(st.integers(2, 9))
+    kind = draw(st.sampled_from(["arithmetic", "function", "data"]))
+    ranges = {"train": draw(RANGES), "test": draw(RANGES), "samples": draw(st.integers(1, 30))}
+    ranges |= {"per_seed": draw(st.booleans()), "test_seed": draw(st.integers(0, 2**62))}
+    task: Any
+    if kind == "arithmetic":
+        operation = draw(st.sampled_from(["+", "-", "*", "/", "a^2", "sqrt(a)"]))
+        task = sweep.Arithmetic(operation, inputs, 0.5, draw(st.floats(0, 1)), **ranges)
+    elif kind == "function":
+        # A view, whose numbers do not lie one after the other.
+        task = sweep.Function(
+            lambda x: x.sum(1, keepdim=True).expand(-1, 2)[:, 1:], inputs, **ranges
+        )
+    else:
+        x = torch.linspace(0.5, 2, 11 * inputs, dtype=F64).view(11, inputs)
+        task = sweep.Data(x, x.mean(1), x + 1, x.mean(1) + 1)
+    optimizer = draw(st.sampled_from(["adam", "rmsprop", "sgd"]))
+    runs: dict[str, list[Any]] = {
+        "seed": draw(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=3))
+    }
+    count = len(runs["seed"])
+    runs["lr"] = [draw(st.floats(1e-5, 1e-3)) for _ in range(count)]
+    for name in draw(st.sets(st.sampled_from(["weight_decay", "clip_value", "clip_norm"]))):
+        runs[name] = [draw(st.floats(0.01, 1)) for _ in range(count)]
+    if optimizer != "adam":
+        runs["momentum"] = [draw(st.sampled_from([0.0, 0.9])) for _ in range(count)]
+    steps = draw(st.integers(1, 6))
+    return {
+        "stack": draw(stacks(inputs, 2 if kind == "function" else 1)),
+        "task": task,
+        "runs": runs,
+        "steps": steps,
+        "batch_size": draw(st.integers(1, 140)),
+        "test_every": draw(st.integers(1, 7)),
+        "optimizer": optimizer,
+        "loss": draw(st.sampled_from(["mse", "l1"])),
+        "success": draw(st.sampled_from([1e-5, 10.0])),
+        "stop": draw(st.sampled_from([None, "solved"])),
+        "dtype": F64,
+    }
+
+
+@needs_trainer
+@fuzz
+@given(specification=specifications())
+def test_the_kernel_trains_as_the_reference(specification: dict[str, Any]) -> None:
+    found, expected = (
+        sweep.run(**specification, backend=backend)._state for backend in ("cpu", "reference")
+    )
+    assert found.progress.equal(expected.progress)
+    torch.testing.assert_close(
+        found.parameters, expected.parameters, rtol=1e-6, atol=1e-7, equal_nan=True
+    )
+    torch.testing.assert_close(found.curves, expected.curves, rtol=1e-5, atol=1e-8, equal_nan=True)
+
+
+SPOILT: dict[str, list[Any]] = {
+    "stack": [nn.Tanh(), nn.Sequential(), None, NAC(10, 1), nn.Sequential(NAC(2, 3), NAC(2, 1))],
+    "task": [None, "a + b", sweep.Arithmetic("+", 12)],
+    "steps": [0, -1, 2.5, None, True, "1"],
+    "batch_size": [0, None, 1.0],
+    "test_every": [0, "1"],
+    "optimizer": ["adamw", None, 3],
+    "loss": ["huber", None],
+    "success": ["weights", 0, -1.0, []],
+    "stop": ["early", 1],
+    "dtype": [torch.float16, "float32", None],
+    "runs": [None, {}, {"seed": [-1]}, {"seed": [0], "lr": [float("nan")]}, {"seeds": [1]}],
+    "seconds": [0, -1, "1"],
+    "threads": [0, 1.5],
+    "callback": [1],
+    "executor": [1],
+    "backend": ["gpu", 1],
+}
+
+
+@fuzz
+@given(specification=specifications(), data=st.data())
+def test_what_is_wrong_is_refused_before_anything_runs(
+    specification: dict[str, Any], data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(list(SPOILT)))
+    wrong = data.draw(st.sampled_from(SPOILT[name]))
+    arguments = {
+        "callback": lambda event: pytest.fail("it has begun"),
+        "backend": "reference",
+        **specification,
+        name: wrong,
+    }
+    with pytest.raises((TypeError, ValueError), match=r"^\w"):
+        sweep.run(**arguments)
