@@ -56,10 +56,7 @@ def specifications(draw: st.DrawFn) -> dict[str, Any]:
         operation = draw(st.sampled_from(["+", "-", "*", "/", "a^2", "sqrt(a)"]))
         task = sweep.Arithmetic(operation, inputs, 0.5, draw(st.floats(0, 1)), **ranges)
     elif kind == "function":
-        # A view, whose numbers do not lie one after the other.
-        task = sweep.Function(
-            lambda x: x.sum(1, keepdim=True).expand(-1, 2)[:, 1:], inputs, **ranges
-        )
+        task = sweep.Function(lambda x: x.sum(1, keepdim=True).expand(-1, 2), inputs, **ranges)
     else:
         x = torch.linspace(0.5, 2, 11 * inputs, dtype=F64).view(11, inputs)
         task = sweep.Data(x, x.mean(1), x + 1, x.mean(1) + 1)
