@@ -102,3 +102,7 @@ def test_a_mode_sees_the_functions(rng: Generator) -> None:
         found = model(x)
     assert seen == [nalu_kernels.nalu, nalu_kernels.nac]
     assert torch.equal(found, model(x))
+    seen.clear()
+    with torch.no_grad(), nalu_kernels.keep_weights(model), Seen():
+        model(x)
+    assert seen == [nalu_kernels.nalu, nalu_kernels.nac]

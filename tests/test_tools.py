@@ -309,6 +309,21 @@ def test_the_profiler_shows_the_references_formulas() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_transformer_with_a_nalu_for_its_linear1(rng: Generator) -> None:
+    """In eval() torch's fast path asks a linear layer for its weight."""
+    block = nn.TransformerEncoderLayer(4, 2, dim_feedforward=3, dropout=0.0, batch_first=True)
+    block.linear1 = NALU(4, 3)
+    x = torch.rand(2, 5, 4, generator=rng)
+    trained = block(x)
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            assert torch.allclose(block.eval()(x), trained)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
 def test_the_page_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With its ``py`` blocks, which need more than PyTorch."""
     for name in ("lightning", "safetensors", "torchinfo"):

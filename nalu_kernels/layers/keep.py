@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import has_torch_function
 
 from ..dispatch import _load, select
 from .base import Layer
@@ -53,7 +54,8 @@ def keep_weights(model: nn.Module) -> Iterator[None]:
                 y = model(x)
 
     One rule: within the block the parameters stay as they are. If they have changed when it ends,
-    it says so.
+    it says so. Weights that are swapped in the block and swapped back (an average of weights for a
+    test) it cannot see: swap them outside.
 
     It is for calls without gradients, of float32 and float64 layers on the CPU's compiled kernels:
     the same bits, sooner where W is large and rows are few. Other calls, and layers whose
@@ -144,6 +146,7 @@ def _kept(layer: Any, input: Tensor) -> _Kept | None:
         kept is not None
         and not torch.is_grad_enabled()
         and type(input) is Tensor
+        and not has_torch_function((input,))  # of a mode, which is to see each call
         and W_hat is not None
         and type(layer.eps) is float  # an operator would take True for 1.0
         and W_hat.dtype in (torch.float32, torch.float64)
