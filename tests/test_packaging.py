@@ -39,6 +39,16 @@ def python(code: str, *, path: Path = ROOT) -> str:
     return done.stdout
 
 
+def test_an_editor_finds_the_library_after_make() -> None:
+    """Type checkers and editors read paths from .pth files, and run no import hook."""
+    distribution = importlib.metadata.distribution("nalu-kernels")
+    if '"editable": true' not in (distribution.read_text("direct_url.json") or ""):
+        pytest.skip("installed as a copy, which anything finds")
+    site = Path(str(distribution.locate_file("")))
+    lines = [line for path in site.glob("*nalu_kernels*.pth") for line in path.read_text().split()]
+    assert lines == [str(ROOT)]
+
+
 def test_version_is_that_of_the_installed_package() -> None:
     try:
         installed = importlib.metadata.version("nalu-kernels")
