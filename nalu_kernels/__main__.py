@@ -85,9 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out",
         type=folder_name,
-        default="examples",
+        default="report",
         metavar="DIR",
-        help="where to write (default: examples)",
+        help="where to write (default: report)",
     )
     return parser
 

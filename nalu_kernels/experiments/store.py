@@ -51,7 +51,10 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise Refusal(f"{path}: cannot read: {error.strerror}") from error
     except ValueError as error:
-        raise Refusal(f"{path}: not JSON, so not the results of a run: {error}") from error
+        raise Refusal(
+            f"{path}: not JSON, so not the results of a run: {error}; remove it, or "
+            "choose another --out"
+        ) from error
     if not isinstance(recorded, dict) or not {*_SAME, "seeds", "trials"} <= recorded.keys():
         raise Refusal(f"{path}: not the results of a run")
     wanted = {*Trial._fields, "seconds"}

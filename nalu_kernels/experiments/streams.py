@@ -24,7 +24,7 @@ class Unwritable(Exception):
     """
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"write error: {error.strerror}")
+        super().__init__(f"standard output: write error: {error.strerror}")
         self.quiet = isinstance(error, BrokenPipeError)
         self.status = 141 if self.quiet else 1
 

@@ -36,7 +36,10 @@ def write(folder: str, out: str) -> None:
     """
     runs = list(_runs(Path(folder)))
     if not runs:
-        raise Refusal(f"{folder}: no finished run in it (a folder with results.json and plot.png)")
+        hint = "it is a run itself: name the folder that holds it"
+        if not (Path(folder) / "results.json").is_file():
+            hint = "a folder with results.json and plot.png"
+        raise Refusal(f"{folder}: no finished run in it ({hint})")
     kept = writable_folder(Path(out)) / "results"
     path = Path(out) / "RESULTS.md"
     try:

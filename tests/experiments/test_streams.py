@@ -19,7 +19,7 @@ for package in ("matplotlib", "tqdm"):
 if not Path("/dev/full").exists():
     pytest.skip("no /dev/full on this system", allow_module_level=True)
 
-FULL = "python -m nalu_kernels: error: write error: No space left on device\n"
+FULL = "python -m nalu_kernels: error: standard output: write error: No space left on device\n"
 
 
 @pytest.fixture
@@ -110,4 +110,6 @@ def test_standard_output_that_is_closed(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     assert main([]) == 1
-    assert capsys.readouterr().err.endswith("error: write error: Bad file descriptor\n")
+    assert capsys.readouterr().err.endswith(
+        "error: standard output: write error: Bad file descriptor\n"
+    )
