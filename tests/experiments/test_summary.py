@@ -84,4 +84,5 @@ def test_bad_folders_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_text("half a")
     assert "results.json: not JSON" in refused(tmp_path)
+    assert "name the folder that holds it" in refused(tmp_path / "run")
     assert not (tmp_path / "RESULTS.md").exists()
