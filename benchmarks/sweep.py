@@ -253,13 +253,31 @@ def rows(results: Results) -> list[list[str]]:
     return table
 
 
+def text(results: Results) -> str:
+    return f"{markdown.align(rows(results), left=1)}\n{_ran_on(results)}"
+
+
 def section(results: Results) -> str:
     """For docs/sweep.md."""
+    return f"{markdown.table(rows(results), left=1)}\n\n{_ran_on(results)}"
+
+
+def summary(results: Results) -> str:
+    """For the README."""
+    eager = [row["times faster"][EAGER] for row in results["networks"]]
+    least = min(row["microseconds"][SWEEP] for row in results["networks"])
+    return (
+        f"A training step in a sweep takes {least:.1f} µs and more, {min(eager):,.0f} to "
+        f"{max(eager):,.0f} times less than in eager PyTorch."
+    )
+
+
+def _ran_on(results: Results) -> str:
     used = results["machine"]
     return (
-        f"{markdown.table(rows(results), left=1)}\n\nOne thread of an {used['processor']} "
-        f"({used['backend'].rpartition(', ')[2]}), torch {used['torch']}: processor time of a "
-        "training step of one run, and how many times longer the others take."
+        "Processor time of a training step of one run, and how many times longer the others take; "
+        f"one thread of an {used['processor']} ({used['backend'].rpartition(', ')[2]}), torch "
+        f"{used['torch']}{' while other work ran' if (used['load_before'] or 0) >= 0.5 else ''}."
     )
 
 
@@ -267,7 +285,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--seconds", type=float, default=0.5, help="of a sample (default: 0.5)")
-    parser.add_argument("--page", type=Path, help="put the table there")
     chosen = parser.parse_args()
     # Read when JAX is first imported.
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -278,10 +295,6 @@ def main() -> None:
         results["networks"].append(measure(network, chosen.seconds))
         print(markdown.align(rows(results), left=1), flush=True)
     chosen.results.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    if chosen.page is not None:
-        document = chosen.page.read_text(encoding="utf-8")
-        document = markdown.replace_section(document, "speed table", section(results))
-        chosen.page.write_text(document, encoding="utf-8")
 
 
 if __name__ == "__main__":

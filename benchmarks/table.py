@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import accuracy, markdown, training_step
+from . import accuracy, markdown, sweep, training_step
 from .cases import BACKWARD, FORWARD, NEEDED, NEEDED_ON_GRID, shape_name
 from .contenders import EAGER, EMPTY, LIBRARY, LINEARS, NAMES
 from .gpu import table as gpu
@@ -183,11 +183,12 @@ def speed_section(results: Results) -> str:
     )
 
 
-def summary(speed: Results, steps: Results, on_gpu: Results | None) -> str:
-    """For the README: how many times faster a layer, a training step, and a layer on a GPU."""
+def summary(speed: Results, steps: Results, sweeps: Results, on_gpu: Results | None) -> str:
+    """For the README: how many times faster a sweep, a training step, a layer, and one on a GPU."""
     machine = speed["machine"]
     return "\n\n".join(
         [
+            sweep.summary(sweeps),
             training_step.summary(steps),
             f"On an {machine['processor']} ({machine['torch_cpu_capability']}), forward and "
             f"backward are {_against_best(speed)}.",
@@ -197,16 +198,17 @@ def summary(speed: Results, steps: Results, on_gpu: Results | None) -> str:
 
 
 def pages(
-    speed: Results, steps: Results, errors: Results, on_gpu: Results | None
+    speed: Results, steps: Results, sweeps: Results, errors: Results, on_gpu: Results | None
 ) -> dict[str, dict[str, str]]:
     """What stands between which marks of which page."""
     return {
-        "README.md": {"speed summary": summary(speed, steps, on_gpu)},
+        "README.md": {"speed summary": summary(speed, steps, sweeps, on_gpu)},
         "docs/speed.md": {
             "speed table": speed_section(speed),
             "training step table": training_step.section(steps),
             "gpu table": gpu.section(on_gpu),
         },
+        "docs/sweep.md": {"speed table": sweep.section(sweeps)},
         "docs/accuracy.md": {"accuracy table": accuracy.section(errors)},
     }
 
@@ -220,13 +222,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def read(name: str) -> Results:
         return json.loads((chosen.results / f"{name}.json").read_text())
 
-    speed, steps, errors = map(read, ("cpu", "training_step", "accuracy"))
+    speed, steps, sweeps, errors = map(read, ("cpu", "training_step", "sweep", "accuracy"))
     on_gpu = read("gpu") if (chosen.results / "gpu.json").exists() else None
     if chosen.write is None:
-        shown = [text(speed), training_step.text(steps), accuracy.text(errors)]
+        shown = [text(speed), training_step.text(steps), sweep.text(sweeps), accuracy.text(errors)]
         print(*shown, gpu.NOT_YET if on_gpu is None else gpu.text(on_gpu), sep="\n\n")
         return
-    for page, sections in pages(speed, steps, errors, on_gpu).items():
+    for page, sections in pages(speed, steps, sweeps, errors, on_gpu).items():
         path = chosen.write / page
         document = path.read_text(encoding="utf-8")
         for name, content in sections.items():

@@ -15,12 +15,13 @@ import torch
 pytest.importorskip("pytest_benchmark")
 
 import nalu_kernels
-from benchmarks import accuracy, frozen, markdown, table, training_step
+from benchmarks import accuracy, frozen, markdown, sweep, table, training_step
 from benchmarks.cases import ALL, BACKWARD, FORWARD, NEEDED, QUICK, Case
 from benchmarks.contenders import COMPILED, EAGER, EMPTY, LIBRARY, LINEARS, NAMES, build
 from benchmarks.speed import Measured, measure, ratios, record
 from benchmarks.test_speed import replay, replay_clock
 from benchmarks.timing import interleave, processor_seconds
+from nalu_kernels import NALU
 
 ROOT = Path(__file__).parent.parent
 
@@ -144,9 +145,12 @@ def test_every_shape_that_matters_is_in_the_speed_table() -> None:
     assert all(table.shape_name(shape) in shown for shape in NEEDED)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/speed.md", "docs/accuracy.md"])
+WRITTEN = ("README.md", "docs/speed.md", "docs/sweep.md", "docs/accuracy.md")
+
+
+@pytest.mark.parametrize("page", WRITTEN)
 def test_pages_show_the_committed_results(page: str, tmp_path: Path) -> None:
-    for name in ("README.md", "docs/speed.md", "docs/accuracy.md"):
+    for name in WRITTEN:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     table.main(["--write", str(tmp_path)])
@@ -182,8 +186,26 @@ def test_training_steps_are_recorded_and_shown() -> None:
         assert all(part in shown for part in training_step.PARTS) and "avx9" in shown
         assert "other work" not in shown
     machine["load_before"] = 2.0
-    assert "| a model | 1.0 | 2.0 | 3.0 |" in training_step.summary(results)
+    assert "step with Adam 2.0 to 2.0" in training_step.summary(results)
     assert "while other work ran" in training_step.summary(results)
+
+
+def test_a_sweeps_contenders_train_and_are_shown() -> None:
+    network = sweep.Network(NALU, (2, 1))
+    found = {name: train(3) for name, train in sweep.contenders(network).items()}
+    assert found.pop(sweep.VMAP) == 3 * sweep.STACKED
+    for name, steps in found.items():
+        assert steps == 3 * (int(name.split()[1]) if name.startswith(sweep.JAX) else 1)
+    row = {
+        "network": network.name,
+        "microseconds": {sweep.SWEEP: 1.25},
+        "times faster": {sweep.EAGER: 640.0, sweep.LIBRARY: 450.0, sweep.VMAP: 20.0},
+    }
+    machine = {"processor": "p", "torch": "t", "backend": "cpu: kernels, avx9", "load_before": 2.0}
+    results = {"machine": machine, "networks": [row]}
+    assert "| NALU 2→1 | 1.25 | 640.0 × | 450.0 × | 20.0 × | – |" in sweep.section(results)
+    assert "other work" in sweep.text(results)
+    assert "1.2 µs" in sweep.summary(results) and "640 times" in sweep.summary(results)
 
 
 def test_benchmarks_are_collected_case_by_case() -> None:
