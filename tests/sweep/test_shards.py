@@ -17,6 +17,7 @@ from small import assert_same, product, run
 
 from nalu_kernels import NAC, sweep
 from nalu_kernels.sweep import shards
+from selection import long
 
 RUNS = sweep.grid(seed=range(6), lr=[1e-2])
 
@@ -72,6 +73,7 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert (tmp_path / "mark").exists()
 
 
+@long
 def test_a_pool_of_which_a_process_is_killed(
     pool: ProcessPoolExecutor, tmp_path: Path, mark: None
 ) -> None:
@@ -84,6 +86,7 @@ def test_a_pool_of_which_a_process_is_killed(
     assert_same(result, trained())
 
 
+@long
 def test_dask_of_which_a_worker_is_killed(mark: None) -> None:
     distributed = pytest.importorskip("distributed")
     with (
