@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: sanitize gpu wheel clean distclean force
 
 help:
-	@echo "make demo       two experiments in a few minutes: what NACs and NALUs do that others do not"
+	@echo "make demo       three experiments in some minutes: what NACs and NALUs do that others do not"
 	@echo "make experiments   all experiments in their small size, and examples/RESULTS.md"
 	@echo "make test       the tests: every pair of options, in 10 minutes on two cores"
 	@echo "make test-all   all tests: every combination of options, and every kernel ahead of time"
@@ -41,6 +41,7 @@ help:
 
 demo: $(STAMP)
 	$(RUN) -m nalu_kernels identity
+	$(RUN) -m nalu_kernels single
 	$(RUN) -m nalu_kernels digits
 
 # Goes on where an earlier call was interrupted; `rm -r results` starts anew.

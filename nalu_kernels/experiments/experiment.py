@@ -6,9 +6,11 @@ import argparse
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
+
+from nalu_kernels import which_backend
 
 from .training import Training
 
@@ -28,6 +30,9 @@ class Trial(NamedTuple):
     model: str
     task: str
     seed: int
+
+
+Finished: TypeAlias = "tuple[Trial, float, dict[str, Any]]"  # with its seconds and its numbers
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,10 @@ class Experiment(ABC):
     def describe(self, settings: Settings) -> dict[str, Any]:
         """What of ``settings.options`` is recorded, and has to be the same to resume a run."""
         return settings.options
+
+    def backend(self, device: torch.device) -> tuple[str, str]:
+        """What its networks run on there, and why."""
+        return which_backend(torch.empty(1, device=device))
 
     def axes(self) -> dict[str, tuple[str, ...]]:
         """Its axes, and the names on each."""

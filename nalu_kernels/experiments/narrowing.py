@@ -84,8 +84,8 @@ def _places(
 def trials(experiment: Experiment, seeds: int, choice: Choice) -> list[Trial]:
     """Those that ``choice`` leaves, in the order of the tables.
 
-    A trial without a place on some axis (a yardstick, a measurement of speed) comes along with any
-    other that has its place on the rest of them.
+    A trial without a place on some axis (a yardstick) comes along with any other that has its place
+    on the rest of them.
     """
     everything = experiment.trials(seeds)
     chosen = {tuple(place.items()) for place in _places(experiment, everything, choice)}

@@ -26,6 +26,7 @@ COLOURS = {
     "Linear": "#b8a000",
     "constant": "#9a9a9a",
 }
+_SHOWN = 1e-6, 1e6  # errors
 
 
 def colour(model: str) -> str:
@@ -43,15 +44,13 @@ def marks(
     model: str,
     *,
     filled: bool,
-    floor: float = 1e-6,
-    ceiling: float = 1e6,
 ) -> None:
-    """A mark for each seed, spread a little so that equal ones show; errors beyond ``floor`` and
-    ``ceiling`` are drawn at the edge."""
+    """A mark for each seed, spread a little so that equal ones show; errors beyond the ends of
+    _SHOWN are drawn there."""
     middle = (len(errors) - 1) / 2
     axes.scatter(
         [across + 0.05 * (seed - middle) / len(errors) for seed in range(len(errors))],
-        [min(max(error, floor), ceiling) for error in errors],
+        [min(max(error, _SHOWN[0]), _SHOWN[1]) for error in errors],
         s=15,
         marker="^" if filled else "o",
         facecolor=colour(model) if filled else "none",

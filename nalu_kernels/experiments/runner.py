@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 
-from nalu_kernels import __version__, use_backend, which_backend
+from nalu_kernels import __version__, use_backend
 
 from . import load, narrowing
-from .experiment import Experiment, Outcome, Settings, Trial
+from .benchmark import Benchmark
+from .experiment import Experiment, Finished, Outcome, Settings, Trial
 from .plot import save_plot
 from .progress import Progress
 from .refusal import Refusal, require
@@ -32,7 +33,6 @@ from .store import Store, locked, writable_folder
 from .training import Training
 
 _MOST_JOBS = 61  # that Windows lets a process wait for
-_Finished = tuple[float, dict[str, Any]]  # seconds and numbers of a trial
 
 
 def usable_device(name: str) -> torch.device:
@@ -46,9 +46,9 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def _backend(device: torch.device) -> tuple[str, str]:
+def _backend(experiment: Experiment, device: torch.device) -> tuple[str, str]:
     try:
-        return which_backend(torch.empty(1, device=device))
+        return experiment.backend(device)
     except (RuntimeError, ValueError) as error:  # a forced back end that does not work here
         raise Refusal(str(error)) from error
 
@@ -84,7 +84,7 @@ def run(
     choice = narrowing.choose(experiment, narrowed or {})
     require("matplotlib", "tqdm", *experiment.requires)
     place = usable_device(device)
-    backend, why = _backend(place)
+    backend, why = _backend(experiment, place)
     scale = experiment.full if full else experiment.small
     settings = Settings(
         device=place,
@@ -162,20 +162,36 @@ def _train(experiment: Experiment, settings: Settings, store: Store, jobs: int) 
     finished = store.finished()
     if finished or any(store.checkpoint(trial).exists() for trial in to_do):
         print(f"going on: {finished} trials had been finished before", flush=True)
-    steps = sum(experiment.steps(trial, settings) for trial in to_do)
-    with (
-        Progress(experiment.name, len(to_do), steps) as progress,
-        _handled(signal.SIGTERM, _interrupt),  # with which clusters end jobs
-    ):
+    with _handled(signal.SIGTERM, _interrupt):  # with which clusters end jobs
         try:
-            if jobs == 1:
-                _here(experiment, settings, store, to_do, progress)
+            if isinstance(experiment, Benchmark):
+                _in_sweeps(experiment, settings, store, to_do, jobs)
             else:
-                jobs = min(jobs, len(to_do), _MOST_JOBS)
-                _in_processes(experiment, settings, store, to_do, progress, jobs)
+                _by_trial(experiment, settings, store, to_do, jobs)
         except KeyboardInterrupt:
             store.save()  # the interruption may have come while it was being saved
             raise
+
+
+def _by_trial(
+    experiment: Experiment, settings: Settings, store: Store, to_do: list[Trial], jobs: int
+) -> None:
+    steps = sum(experiment.steps(trial, settings) for trial in to_do)
+    with Progress(experiment.name, len(to_do), steps) as progress:
+        if jobs == 1:
+            _here(experiment, settings, store, to_do, progress)
+        else:
+            jobs = min(jobs, len(to_do), _MOST_JOBS)
+            _in_processes(experiment, settings, store, to_do, progress, jobs)
+
+
+def _in_sweeps(
+    experiment: Benchmark, settings: Settings, store: Store, to_do: list[Trial], jobs: int
+) -> None:
+    """The trainer has its own threads, and shows how far it is."""
+    with _surroundings(settings.backend):
+        for finished in experiment.train(to_do, settings, jobs):
+            store.add(*finished)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -212,10 +228,10 @@ def _surroundings(backend: str) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _one(experiment: Experiment, trial: Trial, settings: Settings, training: Training) -> _Finished:
+def _one(experiment: Experiment, trial: Trial, settings: Settings, training: Training) -> Finished:
     with _surroundings(settings.backend):
         numbers = experiment.run(trial, settings, training)
-    return training.seconds, numbers
+    return trial, training.seconds, numbers
 
 
 def _here(
@@ -235,7 +251,7 @@ def _here(
 
     for trial in to_do:
         training = Training(settings.device, store.checkpoint(trial), advance)
-        store.add(trial, *_one(experiment, trial, settings, training))
+        store.add(_one(experiment, trial, settings, training))
         finished += 1
         progress.show(finished, steps)
 
@@ -282,7 +298,7 @@ def _stopping() -> bool:
     return stopping or bool(_Shared.terminated)
 
 
-def _in_worker(name: str, trial: Trial, settings: Settings, checkpoint: Path) -> _Finished:
+def _in_worker(name: str, trial: Trial, settings: Settings, checkpoint: Path) -> Finished:
     training = Training(settings.device, checkpoint, _advance, _stopping)
     _Shared.terminated = False
     try:
@@ -317,7 +333,7 @@ def _in_processes(
     steps, stop = context.Value("q", 0), context.Event()
     shared = (steps, stop)
     with ProcessPoolExecutor(jobs, context, _start_worker, shared) as pool:
-        pending: dict[Future[_Finished], Trial] = {}
+        pending: set[Future[Finished]] = set()
         try:
             # Ctrl-C reaches the whole group: processes started meanwhile ignore it, as only the
             # first one decides what to do about it.
@@ -326,19 +342,20 @@ def _in_processes(
                     future = pool.submit(
                         _in_worker, experiment.name, trial, settings, store.checkpoint(trial)
                     )
-                    pending[future] = trial
+                    pending.add(future)
             while pending:
                 done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in done:
-                    store.add(pending.pop(future), *future.result())
+                    pending.remove(future)
+                    store.add(future.result())
                 progress.show(len(to_do) - len(pending), steps.value)
         except BaseException as error:
             # The others save their checkpoints; what has finished meanwhile is kept.
             stop.set()
             pool.shutdown(cancel_futures=True)
-            for future, trial in pending.items():
+            for future in pending:
                 if future.done() and not future.cancelled() and future.exception() is None:
-                    store.add(trial, *future.result())
+                    store.add(future.result())
             if isinstance(error, BrokenProcessPool):
                 raise Refusal(
                     "a training process ended before its time (for want of memory?); what had "

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .experiment import Outcome, Trial
+from .experiment import Finished, Outcome, Trial
 from .refusal import Refusal
 from .report import finite, write_json
 
@@ -141,11 +141,13 @@ class Store:
         key = json.dumps([*trial, *(self._recorded[key] for key in _SAME)])
         return self._checkpoints / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
-    def add(self, trial: Trial, seconds: float, numbers: dict[str, Any]) -> None:
-        """Records a finished trial."""
-        self._rows[trial] = {**trial._asdict(), "seconds": seconds, **finite(numbers)}
+    def add(self, *finished: Finished) -> None:
+        """Records finished trials."""
+        for trial, seconds, numbers in finished:
+            self._rows[trial] = {**trial._asdict(), "seconds": seconds, **finite(numbers)}
         self.save()
-        self.checkpoint(trial).unlink(missing_ok=True)
+        for trial, _, _ in finished:
+            self.checkpoint(trial).unlink(missing_ok=True)
 
     def finish(self, claims: list[str]) -> None:
         """Records what all the numbers say."""

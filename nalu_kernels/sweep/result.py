@@ -43,8 +43,8 @@ class Result:
     A run is called by its label: the index of the DataFrame that ``runs`` was, else its number.
 
     Attributes:
-        stopped: what ended the call before all runs had: "seconds", "SIGINT" or "SIGTERM"; None
-            if nothing did.
+        stopped: what ended the call before all runs had: "seconds", "SIGINT" or "SIGTERM" (a
+            signal also where it came as the last run ended); None if nothing did.
     """
 
     def __init__(

@@ -157,7 +157,7 @@ def run(
             steps,
             test_every,
             stop,
-            watch.stopped() if len(state.unfinished()) else None,
+            watch.stopped() if len(state.unfinished()) else watch.signal,
         )
 
 

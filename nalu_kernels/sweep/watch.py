@@ -21,7 +21,7 @@ class Watch:
 
     def __init__(self, seconds: float | None) -> None:
         self.deadline = None if seconds is None else time.perf_counter() + seconds
-        self._signal: str | None = None
+        self.signal: str | None = None  # that asked to stop
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Watch:
@@ -40,15 +40,15 @@ class Watch:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None and number == signal.SIGINT:
+        if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._signal = signal.Signals(number).name
+        self.signal = signal.Signals(number).name
 
     def stopped(self) -> str | None:
         """What has asked to stop, if anything has."""
-        if self._signal is None and self.remaining() == 0:
+        if self.signal is None and self.remaining() == 0:
             return "seconds"
-        return self._signal
+        return self.signal
 
     def remaining(self) -> float | None:
         """Seconds until the time is up; None if there is no such time."""

@@ -11,7 +11,6 @@ from nalu_kernels.experiments import NAMES, load, narrowing
 from nalu_kernels.experiments.arithmetic import UNTRAINED
 from nalu_kernels.experiments.experiment import Trial
 from nalu_kernels.experiments.refusal import Refusal
-from nalu_kernels.experiments.success import SPEED
 
 
 @pytest.mark.parametrize(
@@ -57,14 +56,13 @@ def test_every_name_leaves_trials_of_its_own(name: str) -> None:
 
 
 def test_what_comes_along() -> None:
-    """The yardstick of the tasks, and the speed of the models, that are left."""
+    """The yardstick of the tasks that are left."""
     choice = {"models": ["NALU"], "tasks": ["a + b"]}
     found = narrowing.trials(load("static"), 2, choice)
     assert found == [Trial(m, "a + b", seed) for m in ("NALU", UNTRAINED) for seed in (0, 1)]
     found = narrowing.trials(load("single"), 1, {"tasks": ["a + b"], "ranges": ["[1, 2]"]})
     models = ("NAC", "NALU")  # NAC log does not learn sums
-    trials = [Trial(model, "a + b [1, 2]", 0) for model in models]
-    assert found == [*trials, *(Trial(model, SPEED, 0) for model in models)]
+    assert found == [Trial(model, "a + b [1, 2]", 0) for model in models]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ import torch
 import nalu_kernels
 from nalu_kernels.__main__ import main
 from nalu_kernels.experiments import NAMES, load, report, runner, store, summary, training
+from nalu_kernels.experiments.benchmark import Benchmark
 from nalu_kernels.experiments.experiment import Settings, Trial
 
 for package in ("gymnasium", "matplotlib", "num2words", "sklearn", "tqdm"):
@@ -89,7 +90,7 @@ def the_same_again(name: str, folder: Path, checkpoints: Path) -> None:
             assert path.exists()
         resumed = training.Training(settings.device, path)
         assert finite(load(name).run(trial, settings, resumed)) == report.finite(wanted), trial
-    assert stops >= 2
+    assert stops >= 2 or isinstance(load(name), Benchmark)  # whose trainer is stopped by signals
     assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
 
 
@@ -134,7 +135,8 @@ def test_narrowed_and_widened_saved_and_the_same_again(
     tiny.run(name, folder, steps=SHORT)
     printed = capsys.readouterr().out.replace(str(folder), "out")
     assert f"going on: {len(part)} trials had been finished before" in printed
-    assert Counting.shown[0] == Counting.shown[-1], "not every step is counted"
+    if not isinstance(load(name), Benchmark):  # whose trainer shows how far it is
+        assert Counting.shown[0] == Counting.shown[-1], "not every step is counted"
     whole = rows(folder)
     assert len(whole) > len(part) and all(row in whole for row in part)
     assert "narrowed" not in printed
@@ -574,7 +576,7 @@ def test_neither_the_library_nor_the_list_needs_an_optional_package() -> None:
 def test_infinite_errors_come_back(tmp_path: Path) -> None:
     recorded = {key: None for key in store._SAME} | {"seeds": 1}
     kept = store.Store(tmp_path, recorded, [Trial("m", "t", 0)], fresh=False)
-    kept.add(Trial("m", "t", 0), 1.0, {"error": math.nan, "errors": [math.inf, 1.5]})
+    kept.add((Trial("m", "t", 0), 1.0, {"error": math.nan, "errors": [math.inf, 1.5]}))
     (row,) = store.read(tmp_path / "results.json")["trials"]
     assert row["error"] == math.inf and row["errors"] == [math.inf, 1.5]
     assert kept.outcome().rows == [row]

@@ -10,13 +10,13 @@ from unittest.mock import patch
 
 import torch
 
-from nalu_kernels.experiments import digits, gridworld, load, programs, recurrent, runner, success
+from nalu_kernels.experiments import benchmark, digits, gridworld, load, programs, recurrent, runner
 from nalu_kernels.experiments.experiment import Outcome, Settings, Trial
 from nalu_kernels.experiments.training import Training
 
 _SMALL: list[tuple[Any, dict[str, Any]]] = [
-    # The benchmarks test often, on little, and measure their speed shortly.
-    (success, {"ROUNDS": 1, "STEPS": 2, "EVERY": 3, "SAMPLES": 100}),
+    # The benchmarks test often, on little.
+    (benchmark, {"EVERY": 3, "SAMPLES": 100}),
     # Sequences of the tests, and games.
     (recurrent, {"LONG": 20}),
     (digits, {"LENGTHS": (10, 20, 30)}),
@@ -63,7 +63,7 @@ def trained(name: str, trial: Trial, steps: int, **options: Any) -> dict[str, An
 
 
 # What is measured by the clock.
-TIMES = {"seconds", "eager", "library", "rounds"}
+TIMES = {"seconds"}
 
 
 def numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

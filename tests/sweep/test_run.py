@@ -143,6 +143,18 @@ def test_a_signal_saves_and_returns(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
+def test_ctrl_c_as_the_last_run_ends_is_told_too() -> None:
+    """A loop over sweeps would go on otherwise."""
+
+    def press(event: sweep.Event) -> None:
+        if event.finished == event.runs:
+            signal.raise_signal(signal.SIGINT)
+
+    result = run(callback=press)
+    assert result.stopped == "SIGINT"
+    assert "interrupted" not in result.columns()["status"]
+
+
 def test_a_second_ctrl_c_ends_at_once() -> None:
     def impatient(event: sweep.Event) -> None:
         for _ in range(2):

@@ -1,0 +1,236 @@
+"""What testbench.py and single.py share: trainings by nalu_kernels.sweep, and how many succeed.
+
+Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 4.1. A trial is a run of a
+sweep, in batches of 128, on the mean squared error, with Adam at 0.001. It is tested every 1,000
+steps, on 10,000 samples of the training range (inside) and 10,000 of the extrapolation range
+(outside). It has succeeded if, where its error inside was the least, the one outside is below the
+threshold; sweep/success.py has the rules for that. The rate over the seeds has Wilson's 95 %
+interval. "Solved at" is the first test with an error outside below the threshold; the sparsity
+error is the largest distance of a weight to the nearest of -1, 0 and 1. Both are of the trials that
+succeeded only, as in the papers.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import nn
+
+from nalu_kernels import sweep
+from nalu_kernels.sweep.success import FLAT, wilson
+
+from .experiment import Experiment, Finished, Outcome, Settings, Trial
+from .plot import colour
+from .report import number
+from .training import Training
+
+TASKS = ("a + b", "a - b", "a * b", "a / b")
+RATE, BATCH = 1e-3, 128
+EVERY = 1000  # steps between two tests
+SAMPLES = 10_000  # of each test
+# Training steps in a call of the trainer, at most, as long as every thread has a run: what a
+# process that is killed loses.
+_CALL = 12_000_000
+
+
+def rate_and_interval(successes: int, total: int) -> str:
+    """For example "31 % (23 to 41)"."""
+    low, high = wilson(successes, total)
+    return f"{100 * successes / total:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def meet(first: tuple[float, float], second: tuple[float, float]) -> bool:
+    """Whether two intervals have something in common."""
+    return first[0] <= second[1] and second[0] <= first[1]
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits it: "40 s", "7.5 h", "12 days"."""
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{number(seconds / size)} {unit}"
+    return f"{number(seconds)} s"
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """For example "[1, 2]"."""
+    return f"[{ends[0]:g}, {ends[1]:g}]"
+
+
+class Cell(NamedTuple):
+    """What the seeds of one model on one task say."""
+
+    solved: int
+    total: int
+    flat: int  # of them below the flat threshold
+    solved_at: float  # median of the seeds that succeeded; NaN if none did
+    sparsity: float  # likewise
+
+    @property
+    def share(self) -> str:
+        return f"{self.solved}/{self.total}"
+
+    @property
+    def step(self) -> str:
+        return f"{self.solved_at:,.0f}" if self.solved else "-"
+
+    @property
+    def off(self) -> str:
+        return number(self.sparsity) if self.solved else "-"
+
+
+class Benchmark(Experiment):
+    """Trains and judges every pair of ``pairs``; a subclass has the tasks and the networks."""
+
+    pairs: ClassVar[tuple[tuple[str, str], ...]]  # models and tasks, in the order of the tables
+    success: ClassVar[str]  # the rule, as sweep.run takes it
+    tasks = TASKS
+
+    @abstractmethod
+    def network(self, model: str) -> nn.Module: ...
+
+    @abstractmethod
+    def arithmetic(self, operation: str) -> sweep.Arithmetic: ...
+
+    @abstractmethod
+    def operation_and_range(self, task: str) -> tuple[str, str]:
+        """The places of a pair's task on the axes of tasks and ranges."""
+
+    def columns(self, task: str) -> dict[str, Any]:
+        """Of a run on a pair's task: where its ranges are not those of ``arithmetic``."""
+        return {}
+
+    def trials(self, seeds: int) -> list[Trial]:
+        return [Trial(*pair, seed) for pair in self.pairs for seed in range(seeds)]
+
+    def place(self, trial: Trial) -> dict[str, str]:
+        operation, numbers = self.operation_and_range(trial.task)
+        return {"models": trial.model, "tasks": operation, "ranges": numbers}
+
+    def backend(self, device: torch.device) -> tuple[str, str]:
+        name, why = super().backend(device)
+        if name in ("cpu", "reference"):
+            return name, why
+        return "reference", f"{name} has no trainer"
+
+    def run(self, trial: Trial, settings: Settings, training: Training) -> dict[str, Any]:
+        [[(_, _, numbers)]] = self.train([trial], settings, threads=1)
+        return numbers
+
+    def train(
+        self, trials: Sequence[Trial], settings: Settings, threads: int
+    ) -> Iterator[list[Finished]]:
+        """Many trials at once, with the numbers that ``run`` has: what has finished, now and then.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM, after what had finished.
+        """
+        size = max(threads, _CALL // settings.steps)
+        for (model, operation), cell in self._cells(trials).items():
+            print(f"{model} on {operation}: {len(cell)} to train", flush=True)
+            with torch.random.fork_rng(devices=[]):  # a template, whose weights are not used
+                network = self.network(model)
+            for first in range(0, len(cell), size):
+                some = cell[first : first + size]
+                result = sweep.run(
+                    network,
+                    self.arithmetic(operation),
+                    [{"seed": trial.seed, **self.columns(trial.task)} for trial in some],
+                    steps=settings.steps,
+                    batch_size=BATCH,
+                    test_every=EVERY,
+                    success=self.success,
+                    device=settings.device,
+                    threads=threads,
+                )
+                yield list(_finished(some, result.columns()))
+                if result.stopped:
+                    raise KeyboardInterrupt
+
+    def _cells(self, trials: Sequence[Trial]) -> dict[tuple[str, str], list[Trial]]:
+        """By model and operation, which a call of the trainer has in common."""
+        cells: dict[tuple[str, str], list[Trial]] = {}
+        for trial in trials:
+            operation, _ = self.operation_and_range(trial.task)
+            cells.setdefault((trial.model, operation), []).append(trial)
+        return cells
+
+    def judged(self, outcome: Outcome) -> list[tuple[str, str]]:
+        """Those of ``pairs`` that have run."""
+        found = {(row["model"], row["task"]) for row in outcome.rows}
+        return [pair for pair in self.pairs if pair in found]
+
+    def cell(self, outcome: Outcome, model: str, *tasks: str) -> Cell:
+        """Of all seeds on these tasks."""
+        rows = [row for row in outcome.rows if row["model"] == model and row["task"] in tasks]
+        solved = [row for row in rows if row["status"] == "solved"]
+        solved_at, sparsity = (
+            statistics.median(row[metric] for row in solved) if solved else math.nan
+            for metric in ("solved_at", "sparsity")
+        )
+        flat = sum(row["outside"] < FLAT for row in rows)
+        return Cell(len(solved), len(rows), flat, solved_at, sparsity)
+
+    def diverged(self, outcome: Outcome) -> list[str]:
+        count = sum(row["status"] == "diverged" for row in outcome.rows)
+        return [f"trials that diverged, a weight became NaN: {count}"] if count else []
+
+    def seconds(self, outcome: Outcome, model: str) -> float:
+        """That a trial takes on one core, median."""
+        return statistics.median(row["seconds"] for row in outcome.rows if row["model"] == model)
+
+    def speed_claim(self, outcome: Outcome) -> str:
+        steps = ", ".join(
+            f"{model} {number(1e6 * self.seconds(outcome, model) / outcome.steps)} µs"
+            for model in outcome.models
+        )
+        trials = len(self.pairs) * self.full.seeds
+        full = sum(
+            self.seconds(outcome, model) * sum(name == model for name, _ in self.pairs)
+            for model in outcome.models
+        )
+        claim = f"a training step with its share of the tests takes, on one core: {steps}"
+        if set(outcome.models) < set(self.models):
+            return claim
+        full *= self.full.seeds * self.full.steps / outcome.steps
+        return (
+            f"{claim}; all {trials:,} trials of the published size take one core {duration(full)}"
+        )
+
+
+def _finished(trials: Sequence[Trial], table: dict[str, list[Any]]) -> Iterator[Finished]:
+    for place, trial in enumerate(trials):
+        row = {name: column[place] for name, column in table.items()}
+        if row["status"] in ("interrupted", "not_run"):
+            continue
+        numbers = {
+            "status": row["status"],
+            "solved_at": row["solved_at"],
+            "inside": row["error_inside"],
+            "outside": row["error_outside"],
+            "step": row["best_step"],
+            "sparsity": row["sparsity"],
+        }
+        yield trial, row["seconds"], numbers
+
+
+def draw_rate(
+    axes: Any, across: float, successes: int, total: int, model: str, *, filled: bool = True
+) -> None:
+    """A mark with its interval."""
+    rate, (low, high) = successes / total, wilson(successes, total)
+    axes.errorbar(
+        across,
+        100 * rate,
+        yerr=[[100 * max(0.0, rate - low)], [100 * max(0.0, high - rate)]],
+        fmt="o",
+        markersize=3.5,
+        color=colour(model),
+        markerfacecolor=colour(model) if filled else "white",
+        linewidth=1,
+    )
