@@ -103,7 +103,7 @@ class _Round:
 
     def __init__(self, module: nn.Module, in_features: int, seed: int) -> None:
         rng = torch.Generator().manual_seed(seed)
-        twin = _copy(module).to("cpu", torch.float64).requires_grad_().train(bool(seed))
+        twin = copied(module).to("cpu", torch.float64).requires_grad_().train(bool(seed))
         self.written: list[str] = []
         self._parts: dict[tuple[Any, ...], Tensor] = {}
         _record(twin, self.written)
@@ -131,7 +131,7 @@ class _Round:
             g = self._part(candidate, tensors, False, "G")
             m = self._part(candidate, tensors, True, W_mul, M_mul)
             found = g * self._part(candidate, tensors, False, W, M) + (1 - g) * m
-        return _mostly(found, self.expected[0][_PLAIN])
+        return mostly(found, self.expected[0][_PLAIN])
 
     @torch.no_grad()
     def _part(
@@ -150,7 +150,7 @@ class _Round:
 
     def difference(self, candidate: Candidate) -> float:
         found = self._outcome(candidate.call(self.input, self.parameters))
-        return max(map(_relative, found, self.expected))
+        return max(map(relative, found, self.expected))
 
     def _outcome(self, output: Tensor) -> list[Tensor]:
         """The output, and the gradients of the input and the parameters."""
@@ -161,7 +161,7 @@ class _Round:
         return [output.detach(), *grads]
 
 
-def _copy(module: nn.Module) -> nn.Module:
+def copied(module: nn.Module) -> nn.Module:
     """A deep copy; tensors that an earlier forward computed are copied without their history, which
     deepcopy refuses to copy."""
     memo: dict[int, Any] = {
@@ -242,7 +242,7 @@ def _inputs(in_features: int, rng: torch.Generator) -> Tensor:
     return x.requires_grad_()
 
 
-def _mostly(found: Tensor, expected: Tensor) -> float:
+def mostly(found: Tensor, expected: Tensor) -> float:
     """The difference, relative to each number, that most keep to: where a product is large the sum
     beside it does not show, and where both cancel ε does."""
     if found.shape != expected.shape:
@@ -253,7 +253,7 @@ def _mostly(found: Tensor, expected: Tensor) -> float:
     return float(ranked[int(_MOST * len(ranked))]) if len(ranked) else 0.0
 
 
-def _relative(found: Tensor, expected: Tensor) -> float:
+def relative(found: Tensor, expected: Tensor) -> float:
     """The largest difference in a row, relative to the row's largest number."""
     if found.shape != expected.shape:
         return float("inf")

@@ -1,8 +1,8 @@
 """Replaces the NAC and NALU modules of other implementations by this library's layers.
 
 A module is recognised by the shapes of its parameters (``recognise.py``), and replaced only if a
-layer of this library gives the same outputs and gradients (``agree.py``) and nothing is lost to
-those who call it (``callers.py``).
+layer of this library gives the same outputs and gradients (``agree.py``), to inputs of every shape
+and type (``trial.py``), and nothing is lost to those who call it (``callers.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .agree import NoCounterpart, agreeing
 from .callers import mentions, plain_attributes, what_is_lost
 from .layers import NAC, NALU
 from .recognise import Candidate, Parts, is_eps, looks_like_one, parts_of, shapes_of
+from .trial import answers_otherwise
 
 
 class Replaced(NamedTuple):
@@ -153,11 +154,14 @@ def _counterpart(model: nn.Module, path: str, module: nn.Module, parts: Parts) -
     NoCounterpart if there is none."""
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
         candidate, difference, written = agreeing(module, parts)
+        with torch.autocast("cpu", enabled=False):
+            otherwise = answers_otherwise(module, candidate)
     layer = candidate.layer(module)
     reason = (
         _names_in_the_way(module, candidate)
         or (_transposed_in_the_way(model, module, candidate) if candidate.transposed else None)
         or what_is_lost(model, module, layer, candidate, written)
+        or otherwise
     )
     if reason is not None:
         return Left(path, module, reason)
