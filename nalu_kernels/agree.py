@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from .recognise import (
     named_eps,
     shapes_of,
 )
+from .references import reachable
 
 # Of outputs and gradients, relative to the largest number of each row.
 _TOLERANCE = 1e-8
@@ -165,27 +165,15 @@ def copied(module: nn.Module) -> nn.Module:
     """A deep copy; tensors that an earlier forward computed are copied without their history, which
     deepcopy refuses to copy."""
     memo: dict[int, Any] = {
-        id(tensor): tensor.detach() for tensor in _tensors(module, set()) if not tensor.is_leaf
+        id(each): each.detach()
+        for each in reachable(module)
+        if isinstance(each, Tensor) and not each.is_leaf
     }
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:  # whatever a stranger's attributes raise
         reason = f"it cannot be copied to try it: {type(error).__name__}: {error}"
         raise NoCounterpart(reason) from error
-
-
-def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
-    """Those that an object holds, in containers and modules too."""
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, nn.Module):
-        yield from _tensors(vars(value), seen)
-    elif isinstance(value, (list, tuple, set, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item, seen)
 
 
 def _record(twin: nn.Module, written: list[str]) -> None:

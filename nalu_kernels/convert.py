@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .agree import NoCounterpart, agreeing
-from .callers import mentions, plain_attributes, what_is_lost
+from .callers import Surroundings, mentions, plain_attributes, what_is_lost
 from .layers import NAC, NALU
 from .recognise import Candidate, Parts, is_eps, looks_like_one, parts_of, shapes_of
 from .trial import answers_otherwise
@@ -87,10 +87,11 @@ def convert(model: nn.Module) -> Report:
     the module's: on random inputs of many magnitudes and zeros, with the module's parameters and
     with random ones, in float64.
 
-    A module stays if there is none, or if others could use more of it than its answer: a second
-    argument, a public method, an attribute that its forward sets, a buffer, a hook. The report
-    names it and says why, where the answers agree or the names are those of a NAC or a NALU. Public
-    numbers and strings, such as ``in_dim``, are copied to the layer as they are now.
+    A module stays if there is none, or if it takes another input to which the layer says otherwise,
+    or if others could use more of it than its answer: a second argument, a public method, a state
+    that its forward sets or looks at, a buffer, a hook, its class, a reference. The report names it
+    and says why, where the answers agree or the names are those of a NAC or a NALU. Public numbers
+    and strings, such as ``in_dim``, are copied to the layer as they are now.
 
     A layer has the very parameters that the module had, so an optimizer goes on with them; only
     weights stored as (in_features, out_features) are copied, and the report says that too.
@@ -108,16 +109,18 @@ def convert(model: nn.Module) -> Report:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     report = Report(model)
-    _visit(report, "", model, set())
+    _visit(report, Surroundings(model), "", model, set())
     return report
 
 
-def _visit(report: Report, path: str, module: nn.Module, seen: set[nn.Module]) -> None:
+def _visit(
+    report: Report, around: Surroundings, path: str, module: nn.Module, seen: set[nn.Module]
+) -> None:
     """Outermost first: a NALU is replaced as a whole, before its NAC could be."""
     if module in seen or isinstance(module, (NAC, NALU, torch.jit.ScriptModule)):
         return
     seen.add(module)
-    outcome = _outcome(report.model, path, module)
+    outcome = _outcome(around, path, module)
     if isinstance(outcome, Replaced):
         report.replaced.append(outcome)
         report.model = _exchange(report.model, module, outcome.layer)
@@ -125,17 +128,17 @@ def _visit(report: Report, path: str, module: nn.Module, seen: set[nn.Module]) -
     if outcome is not None:
         report.left.append(outcome)
     for name, child in list(module.named_children()):
-        _visit(report, f"{path}.{name}" if path else name, child, seen)
+        _visit(report, around, f"{path}.{name}" if path else name, child, seen)
 
 
-def _outcome(model: nn.Module, path: str, module: nn.Module) -> Replaced | Left | None:
+def _outcome(around: Surroundings, path: str, module: nn.Module) -> Replaced | Left | None:
     """None if the module is not, and does not seem to be, a NAC or a NALU."""
     parts, reason = parts_of(module), _untried(module)
     if parts is None:
         reason = reason or f"its parameters are not those of a NAC or a NALU: {shapes_of(module)}"
     elif reason is None:
         try:
-            return _counterpart(model, path, module, parts)
+            return _counterpart(around, path, module, parts)
         except NoCounterpart as error:
             reason = str(error)
     seems = looks_like_one(module) or (parts is not None and _makes_weights(module))
@@ -144,12 +147,13 @@ def _outcome(model: nn.Module, path: str, module: nn.Module) -> Replaced | Left 
 
 def _makes_weights(module: nn.Module) -> bool:
     """Whether there are a tanh and a sigmoid in its code."""
-    kind: type = type(module)
-    words = mentions(kind).words
+    words = mentions(module).words
     return "tanh" in words and bool(words & {"sigmoid", "expit"})
 
 
-def _counterpart(model: nn.Module, path: str, module: nn.Module, parts: Parts) -> Replaced | Left:
+def _counterpart(
+    around: Surroundings, path: str, module: nn.Module, parts: Parts
+) -> Replaced | Left:
     """The layer that computes the same, or why it cannot take the module's place; raises
     NoCounterpart if there is none."""
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
@@ -159,8 +163,12 @@ def _counterpart(model: nn.Module, path: str, module: nn.Module, parts: Parts) -
     layer = candidate.layer(module)
     reason = (
         _names_in_the_way(module, candidate)
-        or (_transposed_in_the_way(model, module, candidate) if candidate.transposed else None)
-        or what_is_lost(model, module, layer, candidate, written)
+        or (
+            _transposed_in_the_way(around.model, module, candidate)
+            if candidate.transposed
+            else None
+        )
+        or what_is_lost(around, module, layer, candidate, written)
         or otherwise
     )
     if reason is not None:
@@ -178,7 +186,7 @@ def _untried(module: nn.Module) -> str | None:
         return "it is parametrized, which would be lost"
     if any(_has_hooks(part) for part in module.modules()):
         return "it has hooks, which would be lost"
-    if any(not is_eps(name) for name, _ in module.named_buffers()):
+    if any(not is_eps(name) for part in module.modules() for name in part._buffers):
         return "it has buffers, which would be lost"
     if any(parameter.is_meta for parameter in module.parameters()):
         return "it is on the meta device, where there is nothing to compare"
