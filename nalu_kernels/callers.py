@@ -270,7 +270,7 @@ class Mentions(NamedTuple):
 
     held: dict[int, str]  # modules and tensors, by id, and the attribute that leads there
     classes: set[type]
-    words: set[str]  # all but local variables
+    words: set[str]  # all but local variables, and what those of PyTorch's functions stand for
     used: set[str]  # attributes, and strings that may name one
     stored: set[str]  # attributes that are set
     asked: set[str]  # strings that may be the name of a class
@@ -285,7 +285,8 @@ def mentions(module: nn.Module, stop: Container[int] = ()) -> Mentions:
             found.append(each)
             if isinstance(each, (nn.Module, Tensor)):
                 held[id(each)] = attribute
-    words, used, stored, keywords = (set[str]() for _ in range(4))
+    used, stored, keywords = (set[str]() for _ in range(3))
+    words = {each.__name__ for each in found if isinstance(each, types.BuiltinFunctionType)}
     functions = (each for each in found if isinstance(each, types.FunctionType))
     for code in (code for each in functions if not is_library(each) for code in codes(each)):
         words.update(code.co_names)

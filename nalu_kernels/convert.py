@@ -7,6 +7,7 @@ and type (``trial.py``), and nothing is lost to those who call it (``callers.py`
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,8 +18,10 @@ from torch.nn.utils import parametrize
 from .agree import NoCounterpart, agreeing
 from .callers import Surroundings, mentions, plain_attributes, what_is_lost
 from .layers import NAC, NALU
-from .recognise import Candidate, Parts, is_eps, looks_like_one, parts_of, shapes_of
-from .trial import answers_otherwise
+from .recognise import Candidate, Parts, is_eps, is_foreign, looks_like_one, parts_of, shapes_of
+from .trial import answers_otherwise, squashes_parameters
+
+_TANH, _SIGMOID = re.compile("tanh"), re.compile("sigmoid|expit")
 
 
 class Replaced(NamedTuple):
@@ -135,20 +138,31 @@ def _outcome(around: Surroundings, path: str, module: nn.Module) -> Replaced | L
     """None if the module is not, and does not seem to be, a NAC or a NALU."""
     parts, reason = parts_of(module), _untried(module)
     if parts is None:
-        reason = reason or f"its parameters are not those of a NAC or a NALU: {shapes_of(module)}"
+        reason = (
+            reason
+            or f"its parameters are not those of a NAC or a NALU: {shapes_of(module) or 'none'}"
+        )
     elif reason is None:
         try:
             return _counterpart(around, path, module, parts)
         except NoCounterpart as error:
             reason = str(error)
-    seems = looks_like_one(module) or (parts is not None and _makes_weights(module))
+    seems = looks_like_one(module) or _makes_weights(module)
     return Left(path, module, reason) if seems else None
 
 
 def _makes_weights(module: nn.Module) -> bool:
-    """Whether there are a tanh and a sigmoid in its code."""
-    words = mentions(module).words
-    return "tanh" in words and bool(words & {"sigmoid", "expit"})
+    """Whether it takes tanh and sigmoid of parameters, as far as its code has both."""
+    if not is_foreign(type(module)):
+        return False
+    words = {*mentions(module).words, *(type(part).__name__.lower() for part in module.modules())}
+    if not all(any(map(each.search, words)) for each in (_TANH, _SIGMOID)):
+        return False
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
+            return squashes_parameters(module)
+    except NoCounterpart:
+        return False
 
 
 def _counterpart(

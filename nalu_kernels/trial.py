@@ -3,17 +3,23 @@ and types than the matrix on which ``agree.py`` compares them."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .agree import copied, mostly, relative
-from .recognise import Candidate
+from .recognise import Candidate, is_foreign
 
 # Relative to the largest number: of the same formula in float64.
 _TOLERANCE = 1e-8
+_SQUASHING = {
+    **dict.fromkeys(("tanh", "hardtanh"), "tanh"),
+    **dict.fromkeys(("sigmoid", "special_expit", "hardsigmoid"), "sigmoid"),
+}
 # Of most numbers, in a dtype of fewer digits: float64 has told how well the formulas agree.
 _ROUGHLY = 0.1
 
@@ -27,18 +33,56 @@ def answers_otherwise(module: nn.Module, candidate: Candidate) -> str | None:
     with torch.no_grad():
         for parameter in double.parameters():
             parameter.normal_(generator=rng)
+    layer, layer_in_double = candidate.layer(twin), candidate.layer(double)
     for training in (True, False):
-        twin.train(training)
-        double.train(training)
+        for each in (twin, double, layer, layer_in_double):
+            each.train(training)
         for shape in _shapes(in_features):
             x = 1 + 9 * torch.rand(shape, generator=rng, dtype=torch.float64, device="cpu")
             x.requires_grad_(training)
-            if found := _difference(double, candidate, x):
+            if found := _difference(double, layer_in_double, x):
                 return f"for an input of shape {shape} {found}"
         for kind, x in _kinds(twin, candidate, in_features, rng):
-            if found := _difference(twin, candidate, x):
+            if found := _difference(twin, layer, x):
                 return f"for {kind} {found}"
     return None
+
+
+def squashes_parameters(module: nn.Module) -> bool:
+    """Whether forward takes both tanh and sigmoid of parameters: the module's own, of its Linears
+    and containers, or made by it."""
+    twin = copied(module).to("cpu", torch.float64)
+    theirs = {
+        id(parameter)
+        for part in twin.modules()
+        if part is not twin and is_foreign(type(part))
+        for parameter in part.parameters()
+    }
+    widths = {width for parameter in twin.parameters() for width in parameter.shape} or {1}
+    for width in sorted(widths):
+        with _Squashed(theirs) as squashed, contextlib.suppress(Exception):
+            twin(torch.ones(2, width, dtype=torch.float64, device="cpu"))
+        if len(squashed.by) == 2:
+            return True
+    return False
+
+
+class _Squashed(TorchFunctionMode):
+    """Notes whether tanh and sigmoid are taken of parameters or of parts of them."""
+
+    def __init__(self, but: set[int]) -> None:
+        super().__init__()
+        self.but, self.by = but, set[str]()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        squashing = _SQUASHING.get(getattr(func, "__name__", ""))
+        if squashing and args and isinstance(args[0], Tensor):
+            base = args[0] if args[0]._base is None else args[0]._base
+            if isinstance(base, nn.Parameter) and id(base) not in self.but:
+                self.by.add(squashing)
+        return func(*args, **(kwargs or {}))
 
 
 def _shapes(in_features: int) -> Iterator[tuple[int, ...]]:
@@ -83,7 +127,7 @@ def _kinds(
     yield "a list of numbers", x.tolist()
 
 
-def _difference(twin: nn.Module, candidate: Candidate, x: Any) -> str | None:
+def _difference(twin: nn.Module, layer: nn.Module, x: Any) -> str | None:
     """What the module's twin makes of an input and the layer does not, in words."""
     given = x.detach().clone() if isinstance(x, Tensor) else None
     try:
@@ -93,7 +137,7 @@ def _difference(twin: nn.Module, candidate: Candidate, x: Any) -> str | None:
     if given is not None and not torch.equal(x, given):
         return "its forward changes the input"
     try:
-        found = candidate.layer(twin)(x)
+        found = layer(x)
     except Exception as error:
         return f"its forward returns {_looks(expected)}, and a layer raises {type(error).__name__}"
     if _looks(found) != _looks(expected):
