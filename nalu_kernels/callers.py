@@ -252,13 +252,14 @@ def _used(
             continue
         user, found, own = type(other), around.mentions(other), {*dir(other)}
         for attribute in (found.held[each] for each in fixed & found.held.keys()):
-            return f"{user.__name__} keeps it in {attribute} too, where it cannot be exchanged"
+            return f"{user.__name__} refers to it in {attribute} too, where it cannot be exchanged"
         for name in sorted(lost & found.used - own):
             return f"{user.__name__} uses its {name}, which would be lost"
         for name in sorted(copied & found.stored - own):
             return f"{user.__name__} sets its {name}, which would be lost"
         for kind in kinds if user is not type(module) else ():
-            if kind in found.classes or kind.__name__ in found.words | found.asked:
+            part_of_name = any(each.lower() in kind.__name__.lower() for each in found.asked)
+            if kind in found.classes or kind.__name__ in found.words or part_of_name:
                 return f"{user.__name__} mentions the class {kind.__name__}, which a layer is not"
         if argument != "input" and argument in found.keywords:
             return f"{user.__name__} calls something with {argument}=, a layer takes input="
@@ -273,7 +274,7 @@ class Mentions(NamedTuple):
     words: set[str]  # all but local variables, and what those of PyTorch's functions stand for
     used: set[str]  # attributes, and strings that may name one
     stored: set[str]  # attributes that are set
-    asked: set[str]  # strings that may be the name of a class
+    asked: set[str]  # strings that may be the name of a class, or a part of it
     keywords: set[str]  # arguments
 
 
@@ -300,7 +301,8 @@ def mentions(module: nn.Module, stop: Container[int] = ()) -> Mentions:
     strings = {each for each in found if isinstance(each, str)} | used | keywords
     if words & {"getattr", "hasattr", "attrgetter", "get_parameter", "get_submodule"}:
         used |= strings
-    asked = strings if words & {"__name__", "__qualname__", "__class__", "type"} else set()
+    asked = {each for each in strings if len(each) > 1}
+    asked = asked if words & {"__name__", "__qualname__", "__class__", "type"} else set()
     classes = {each for each in found if isinstance(each, type)}
     return Mentions(held, classes, words, used | stored, stored, asked, keywords)
 

@@ -37,14 +37,15 @@ def answers_otherwise(module: nn.Module, candidate: Candidate) -> str | None:
     for training in (True, False):
         for each in (twin, double, layer, layer_in_double):
             each.train(training)
-        for shape in _shapes(in_features):
-            x = 1 + 9 * torch.rand(shape, generator=rng, dtype=torch.float64, device="cpu")
-            x.requires_grad_(training)
-            if found := _difference(double, layer_in_double, x):
-                return f"for an input of shape {shape} {found}"
-        for kind, x in _kinds(twin, candidate, in_features, rng):
-            if found := _difference(twin, layer, x):
-                return f"for {kind} {found}"
+        with torch.set_grad_enabled(training):
+            for shape in _shapes(in_features):
+                x = 1 + 9 * torch.rand(shape, generator=rng, dtype=torch.float64, device="cpu")
+                x.requires_grad_(training)
+                if found := _difference(double, layer_in_double, x):
+                    return f"for an input of shape {shape} {found}"
+            for kind, x in _kinds(twin, candidate, in_features, rng):
+                if found := _difference(twin, layer, x):
+                    return f"for {kind} {found}"
     return None
 
 
@@ -117,6 +118,8 @@ def _kinds(
     integers = () if candidate.log_space else (torch.int64, torch.int32, torch.uint8, torch.bool)
     for dtype in (*floating, *integers):
         yield f"an input of {str(dtype).removeprefix('torch.')}", x.to(dtype)
+    yield "an input with NaN", x.masked_fill(x == x[0, 0], float("nan"))
+    yield "an input with infinity", x.masked_fill(x == x[0, 0], float("inf"))
     yield "a list of rows", list(x.unbind())
     yield "a tuple of rows", x.unbind()
     yield "a list of columns", list(x.unbind(1))
@@ -134,7 +137,7 @@ def _difference(twin: nn.Module, layer: nn.Module, x: Any) -> str | None:
         expected = twin(x)
     except Exception:  # whatever a stranger's forward raises; so may the layer
         return None
-    if given is not None and not torch.equal(x, given):
+    if given is not None and not torch.equal(x.nan_to_num(), given.nan_to_num()):
         return "its forward changes the input"
     try:
         found = layer(x)

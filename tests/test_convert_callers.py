@@ -459,7 +459,7 @@ class KeepsAList(Parent):
         (SetsANumber, "SetsANumber sets its slope, which would be lost"),
         (AsksForTheClass, "AsksForTheClass mentions the class Nac, which a layer is not"),
         (CallsByKeyword, "CallsByKeyword calls something with x=, a layer takes input="),
-        (KeepsAList, "KeepsAList keeps it in all too, where it cannot be exchanged"),
+        (KeepsAList, "KeepsAList refers to it in all too, where it cannot be exchanged"),
     ],
 )
 def test_stays_where_its_parent_uses_it(

@@ -53,6 +53,11 @@ class OfTheName(Parent):
         return module.__class__.__name__ == "Nac"
 
 
+class OfAPartOfTheName(Parent):
+    def counts(self, module: nn.Module) -> bool:
+        return type(module).__name__.lower().startswith("na")
+
+
 class OfSomeNames(Parent):
     names = ("Nac", "Linear")
 
@@ -96,7 +101,16 @@ def of_a_class_around_it() -> nn.Module:
 
 @pytest.mark.parametrize(
     "make",
-    [OfTheType, OfTheName, OfSomeNames, OfKinds, OfAFunction, OfALambda, of_a_class_around_it],
+    [
+        OfTheType,
+        OfTheName,
+        OfAPartOfTheName,
+        OfSomeNames,
+        OfKinds,
+        OfAFunction,
+        OfALambda,
+        of_a_class_around_it,
+    ],
 )
 def test_stays_where_a_penalty_is_collected_by_class(make: Callable[[], Any]) -> None:
     model = make()
@@ -131,7 +145,10 @@ KEEPS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("case", KEEPS)
 def test_stays_where_its_parent_keeps_it(case: str) -> None:
     ((path, _, reason),) = convert(Parent(KEEPS[case])).left
-    assert (path, reason) == ("nac", "Parent keeps it in kept too, where it cannot be exchanged")
+    assert (path, reason) == (
+        "nac",
+        "Parent refers to it in kept too, where it cannot be exchanged",
+    )
 
 
 def test_stays_where_its_parent_reads_it_by_names() -> None:

@@ -84,6 +84,14 @@ OTHERWISE: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Prepared(after=lambda y: y.detach() if len(y) == 5 else y),
         "for an input of shape (5, 4) its forward returns shape (5, 3) of float64 without a grad",
     ),
+    "replaces NaN": (
+        lambda: Prepared(torch.nan_to_num),
+        "for an input with NaN its forward returns other numbers than a layer",
+    ),
+    "rounds where nothing is learnt": (
+        lambda: Prepared(after=lambda y: y if torch.is_grad_enabled() else y.round()),
+        "for an input of shape (5, 4) its forward returns other numbers than a layer",
+    ),
     "changes its input": (
         lambda: Prepared(lambda x: x if x.requires_grad else x.mul_(1.5)),
         "for an input of float32 its forward changes the input",
