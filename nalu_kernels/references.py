@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
 import weakref
@@ -21,6 +22,10 @@ def reachable(value: Any, stop: Container[int] = (), seen: set[int] | None = Non
     waiting = [value]
     while waiting:
         each = waiting.pop()
+        if type(each) in weakref.ProxyTypes:
+            with contextlib.suppress(ReferenceError):  # it may be gone
+                waiting.append(each.__init__.__self__)
+            continue
         if isinstance(each, _LEAVES) or id(each) in seen:
             continue
         seen.add(id(each))

@@ -127,6 +127,10 @@ class Slots:
         self.nac = nac
 
 
+class Slotless:
+    """Of which a proxy may be left when it is gone."""
+
+
 KEEPS: dict[str, Callable[[Any], Any]] = {
     "a container in a container": lambda nac: {"all": [(nac,)]},
     "its forward": lambda nac: nac.forward,
@@ -136,6 +140,7 @@ KEEPS: dict[str, Callable[[Any], Any]] = {
     "an object": lambda nac: SimpleNamespace(of=SimpleNamespace(nac=nac)),
     "slots": Slots,
     "a weak reference": weakref.ref,
+    "a weak proxy": lambda nac: [weakref.proxy(Slotless()), weakref.proxy(nac)],
     "a list of parameters": lambda nac: [nac.W_],
     "a module in a list": lambda nac: [nn.Sequential(nac)],
     "an optimizer": lambda nac: torch.optim.SGD(nac.parameters(), 0.1),
