@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from .recognise import (
     named_eps,
     shapes_of,
 )
+from .references import reachable
 
 # Of outputs and gradients, relative to the largest number of each row.
 _TOLERANCE = 1e-8
@@ -103,7 +103,7 @@ class _Round:
 
     def __init__(self, module: nn.Module, in_features: int, seed: int) -> None:
         rng = torch.Generator().manual_seed(seed)
-        twin = _copy(module).to("cpu", torch.float64).requires_grad_().train(bool(seed))
+        twin = copied(module).to("cpu", torch.float64).requires_grad_().train(bool(seed))
         self.written: list[str] = []
         self._parts: dict[tuple[Any, ...], Tensor] = {}
         _record(twin, self.written)
@@ -131,7 +131,7 @@ class _Round:
             g = self._part(candidate, tensors, False, "G")
             m = self._part(candidate, tensors, True, W_mul, M_mul)
             found = g * self._part(candidate, tensors, False, W, M) + (1 - g) * m
-        return _mostly(found, self.expected[0][_PLAIN])
+        return mostly(found, self.expected[0][_PLAIN])
 
     @torch.no_grad()
     def _part(
@@ -150,7 +150,7 @@ class _Round:
 
     def difference(self, candidate: Candidate) -> float:
         found = self._outcome(candidate.call(self.input, self.parameters))
-        return max(map(_relative, found, self.expected))
+        return max(map(relative, found, self.expected))
 
     def _outcome(self, output: Tensor) -> list[Tensor]:
         """The output, and the gradients of the input and the parameters."""
@@ -161,31 +161,19 @@ class _Round:
         return [output.detach(), *grads]
 
 
-def _copy(module: nn.Module) -> nn.Module:
+def copied(module: nn.Module) -> nn.Module:
     """A deep copy; tensors that an earlier forward computed are copied without their history, which
     deepcopy refuses to copy."""
     memo: dict[int, Any] = {
-        id(tensor): tensor.detach() for tensor in _tensors(module, set()) if not tensor.is_leaf
+        id(each): each.detach()
+        for each in reachable(module)
+        if isinstance(each, Tensor) and not each.is_leaf
     }
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:  # whatever a stranger's attributes raise
         reason = f"it cannot be copied to try it: {type(error).__name__}: {error}"
         raise NoCounterpart(reason) from error
-
-
-def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
-    """Those that an object holds, in containers and modules too."""
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, nn.Module):
-        yield from _tensors(vars(value), seen)
-    elif isinstance(value, (list, tuple, set, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item, seen)
 
 
 def _record(twin: nn.Module, written: list[str]) -> None:
@@ -242,7 +230,7 @@ def _inputs(in_features: int, rng: torch.Generator) -> Tensor:
     return x.requires_grad_()
 
 
-def _mostly(found: Tensor, expected: Tensor) -> float:
+def mostly(found: Tensor, expected: Tensor) -> float:
     """The difference, relative to each number, that most keep to: where a product is large the sum
     beside it does not show, and where both cancel ε does."""
     if found.shape != expected.shape:
@@ -253,7 +241,7 @@ def _mostly(found: Tensor, expected: Tensor) -> float:
     return float(ranked[int(_MOST * len(ranked))]) if len(ranked) else 0.0
 
 
-def _relative(found: Tensor, expected: Tensor) -> float:
+def relative(found: Tensor, expected: Tensor) -> float:
     """The largest difference in a row, relative to the row's largest number."""
     if found.shape != expected.shape:
         return float("inf")

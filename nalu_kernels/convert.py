@@ -1,12 +1,13 @@
 """Replaces the NAC and NALU modules of other implementations by this library's layers.
 
 A module is recognised by the shapes of its parameters (``recognise.py``), and replaced only if a
-layer of this library gives the same outputs and gradients (``agree.py``) and nothing is lost to
-those who call it (``callers.py``).
+layer of this library gives the same outputs and gradients (``agree.py``), to inputs of every shape
+and type (``trial.py``), and nothing is lost to those who call it (``callers.py``).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,9 +16,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .agree import NoCounterpart, agreeing
-from .callers import mentions, plain_attributes, what_is_lost
+from .callers import Surroundings, mentions, plain_attributes, what_is_lost
 from .layers import NAC, NALU
-from .recognise import Candidate, Parts, is_eps, looks_like_one, parts_of, shapes_of
+from .recognise import Candidate, Parts, is_eps, is_foreign, looks_like_one, parts_of, shapes_of
+from .trial import answers_otherwise, squashes_parameters
+
+_TANH, _SIGMOID = re.compile("tanh"), re.compile("sigmoid|expit")
 
 
 class Replaced(NamedTuple):
@@ -86,10 +90,11 @@ def convert(model: nn.Module) -> Report:
     the module's: on random inputs of many magnitudes and zeros, with the module's parameters and
     with random ones, in float64.
 
-    A module stays if there is none, or if others could use more of it than its answer: a second
-    argument, a public method, an attribute that its forward sets, a buffer, a hook. The report
-    names it and says why, where the answers agree or the names are those of a NAC or a NALU. Public
-    numbers and strings, such as ``in_dim``, are copied to the layer as they are now.
+    A module stays if there is none, or if it takes another input to which the layer says otherwise,
+    or if others could use more of it than its answer: a second argument, a public method, a state
+    that its forward sets or looks at, a buffer, a hook, its class, a reference. The report names it
+    and says why, where the answers agree or the names are those of a NAC or a NALU. Public numbers
+    and strings, such as ``in_dim``, are copied to the layer as they are now.
 
     A layer has the very parameters that the module had, so an optimizer goes on with them; only
     weights stored as (in_features, out_features) are copied, and the report says that too.
@@ -107,16 +112,18 @@ def convert(model: nn.Module) -> Report:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     report = Report(model)
-    _visit(report, "", model, set())
+    _visit(report, Surroundings(model), "", model, set())
     return report
 
 
-def _visit(report: Report, path: str, module: nn.Module, seen: set[nn.Module]) -> None:
+def _visit(
+    report: Report, around: Surroundings, path: str, module: nn.Module, seen: set[nn.Module]
+) -> None:
     """Outermost first: a NALU is replaced as a whole, before its NAC could be."""
     if module in seen or isinstance(module, (NAC, NALU, torch.jit.ScriptModule)):
         return
     seen.add(module)
-    outcome = _outcome(report.model, path, module)
+    outcome = _outcome(around, path, module)
     if isinstance(outcome, Replaced):
         report.replaced.append(outcome)
         report.model = _exchange(report.model, module, outcome.layer)
@@ -124,40 +131,59 @@ def _visit(report: Report, path: str, module: nn.Module, seen: set[nn.Module]) -
     if outcome is not None:
         report.left.append(outcome)
     for name, child in list(module.named_children()):
-        _visit(report, f"{path}.{name}" if path else name, child, seen)
+        _visit(report, around, f"{path}.{name}" if path else name, child, seen)
 
 
-def _outcome(model: nn.Module, path: str, module: nn.Module) -> Replaced | Left | None:
+def _outcome(around: Surroundings, path: str, module: nn.Module) -> Replaced | Left | None:
     """None if the module is not, and does not seem to be, a NAC or a NALU."""
     parts, reason = parts_of(module), _untried(module)
     if parts is None:
-        reason = reason or f"its parameters are not those of a NAC or a NALU: {shapes_of(module)}"
+        reason = (
+            reason
+            or f"its parameters are not those of a NAC or a NALU: {shapes_of(module) or 'none'}"
+        )
     elif reason is None:
         try:
-            return _counterpart(model, path, module, parts)
+            return _counterpart(around, path, module, parts)
         except NoCounterpart as error:
             reason = str(error)
-    seems = looks_like_one(module) or (parts is not None and _makes_weights(module))
+    seems = looks_like_one(module) or _makes_weights(module)
     return Left(path, module, reason) if seems else None
 
 
 def _makes_weights(module: nn.Module) -> bool:
-    """Whether there are a tanh and a sigmoid in its code."""
-    kind: type = type(module)
-    words = mentions(kind).words
-    return "tanh" in words and bool(words & {"sigmoid", "expit"})
+    """Whether it takes tanh and sigmoid of parameters, as far as its code has both."""
+    if not is_foreign(type(module)):
+        return False
+    words = {*mentions(module).words, *(type(part).__name__.lower() for part in module.modules())}
+    if not all(any(map(each.search, words)) for each in (_TANH, _SIGMOID)):
+        return False
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
+            return squashes_parameters(module)
+    except NoCounterpart:
+        return False
 
 
-def _counterpart(model: nn.Module, path: str, module: nn.Module, parts: Parts) -> Replaced | Left:
+def _counterpart(
+    around: Surroundings, path: str, module: nn.Module, parts: Parts
+) -> Replaced | Left:
     """The layer that computes the same, or why it cannot take the module's place; raises
     NoCounterpart if there is none."""
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
         candidate, difference, written = agreeing(module, parts)
+        with torch.autocast("cpu", enabled=False):
+            otherwise = answers_otherwise(module, candidate)
     layer = candidate.layer(module)
     reason = (
         _names_in_the_way(module, candidate)
-        or (_transposed_in_the_way(model, module, candidate) if candidate.transposed else None)
-        or what_is_lost(model, module, layer, candidate, written)
+        or (
+            _transposed_in_the_way(around.model, module, candidate)
+            if candidate.transposed
+            else None
+        )
+        or what_is_lost(around, module, layer, candidate, written)
+        or otherwise
     )
     if reason is not None:
         return Left(path, module, reason)
@@ -174,7 +200,7 @@ def _untried(module: nn.Module) -> str | None:
         return "it is parametrized, which would be lost"
     if any(_has_hooks(part) for part in module.modules()):
         return "it has hooks, which would be lost"
-    if any(not is_eps(name) for name, _ in module.named_buffers()):
+    if any(not is_eps(name) for part in module.modules() for name in part._buffers):
         return "it has buffers, which would be lost"
     if any(parameter.is_meta for parameter in module.parameters()):
         return "it is on the meta device, where there is nothing to compare"

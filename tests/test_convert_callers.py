@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,6 +152,127 @@ class HasALock(Nac):
         self.lock = threading.Lock()
 
 
+class LeavesInItsDict(Nac):
+    def forward(self, x: Tensor) -> Tensor:
+        self.__dict__.setdefault("_cache", {})["W"] = self._weight()
+        return super().forward(x)
+
+
+class LeavesInAHelper(Nac):
+    def _made(self) -> Tensor:
+        if not hasattr(self, "_cache"):
+            self._cache = self._weight()
+        return self._weight()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self._made())
+
+
+class LeavesInADeque(Nac):
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: deque[Tensor] = deque(maxlen=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._last.append(self._weight())
+        return super().forward(x)
+
+
+class LeavesInAnObject(Nac):
+    def __init__(self) -> None:
+        super().__init__()
+        self._box = SimpleNamespace()
+
+    def forward(self, x: Tensor) -> Tensor:
+        vars(self._box)["W"] = self._weight()
+        return super().forward(x)
+
+
+LOSSES: list[Tensor] = []
+COUNT = 0
+
+
+class AppendsToAGlobal(Nac):
+    def forward(self, x: Tensor) -> Tensor:
+        LOSSES.append(self.W_hat.abs().sum())
+        return super().forward(x)
+
+
+class CountsInAGlobal(Nac):
+    def forward(self, x: Tensor) -> Tensor:
+        global COUNT
+        COUNT += 1
+        return super().forward(x)
+
+
+def _appends_to_a_list_around_it() -> nn.Module:
+    losses: list[Tensor] = []
+
+    class Appends(Nac):
+        def forward(self, x: Tensor) -> Tensor:
+            losses.append(self.W_hat.abs().sum())
+            return super().forward(x)
+
+    return Appends()
+
+
+def _counts_around_it() -> nn.Module:
+    count = 0
+
+    class Counts(Nac):
+        def forward(self, x: Tensor) -> Tensor:
+            nonlocal count
+            count += 1
+            return super().forward(x)
+
+    return Counts()
+
+
+class Snaps(Nac):
+    snap = False
+
+    def _made(self) -> Tensor:
+        return self._weight().round() if self.snap else self._weight()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self._made())
+
+
+class Settings:
+    snap = False
+
+
+class SnapsWhereSet(Nac):
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self._weight().round() if Settings.snap else self._weight())
+
+
+class MayAddNoise(Nac):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) > 100:
+            x = x + torch.randn_like(x)
+        return super().forward(x)
+
+
+class HasAnActivation(Nac):
+    """That others call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activation = nn.ReLU()
+
+
+class HasADropout(Nac):
+    """That others may turn up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.drop(x))
+
+
 class NaluOf(nn.Module):
     """Of a NAC of another kind, whose method a base class of the model may collect."""
 
@@ -194,6 +317,22 @@ STAYS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "leaves it in a list": (LeavesInAList, "it has _history, which would be lost"),
     "leaves it where asked": (LeavesWhereAsked, "its forward sets the attribute last, which"),
     "leaves a buffer": (LeavesABuffer, "it has buffers, which would be lost"),
+    "leaves it in its dict": (LeavesInItsDict, "its forward uses __dict__, by which it may set"),
+    "leaves it in a helper": (LeavesInAHelper, "its forward sets the attribute _cache, which"),
+    "leaves it in a deque": (LeavesInADeque, "it has _last, which would be lost"),
+    "leaves it in an object": (LeavesInAnObject, "its forward uses vars, by which it may set"),
+    "appends to a global": (AppendsToAGlobal, "its forward looks at LOSSES, which may change"),
+    "counts in a global": (CountsInAGlobal, "its forward sets the global COUNT, which would be"),
+    "appends to a list around it": (
+        _appends_to_a_list_around_it,
+        "its forward looks at losses, which may change",
+    ),
+    "counts around it": (_counts_around_it, "its forward sets count around it, which would be"),
+    "a flag": (Snaps, "its forward looks at snap, which may change"),
+    "a flag elsewhere": (SnapsWhereSet, "its forward looks at Settings.snap, which may change"),
+    "its mode": (MayAddNoise, "its forward looks at training, which may change"),
+    "an activation for others": (HasAnActivation, "it has activation, which would be lost"),
+    "a dropout": (HasADropout, "it has drop, which would be lost"),
     "clamps itself": (ClampsItself, "its forward changes its parameters"),
     "a method": (HasAMethod, "it has effective_weights, which would be lost"),
     "a property": (HasAProperty, "it has W, which would be lost"),
@@ -318,9 +457,9 @@ class KeepsAList(Parent):
         (UsesAPrivateMethod, "UsesAPrivateMethod uses its _weight, which would be lost"),
         (AsksByName, "AsksByName uses its _weight, which would be lost"),
         (SetsANumber, "SetsANumber sets its slope, which would be lost"),
-        (AsksForTheClass, "AsksForTheClass asks what is a Nac, which a layer is not"),
+        (AsksForTheClass, "AsksForTheClass mentions the class Nac, which a layer is not"),
         (CallsByKeyword, "CallsByKeyword calls something with x=, a layer takes input="),
-        (KeepsAList, "KeepsAList keeps it in all too, where it cannot be exchanged"),
+        (KeepsAList, "KeepsAList refers to it in all too, where it cannot be exchanged"),
     ],
 )
 def test_stays_where_its_parent_uses_it(

@@ -246,6 +246,63 @@ class Lazy(nn.Module):
         self.W_hat, self.M_hat = (nn.UninitializedParameter() for _ in range(2))
 
 
+class OfModules(nn.Module):
+    """Ŵ and M̂ are the weights of Linears in a container of any kind."""
+
+    def __init__(self, container: Callable[[list[nn.Module]], nn.Module]) -> None:
+        super().__init__()
+        self.all = container([nn.Linear(4, 3, bias=False) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, weight(*(each.weight for each in self.all.children())))
+
+
+class Stacked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = fill(2, 3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, weight(*self.theta))
+
+
+hyperbolic, logistic = torch.tanh, torch.special.expit
+
+
+class Swapped(nn.Module):
+    """The gate opens the product; tanh and sigmoid are modules or go by other names."""
+
+    def __init__(self, modules: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.c = fill(3, 4), fill(3, 4), fill(3, 4)
+        self.t, self.s = (nn.Tanh(), nn.Sigmoid()) if modules else (hyperbolic, logistic)
+
+    def forward(self, x: Tensor) -> Tensor:
+        W = self.t(self.a) * self.s(self.b)
+        return nalu(x, 1 - self.s(linear(x, self.c)), W, W)
+
+
+class TwoPairsAdded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (fill(3, 4) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        W = hyperbolic(self.a) * logistic(self.b)
+        return linear(x, W + hyperbolic(self.c) * logistic(self.d))
+
+
+class MadeLater(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = self.b = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.a is None:
+            self.a, self.b = fill(3, 4), fill(3, 4)
+        return linear(x, weight(self.a, self.b))
+
+
 NOT_OF_ONE = "its parameters are not those of a NAC or a NALU: "
 
 
@@ -262,6 +319,17 @@ NOT_OF_ONE = "its parameters are not those of a NAC or a NALU: "
         (lambda: Flat("W_h", "M_h"), "its forward returns shape (72,) for (24, 4), not (rows, "),
         (lambda: Constant("W_h", "M_h"), "its output has no gradient"),
         (lambda: NeverFinite("W_h", "M_h"), "none of 4 layers agrees with it; each is finite "),
+        (lambda: OfModules(nn.ModuleList), NOT_OF_ONE + "all.0.weight (3, 4), all.1.weight"),
+        (lambda: OfModules(lambda each: nn.Sequential(*each)), NOT_OF_ONE + "all.0.weight"),
+        (
+            lambda: OfModules(lambda each: nn.ModuleDict(zip("ab", each, strict=True))),
+            NOT_OF_ONE + "all.a.weight (3, 4), all.b.weight (3, 4)",
+        ),
+        (Stacked, NOT_OF_ONE + "theta (2, 3, 4)"),
+        (lambda: Swapped(modules=True), "none of 6 layers agrees with it; the closest is off by "),
+        (lambda: Swapped(modules=False), "none of 6 layers agrees with it; the closest is off by "),
+        (TwoPairsAdded, NOT_OF_ONE + "a (3, 4), b (3, 4), c (3, 4), d (3, 4)"),
+        (MadeLater, NOT_OF_ONE + "none"),
         (Doubled, "none of 4 layers agrees with it; the closest is off by "),
     ],
 )
@@ -344,3 +412,20 @@ def test_copied_parameters_keep_what_is_noted_on_them() -> None:
     module.W_hat.no_decay = True
     layer = convert(nn.Sequential(module)).model[0]
     assert layer.W_hat is not module.W_hat and layer.W_hat.no_decay
+
+
+def test_a_cell_that_squashes_its_sums_is_not_listed() -> None:
+    """There are a tanh and a sigmoid, but not of parameters; and those of a part are the part's."""
+
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.candidate, self.update = fill(3, 4), fill(3, 4)
+            self.nac = Named("W_hat", "M_hat")
+
+        def forward(self, x: Tensor) -> Tensor:
+            u = torch.sigmoid(linear(x, self.update))
+            return u * torch.tanh(linear(x, self.candidate)) + (1 - u) * self.nac(x)
+
+    report = convert(nn.Sequential(Cell()))
+    assert [each.path for each in report.replaced] == ["0.nac"] and not report.left
