@@ -1,6 +1,7 @@
 // The operator `train`'s arguments, checked and read.
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "arguments.h"
@@ -13,6 +14,11 @@ inline void expect(bool right, const char* expected) {
     refuse(std::string("expected ") + expected);
   }
 }
+
+// Far beyond what is asked for, and so small that no product of two overflows.
+constexpr int64_t kMostUnits = int64_t{1} << 20, kMostRows = int64_t{1} << 31;
+constexpr int64_t kMostSamples = int64_t{1} << 62;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 class TrainingArguments {
  public:
@@ -41,6 +47,7 @@ class TrainingArguments {
     training.seconds = stack.take<double>();
     training.threads = stack.take<int64_t>();
     expect(training.threads >= 1, "at least 1 thread");
+    expect(training.seconds >= 0, "seconds of at least 0");
     read_layers();
     read_settings();
     read_runs();
@@ -79,7 +86,8 @@ class TrainingArguments {
           static_cast<Kind>(row[0]), row[1], row[2], row[3], row[4] != 0, row[5] != 0, eps[i]};
       const bool gated = layer.kind == Kind::nalu;
       expect(
-          row[0] >= 0 && row[0] <= 5 && layer.in > 0 && layer.out > 0 &&
+          row[0] >= 0 && row[0] <= 5 && layer.in > 0 && layer.out > 0 && layer.in <= kMostUnits &&
+              layer.out <= kMostUnits && (!layer.log_space() || (eps[i] > 0 && eps[i] < kInfinity)) &&
               (gated ? layer.gates == 1 || layer.gates == layer.out : layer.gates == 0) &&
               (gated || !layer.untied) && (i == 0 || layers_.back().out == layer.in) &&
               (row[0] < 4 || layer.in == layer.out),
@@ -97,7 +105,14 @@ class TrainingArguments {
     training.batch = s[0];
     training.steps = s[1];
     training.test_every = s[2];
-    expect(s[0] > 0 && s[1] > 0 && s[2] > 0, "sizes of at least 1");
+    expect(
+        s[0] > 0 && s[0] <= kMostRows && s[1] > 0 && s[1] <= kMostSamples / s[0] && s[2] > 0 &&
+            s[10] >= 0 && s[11] >= 0,
+        "sizes of at least 1, and no more samples than can be counted");
+    const auto within = [&](int64_t i, int64_t count) { return s[i] >= 0 && s[i] < count; };
+    expect(
+        within(3, 3) && within(4, 2) && within(6, 3) && within(7, 6) && within(8, 2),
+        "an optimizer, a loss, a source, an operation and a distribution that are known");
     training.tests = (s[1] + s[2] - 1) / s[2];
     training.optimizer = static_cast<Optimizer>(s[3]);
     training.loss = static_cast<Loss>(s[4]);
@@ -127,8 +142,14 @@ class TrainingArguments {
     training.weights = values(parameters_, runs * count, "all parameters of each run");
     training.moments = values(moments_, 2 * runs * count, "two moments of each parameter");
     training.best = values(best_, runs * count, "best as parameters");
-    training.progress =
-        const_cast<int64_t*>(integers(progress_, 2 * runs, "2 numbers of progress a run"));
+    const int64_t* progress = integers(progress_, 2 * runs, "2 numbers of progress a run");
+    for (int64_t run = 0; run < runs; ++run) {
+      const int64_t steps = progress[2 * run], status = progress[2 * run + 1];
+      expect(
+          steps >= 0 && steps <= training.steps && status >= 0 && status <= 4,
+          "steps done from 0 to all, and a known status");
+    }
+    training.progress = const_cast<int64_t*>(progress);
     training.scores = doubles(scores_, 5 * runs, "5 scores a run");
     training.curves = doubles(curves_, 2 * runs * training.tests, "2 errors a test");
   }
@@ -150,8 +171,9 @@ class TrainingArguments {
       expect(training.outputs() == 1, "one output of an arithmetic task");
       for (int64_t i = 0; i < 2 * training.runs; ++i) {
         expect(
-            training.subset > 0 && training.starts[i] >= 0 &&
-                training.starts[i] + training.subset <= training.inputs(),
+            training.subset > 0 && training.subset <= training.inputs() &&
+                training.starts[i] >= 0 &&
+                training.starts[i] <= training.inputs() - training.subset,
             "subsets within the inputs");
       }
       return;

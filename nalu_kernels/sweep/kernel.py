@@ -17,6 +17,7 @@ from .tasks import OPERATIONS, Arithmetic, Data, Function, Normal, Range, inputs
 
 _RUNS = 4096  # in a call, at most
 _BYTES = 256 * 2**20  # of what a call reads and writes, at most
+_GIVEN_BYTES = 4 * 2**20  # of batches that are drawn at once, which nothing interrupts
 _STEPS = 512  # whose batches a call is given, at most
 _TASKS = (Arithmetic, Function, Data)
 
@@ -92,8 +93,8 @@ def _given_bytes(specification: Specification) -> int:
 
 def _chunk(specification: Specification, state: State) -> int:
     """How many runs a call takes."""
-    one = state.bytes_a_run() + _given_bytes(specification)
-    return max(1, min(_RUNS, _BYTES // one))
+    given = max(1, _given_bytes(specification))
+    return max(1, min(_RUNS, _BYTES // state.bytes_a_run(), _GIVEN_BYTES // given))
 
 
 def _train(
@@ -178,7 +179,7 @@ def _starts(specification: Specification, numbers: Tensor) -> Tensor:
 
 def _window(specification: Specification, runs: int) -> int:
     """For how many steps the batches of so many runs are drawn at once."""
-    return max(1, min(_STEPS, _BYTES // (_given_bytes(specification) * runs)))
+    return max(1, min(_STEPS, _GIVEN_BYTES // (_given_bytes(specification) * runs)))
 
 
 def _batches(specification: Specification, numbers: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:

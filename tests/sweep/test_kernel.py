@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from skips_here import needs_trainer
 from small import F64, OPTIONS, TASKS, assert_same, diverging, run
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nalu_kernels import NAC, NALU, sweep
 from nalu_kernels.sweep import kernel, watch
@@ -95,3 +97,68 @@ def test_stop_when_solved() -> None:
     result = run(runs={"seed": [0, 1]}, success=1e6, stop="solved", backend="cpu")
     assert result.columns()["status"] == ["solved"] * 2
     assert result.columns()["steps"] == result.columns()["solved_at"] == [5, 5]
+
+
+def arguments(task: str) -> list[Any]:
+    """Those of a call of the operator."""
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is torch.ops.nalu_kernels.train.default:
+                found.append([a.clone() if isinstance(a, torch.Tensor) else a for a in args])
+            return func(*args, **(kwargs or {}))
+
+    found: list[list[Any]] = []
+    with Recorder():
+        run(task, backend="cpu", threads=1)
+    return found[0]
+
+
+PROGRAM, EPS, SETTINGS, STARTS, PROGRESS, WIDTH = 0, 1, 2, 5, 16, 1
+WRONG: dict[str, tuple[int, Any, Any]] = {  # which argument, which of its elements, its value
+    "steps below 0": (PROGRESS, (0, 0), -(10**6)),
+    "steps beyond the last": (PROGRESS, (0, 0), 2**62),
+    "a status that is none": (PROGRESS, (0, 1), 9),
+    "a start that overflows": (STARTS, (0, 0), 2**63 - 1),
+    "a width that overflows": (PROGRAM, (0, WIDTH), 2**62),
+    "an eps of 0": (EPS, (0,), 0.0),
+    "a batch beyond all": (SETTINGS, (0,), 2**62),
+    "steps beyond counting": (SETTINGS, (1,), 2**62),
+    "an optimizer that is none": (SETTINGS, (3,), 9),
+    "a loss that is none": (SETTINGS, (4,), 9),
+    "an operation that is none": (SETTINGS, (7,), 9),
+    "a distribution that is none": (SETTINGS, (8,), 9),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_operator_refuses_what_would_be_read_or_written_beside(wrong: str) -> None:
+    which, element, value = WRONG[wrong]
+    given = arguments("arithmetic")
+    torch.ops.nalu_kernels.train(*given)
+    given[which][element] = value
+    with pytest.raises(RuntimeError, match="expected"):
+        torch.ops.nalu_kernels.train(*given)
+
+
+def test_errors_are_squared_in_double_precision() -> None:
+    """In float32 these squares are 0 and infinite."""
+    stack = nn.Sequential(nn.Linear(2, 1, bias=False))
+    zeros = {"0.weight": torch.zeros(1, 1, 2)}
+    for factor in (1e-26, 1e25):
+        task = sweep.Function(
+            functools.partial(scaled, factor=factor), 2, (1, 2), (2, 3), samples=50
+        )
+        ours, theirs = (
+            sweep.run(stack, task, {"lr": [0.0]}, steps=1, initial=zeros, backend=backend).columns()
+            for backend in ("cpu", "reference")
+        )
+        for name in ("error_inside", "error_outside"):
+            assert 0 < ours[name][0] < torch.inf
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-6)
+
+
+def scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
+    return x[:, 0] * factor

@@ -10,7 +10,9 @@ namespace nalu {
 namespace NALU_NAMESPACE {
 
 constexpr int64_t kBlockRows = 128; // of a batch, or of a test, at a time
-constexpr int64_t kStepsAtATime = 64; // between two looks at the clock
+// Steps between two looks at the clock: at most so many, and one where they take long.
+constexpr int64_t kStepsAtATime = 64;
+constexpr double kQuick = 1e-3;
 
 // The targets (1, n) of an arithmetic task, from x (inputs, n) and where the operands' subsets start.
 template <class T>
@@ -125,15 +127,20 @@ class Trainer {
     const double begun = now();
     double time = begun;
     const int64_t last = training_.until < training_.steps ? training_.until : training_.steps;
+    int64_t at_a_time = 1;
     while (step < last && is(Status::running) && time < deadline) {
-      for (int64_t i = 0; i < kStepsAtATime && step < last && is(Status::running); ++i) {
+      for (int64_t i = 0; i < at_a_time && step < last && is(Status::running); ++i) {
         take_step(run, step);
         ++step;
         if (step % training_.test_every == 0 || step == training_.steps) {
           status = static_cast<int64_t>(test(run, step));
+          i = at_a_time;
         }
       }
+      const double before = time;
       time = now();
+      at_a_time = time - before > kQuick ? 1 : 2 * at_a_time;
+      at_a_time = at_a_time < kStepsAtATime ? at_a_time : kStepsAtATime;
     }
     training_.scores[5 * run + 4] += time - begun;
   }
@@ -217,7 +224,7 @@ class Trainer {
     });
   }
 
-  // The mean squared error, NaN of no samples.
+  // The mean squared error, in double precision; NaN of no samples.
   double error(int64_t run, const TestSet<T>& set) {
     const int64_t I = training_.inputs(), O = training_.outputs();
     double sum = 0;
@@ -230,12 +237,10 @@ class Trainer {
             training_.operation, training_.starts + 2 * run, training_.subset, x, n, y_);
       }
       const T* found = stack_.forward(weights(run), x, logs, n);
-      Vec<T> squares{};
-      for_each_vector<T>(O * n, [&](int64_t k, auto lanes) {
-        const Vec<T> off = load<T>(found + k, lanes) - load<T>(y + k, lanes);
-        squares += off * off;
-      });
-      sum += static_cast<double>(sum_lanes<T>(squares));
+      for (int64_t k = 0; k < O * n; ++k) {
+        const double off = static_cast<double>(found[k]) - static_cast<double>(y[k]);
+        sum += off * off;
+      }
     });
     return sum / static_cast<double>(set.rows * O);
   }
@@ -253,7 +258,8 @@ class Trainer {
     double &best_inside = scores[0], &at_best = scores[1], &best_step = scores[2],
            &first_below = scores[3];
     const double threshold = training_.hyper[run].threshold;
-    const bool best = inside < best_inside || (best_inside != best_inside && inside == inside);
+    const bool first = best_inside != best_inside;
+    const bool best = first ? std::isfinite(inside) : inside < best_inside;
     if (best) {
       best_inside = inside;
       at_best = outside;
