@@ -40,7 +40,8 @@ _FINISHED = ("solved", "out_of_steps", "diverged")
 class Result:
     """What :func:`nalu_kernels.sweep.run`, ``load`` and ``join`` return.
 
-    A run is called by its label: the index of the DataFrame that ``runs`` was, else its number.
+    A run is called by its label: the index of the DataFrame that ``runs`` was, if that is of ints
+    in [0, 2**63), else its number.
 
     Attributes:
         stopped: what ended the call before all runs had: "seconds", "SIGINT" or "SIGTERM" (a
@@ -128,7 +129,7 @@ class Result:
         groups: dict[tuple[Any, ...], list[str]] = {}
         keys = zip(*(self._table[name] for name in names), strict=True) if names else ()
         for key, status in zip(keys or [()] * len(self), self._statuses(), strict=True):
-            groups.setdefault(_hashable(key), []).append(status)
+            groups.setdefault(key, []).append(status)
         rows = [
             {**dict(zip(names, key, strict=True)), **_rate(statuses)}
             for key, statuses in groups.items()
@@ -229,10 +230,6 @@ class Result:
 
 def _names(bits: int) -> str | None:
     return "+".join(name for k, name in enumerate(BACKENDS) if bits >> k & 1) or None
-
-
-def _hashable(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(_hashable(tuple(part)) if isinstance(part, list) else part for part in key)
 
 
 def _rate(statuses: list[str]) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import difflib
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .tasks import AnyRange, Range, Task, check_range
+from .tasks import AnyRange, Normal, Range, Task, check_range
 
 # torch.optim's own defaults. Beside them every optimizer takes clip_value and clip_norm.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -25,26 +25,37 @@ _CLIP = {"clip_value": math.inf, "clip_norm": math.inf}
 HYPER = ("lr", "beta1", "beta2", "eps", "weight_decay", "momentum", "clip_value", "clip_norm")
 RANGES = ("train", "test")
 MADE = (
-    "status", "steps", "solved_at", "error_inside", "error_outside", "best_step", "sparsity",
+    "run", "status", "steps", "solved_at", "error_inside", "error_outside", "best_step", "sparsity",
     "seconds", "backend", "stop",
 )  # fmt: skip
 _KNOWN = {"seed", "betas", "alpha", *HYPER, *RANGES}
 _BELOW_ONE = ("beta1", "beta2", "alpha")
+_SCALARS = (type(None), bool, int, float, str)
+_EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (int, int.__index__), (float, float.__float__), (str, str.__str__),
+)  # fmt: skip
 
 
 class Runs:
     """Columns of equal length, and a number for each row that slices keep.
 
     ``runs["lr"]`` is a column, ``runs[i::n]`` every n-th row, ``len(runs)`` the number of rows.
+    Scalars of numpy and torch become Python's own, and lists become tuples. An index that is not
+    of ints in [0, 2**63) gives way to the rows' numbers.
     """
 
     def __init__(self, columns: Mapping[str, Iterable[Any]], index: Sequence[int] | None = None):
-        self.columns = {name: list(column) for name, column in columns.items()}
+        self.columns = {name: list(map(_own, _plain(column))) for name, column in columns.items()}
         lengths = {name: len(column) for name, column in self.columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"runs: expected columns of one length, got {lengths}")
-        count = next(iter(lengths.values()), 0)
-        self.index = list(range(count) if index is None else index)
+        labels = range(next(iter(lengths.values()), 0)) if index is None else index
+        self.index: list[int] = list(map(_own, _plain(labels)))
+        count = len(self.index)
+        if not set(lengths.values()) <= {count}:
+            raise ValueError(
+                f"runs: expected columns of one length, got {lengths} and an index of {count}"
+            )
+        if not all(type(label) is int and 0 <= label < 2**63 for label in self.index):
+            self.index = list(range(count))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -74,11 +85,10 @@ def grid(**columns: Any) -> Runs:
     Args:
         columns: for each its values; a single number or word stands for itself.
     """
-    values = [
-        [given] if isinstance(given, (str, int, float)) or given is None else list(given)
-        for given in columns.values()
-    ]
-    rows = list(itertools.product(*values))
+    given = map(_plain, columns.values())
+    rows = list(
+        itertools.product(*(column if _is_column(column) else [column] for column in given))
+    )
     return Runs({name: [row[place] for row in rows] for place, name in enumerate(columns)})
 
 
@@ -94,9 +104,9 @@ def as_runs(runs: Any) -> Runs:
         table = _of_frame(runs)
     elif isinstance(runs, Mapping):
         for name, column in runs.items():
-            if isinstance(column, str) or not isinstance(column, Iterable):
+            if not _is_column(_plain(column)):
                 raise TypeError(f"runs[{name!r}]: expected a column, got {column!r}")
-        table = Runs({name: _plain(column) for name, column in runs.items()})
+        table = Runs(runs)
     elif isinstance(runs, Sequence) and runs and all(isinstance(row, Mapping) for row in runs):
         names = list(runs[0])
         for number, row in enumerate(runs):
@@ -116,21 +126,44 @@ def as_runs(runs: Any) -> Runs:
 
 
 def _of_frame(frame: Any) -> Runs:
-    index = frame.index.tolist()
-    whole = all(isinstance(label, int) and label >= 0 for label in index)
-    return Runs({name: frame[name].tolist() for name in frame.columns}, index if whole else None)
+    names = list(frame.columns)
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"runs: expected columns of different names, got {name!r} twice")
+    return Runs({name: frame[name] for name in names}, frame.index)
 
 
-def _plain(column: Any) -> Iterable[Any]:
+def _plain(column: Any) -> Any:
     """Python's numbers, of a tensor's or an array's too."""
     return column.tolist() if hasattr(column, "tolist") else column
+
+
+def _is_column(given: Any) -> bool:
+    return isinstance(given, Iterable) and not isinstance(given, str)
+
+
+def _own(value: Any) -> Any:
+    """A cell with Python's own scalars and tuples, as a folder gives it back."""
+    if type(value) in _SCALARS:
+        return value
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, Normal):
+        return Normal(*map(_own, value))
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_own, value))
+    for kind, exact in _EXACT:
+        if isinstance(value, kind):  # an IntEnum, say
+            return exact(value)
+    return value
 
 
 class Columns:
     """What the columns say, checked.
 
     Attributes:
-        table: the columns as given, with ``seed`` if that was missing.
+        table: the columns as given, with ``seed`` if that was missing; ints among floats are
+            floats where that changes no number.
         seeds: int64 (runs).
         hyper: float64 (runs, 8), in the order of HYPER.
         ranges: for each run the ranges of training and of the test outside; None for Data.
@@ -144,10 +177,10 @@ class Columns:
         _check_names(table, task, optimizer)
         if "seed" not in table.columns:
             table = Runs({"seed": [0] * len(table), **table.columns}, table.index)
-        self.table = table
         self.seeds = torch.tensor([_seed(*cell) for cell in _cells(table, "seed")])
         self.hyper = _hyper(table, optimizer)
         self.ranges = _ranges(table, task)
+        self.table = Runs({name: _kept(table, name) for name in table.columns}, table.index)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -158,6 +191,34 @@ def _cells(table: Runs, name: str) -> Iterator[tuple[str, Any]]:
         yield f"runs[{name!r}], row {number}", value
 
 
+def _kept(table: Runs, name: str) -> list[Any]:
+    """A column as a folder keeps it."""
+    for where, value in _cells(table, name):
+        _check_kept(where, value)
+    column: list[Any] = table[name]
+    exact = all(type(value) is not int or float(value) == value for value in column)
+    if exact and {type(value) for value in column} - {type(None)} == {int, float}:
+        return [value if value is None else float(value) for value in column]
+    return column
+
+
+def _check_kept(where: str, value: Any) -> None:
+    if isinstance(value, Normal):
+        check_range(where, value)
+    elif isinstance(value, tuple):
+        for part in value:
+            _check_kept(where, part)
+    elif type(value) not in _SCALARS:
+        raise TypeError(
+            f"{where}: expected None, bool, int, float, str or a tuple of them, got "
+            f"{type(value).__name__}"
+        )
+    elif type(value) is int and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{where}: expected an int of 64 bits, got one of {value.bit_length()}")
+    elif isinstance(value, str) and value.encode(errors="replace").decode() != value:
+        raise ValueError(f"{where}: expected text that UTF-8 can encode, got {value!r}")
+
+
 def _check_names(table: Runs, task: Task, optimizer: str) -> None:
     allowed = {*OPTIMIZERS[optimizer], *_CLIP}
     if optimizer == "adam":
@@ -165,6 +226,7 @@ def _check_names(table: Runs, task: Task, optimizer: str) -> None:
     for name in table.columns:
         if not isinstance(name, str):
             raise TypeError(f"runs: expected columns named by str, got {name!r}")
+        _check_kept(f"runs: the name {name!r}", name)
         if name in MADE:
             raise ValueError(f"runs: the result has a column {name!r} of its own")
         if name in RANGES and not hasattr(task, name):

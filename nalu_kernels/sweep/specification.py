@@ -16,7 +16,7 @@ from .runs import OPTIMIZERS, Columns, Runs
 from .stack import Stack
 from .state import State
 from .success import Success, check_success, threshold
-from .tasks import Arithmetic, Data, Function, Range, Task, describe_range, fingerprint
+from .tasks import Arithmetic, Data, Function, Normal, Range, Task, describe_range, fingerprint
 
 LOSSES = ("mse", "l1")
 DTYPES = (torch.float32, torch.float64)
@@ -171,8 +171,8 @@ class Specification:
             "dtype": str(self.dtype).removeprefix("torch."),
             "initial": None if self.initial is None else fingerprint(self._initial),
             "rows": len(self),
-            "columns": {name: _hash(column) for name, column in self.columns.table.columns.items()},
-            "index": _hash(self.columns.table.index),
+            "columns": {name: hash_of(cells) for name, cells in self.columns.table.columns.items()},
+            "index": hash_of(self.columns.table.index),
         }
 
     def part(self, rows: list[int]) -> dict[str, Any]:
@@ -196,13 +196,14 @@ class Specification:
 
 def plain(value: Any) -> Any:
     """A cell of the table as JSON has it."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+    if isinstance(value, Normal):
         return describe_range(value)
-    return value if isinstance(value, (bool, int, float, str, list, tuple)) else str(value)
+    return [plain(part) for part in value] if isinstance(value, tuple) else value
 
 
-def _hash(column: list[Any]) -> str:
-    text = json.dumps([None if value is None else plain(value) for value in column])
+def hash_of(column: list[Any]) -> str:
+    """Of its cells, as ``spec.json`` has it."""
+    text = json.dumps([plain(value) for value in column])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -26,7 +26,7 @@ from .. import native
 from .extras import optional
 from .result import Result
 from .runs import Runs
-from .specification import Specification, plain
+from .specification import Specification, hash_of, plain
 from .stack import Stack
 from .state import State
 from .tasks import Normal
@@ -169,6 +169,9 @@ def _load(folder: Path) -> tuple[dict[str, Any], Result]:
     of = spec["specification"]
     state = _read_checkpoint(folder / CHECKPOINT, _number(of))
     columns = _read_table(folder / RUNS)
+    for name, recorded in {**of["columns"], "run": of["index"]}.items():
+        if hash_of(columns.get(name, [])) != recorded:
+            raise _damaged(folder / RUNS, f"it belongs to another {SPEC}")
     table = Runs({name: columns[name] for name in of["columns"]}, columns["run"])
     stack = Stack.of(of["stack"])
     return of, Result(stack, table, state, of["steps"], of["test_every"], of["stop"])
@@ -181,12 +184,13 @@ def join(folders: Sequence[str | os.PathLike[str]]) -> Result:
     ``runs[i::n]``), else in that of the folders, with new labels.
 
     Raises:
-        ValueError: folders of different specifications; and as :func:`load`.
+        ValueError: folders of different specifications, or of the same runs; and as :func:`load`.
     """
     loaded = [_load(Path(folder)) for folder in folders]
     if not loaded:
         raise ValueError("folders: expected at least one")
     first, result = loaded[0]
+    known: dict[str, Any] = {}
     for folder, (of, _) in zip(folders, loaded, strict=True):
         wanted = {key: value for key, value in first.items() if key not in _OF_THE_SLICE}
         differs = _differences(wanted, {key: of[key] for key in wanted})
@@ -194,6 +198,10 @@ def join(folders: Sequence[str | os.PathLike[str]]) -> Result:
             differs.append(f"columns {list(first['columns'])} and {list(of['columns'])}")
         if differs:
             raise ValueError(f"folders: {folders[0]} and {folder} differ: {'; '.join(differs)}")
+        number = _number(of)
+        if number in known:
+            raise ValueError(f"folders: {known[number]} and {folder} have the same runs")
+        known[number] = folder
     tables = [part._table for _, part in loaded]
     index = [label for table in tables for label in table.index]
     columns = {
@@ -316,12 +324,12 @@ def _write_parquet(path: Path, table: Any) -> None:
 
 
 def _write_table(path: Path, columns: Mapping[str, list[Any]]) -> None:
-    """Columns that Parquet has no type for are JSON."""
+    """Columns that Parquet has no type for, of several kinds too, are JSON."""
     arrow = optional("pyarrow", "out")
     arrays, encoded = {}, []
     for name, column in columns.items():
         kinds = {type(value) for value in column} - {type(None)}
-        if kinds <= {int, float} or kinds in ({str}, {bool}):
+        if len(kinds) <= 1 and kinds <= {bool, int, float, str}:
             arrays[name] = arrow.array(column, from_pandas=False)
         else:
             encoded.append(name)

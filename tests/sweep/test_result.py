@@ -21,7 +21,7 @@ MADE = [
 
 @pytest.fixture(scope="module")
 def result() -> sweep.Result:
-    runs = sweep.grid(seed=range(3), lr=[1e-3, 3e-2], model="both", train=[(1, 2)])
+    runs = sweep.grid(seed=range(3), lr=[1e-3, 3e-2], model="both", train=[[1, 2]])
     return run("function", runs, success=lambda task, row: 1e9 if row["lr"] > 1e-2 else 1e-30)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
@@ -36,6 +37,19 @@ def test_all_forms_of_a_table_are_the_same() -> None:
     for form in forms:
         assert as_runs(form).columns == columns
     assert as_runs(pandas.DataFrame(columns)[1:]).index == [1]
+
+
+def test_a_frame_with_two_columns_of_one_name_is_refused() -> None:
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match="columns of different names, got 'lr' twice"):
+        as_runs(pandas.DataFrame([[1, 0.1, 0.2]], columns=["seed", "lr", "lr"]))
+
+
+@pytest.mark.parametrize("index", [[True, False], [0, 2**63], [-1, 0], ["a", "b"], [0.5, 1]])
+def test_an_index_of_anything_but_whole_numbers_gives_way_to_the_rows(index: list[Any]) -> None:
+    pandas = pytest.importorskip("pandas")
+    assert as_runs(pandas.DataFrame({"seed": [3, 4]}, index)).index == [0, 1]
+    assert as_runs(sweep.Runs({"seed": [3, 4]}, index)).index == [0, 1]
 
 
 def test_hyperparameters_have_the_defaults_of_torch() -> None:
@@ -100,6 +114,17 @@ def test_columns_are_read() -> None:
         ({"momentum": [0.9]}, ValueError, "adam has no 'momentum'"),
         ({"alpha": [0.9]}, ValueError, "adam has no 'alpha'"),
         ({"status": ["a"]}, ValueError, "a column 'status' of its own"),
+        ({"run": [1]}, ValueError, "a column 'run' of its own"),
+        ({"size": ["a", {}]}, TypeError, r"runs\['size'\], row 1: expected None, .* got dict"),
+        ({"size": [(1, {2})]}, TypeError, r"runs\['size'\], row 0: expected None, .* got set"),
+        ({"size": [1j]}, TypeError, "row 0: expected None, .* got complex"),
+        ({"size": [b"a"]}, TypeError, "row 0: expected None, .* got bytes"),
+        ({"size": [torch.ones(2)]}, TypeError, "row 0: expected None, .* got Tensor"),
+        ({"size": [datetime.date(2020, 1, 1)]}, TypeError, "row 0: expected None, .* got date"),
+        ({"size": [object()]}, TypeError, "row 0: expected None, .* got object"),
+        ({"size": [0, 2**63]}, ValueError, r"runs\['size'\], row 1: expected an int of 64 bits"),
+        ({"size": ["\ud800"]}, ValueError, r"runs\['size'\], row 0: expected text that UTF-8"),
+        ({"\ud800": [1]}, ValueError, r"the name '\\ud800': expected text that UTF-8"),
         ([{"seed": 1}, {"lr": 1}], ValueError, r"row 1: expected columns \['seed'\]"),
     ],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import small
+import torch
 from small import assert_same, run
 
 from nalu_kernels import sweep
@@ -91,11 +94,70 @@ def test_slices_are_joined_by_row(tmp_path: Path) -> None:
     expected = run(runs=runs)
     assert_same(joined, expected)
     assert joined.columns()["seed"] == list(range(5))
-    again = sweep.join([tmp_path / "0", tmp_path / "0"])
-    assert again.columns()["seed"] == [0, 3, 0, 3]
+    renamed = sweep.Runs({"seed": [7, 8], "lr": [1e-2] * 2})
+    run(runs=renamed, out=tmp_path / "renamed")
+    again = sweep.join([tmp_path / "0", tmp_path / "renamed"])
+    assert again.columns()["seed"] == [0, 3, 7, 8]
     run(runs=runs, steps=24, out=tmp_path / "other")
     with pytest.raises(ValueError, match="differ: steps is 23 there, 24 here"):
         sweep.join([tmp_path / "0", tmp_path / "other"])
+
+
+def test_a_copy_of_a_folder_is_not_joined_with_it(tmp_path: Path) -> None:
+    run(out=tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for other in ("a", "b"):
+        with pytest.raises(ValueError, match=f"folders: .*a and .*{other} have the same runs"):
+            sweep.join([tmp_path / "a", tmp_path / other])
+
+
+def test_the_table_of_another_sweep_is_refused(tmp_path: Path) -> None:
+    run(out=tmp_path / "a")
+    for runs in (sweep.grid(seed=range(3), lr=[1e-2, 2e-3]), sweep.grid(seed=range(2))):
+        run(runs=runs, out=tmp_path / "b")
+        shutil.copy(tmp_path / "b" / "runs.parquet", tmp_path / "a")
+        with pytest.raises(ValueError, match=r"a.runs.parquet is damaged: it belongs to another"):
+            sweep.load(tmp_path / "a")
+        shutil.rmtree(tmp_path / "b")
+
+
+def test_numbers_of_numpy_come_back_from_a_folder_as_numbers(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    runs = sweep.grid(
+        seed=numpy.arange(2), lr=numpy.float32(1e-2), size=[numpy.float64(0.1)],
+        sure=[numpy.bool_(True)], name=[numpy.str_("a")], width=[torch.tensor(3)],
+    )  # fmt: skip
+    result = run(runs=runs, out=tmp_path / "0")
+    assert_labels(result, sweep.load(tmp_path / "0"))
+    assert result.columns()["seed"] == [0, 1] and result.columns()["sure"] == [True, True]
+    run(runs=sweep.Runs(runs.columns, [2, 3]), out=tmp_path / "1")
+    joined = sweep.join([tmp_path / "0", tmp_path / "1"])
+    assert joined.columns()["size"] == [0.1] * 4 and joined.columns()["width"] == [3] * 4
+
+
+def test_labels_of_every_kind_come_back_from_a_folder(tmp_path: Path) -> None:
+    columns = {
+        "lr": [1, 0.1],
+        "ints": [2**63 - 1, None],
+        "mixed": [2**53 + 1, 0.5],
+        "words": ["1", 1],
+        "gaps": [None, float("inf")],
+        "none": [None, None],
+        "parts": [[1, (None, "é")], True],
+        "range": [sweep.Normal(1, 1), (sweep.Normal(high=3),)],
+        "kind": [Kind.one, 2],
+        "": ["\0", "\n"],
+    }
+    assert_labels(run(runs=columns, out=tmp_path), sweep.load(tmp_path))
+
+
+class Kind(enum.IntEnum):
+    one = 1
+
+
+def assert_labels(found: sweep.Result, expected: sweep.Result) -> None:
+    """The same values of the same types."""
+    assert repr(found._table.columns) == repr(expected._table.columns)
 
 
 @pytest.mark.parametrize(
