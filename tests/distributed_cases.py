@@ -396,7 +396,7 @@ def gradients_of_gradients_are_refused(rank: int) -> None:
 @case
 def local_tensors_between_styles_need_not_divide(rank: int) -> None:
     def pair() -> nn.Sequential:
-        torch.manual_seed(3)
+        torch.manual_seed(4)
         return nn.Sequential(NALU(4, 5), NALU(5, 2))
 
     x, target = batch()
