@@ -9,26 +9,18 @@ normalised as in the paper: 0 is perfect and 100 is as bad as an untrained netwo
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..sweep.tasks import OPERATIONS
 from .experiment import Comparison, Experiment, Outcome, Settings, Trial
 from .plot import colour, marks
 from .report import best, columns, how_often, median, number
 from .training import Group, Schedule, Training, build, generator
 
-OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "a + b": lambda a, b: a + b,
-    "a - b": lambda a, b: a - b,
-    "a * b": lambda a, b: a * b,
-    "a / b": lambda a, b: a / b,
-    "a^2": lambda a, b: a * a,
-    "sqrt(a)": lambda a, b: a.sqrt(),
-}
 SOLVED = 0.02  # a seed solves a task if its error outside is below this share of the mean target
 UNTRAINED = "untrained"  # the first baseline, as it is initialised
 
