@@ -1,7 +1,7 @@
 // The random numbers of trainings: a function of (seed, stream, step, row, column), for every device
 // and vector width alike. nalu_kernels/sweep/stream.py defines them, in words and in Python.
 //
-// U is uint32_t or a vector of it. Before including this file define NALU_NAMESPACE and NALU_INLINE,
+// U is uint32_t or a vector of it. Before including this file define NALU_NAMESPACE, NALU_INLINE and NALU_DEVICE,
 // and declare in that namespace: multiply_wide(U a, uint32_t b, U& high, U& low).
 //
 // Sources: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox4x32, here with
@@ -53,7 +53,7 @@ class RowGenerator {
   }
 
   // The four words, by which the generator begins.
-  const U& word(int i) const {
+  NALU_DEVICE const U& word(int i) const {
     return state_[i][0];
   }
 
@@ -83,7 +83,7 @@ struct Shuffle {
   int64_t rows;
   int half;
 
-  Shuffle(int64_t seed, int64_t epoch, int64_t count) : rows(count), half(1) {
+  NALU_DEVICE Shuffle(int64_t seed, int64_t epoch, int64_t count) : rows(count), half(1) {
     const RowGenerator<uint32_t> generator(seed, 3, epoch, {0u});
     for (int i = 0; i < 4; ++i) {
       key[i] = generator.word(i);
@@ -93,7 +93,7 @@ struct Shuffle {
     }
   }
 
-  int64_t operator()(int64_t position) const {
+  NALU_DEVICE int64_t operator()(int64_t position) const {
     const uint32_t mask = static_cast<uint32_t>((uint64_t{1} << half) - 1);
     do {
       uint32_t left = static_cast<uint32_t>(position >> half);

@@ -14,6 +14,8 @@ enum class Operation : int64_t { add, subtract, multiply, divide, square, root }
 enum class Distribution : int64_t { uniform, normal };
 enum class Status : int64_t { not_begun, running, out_of_steps, solved, diverged };
 
+constexpr int kMostLayers = 16; // of a stack
+
 struct StackLayer {
   Kind kind;
   int64_t in, out, gates; // gates: out, 1 or 0
@@ -46,7 +48,7 @@ struct Samples {
 
 struct Training {
   Dtype dtype;
-  const StackLayer* layers;
+  StackLayer layers[kMostLayers];
   int64_t depth, parameters;
   int64_t runs, batch, steps, test_every, tests, until;
   Optimizer optimizer;

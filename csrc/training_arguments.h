@@ -2,7 +2,6 @@
 #pragma once
 
 #include <limits>
-#include <vector>
 
 #include "arguments.h"
 #include "training.h"
@@ -24,7 +23,8 @@ class TrainingArguments {
  public:
   Training training{};
 
-  explicit TrainingArguments(Stack& stack)
+  // `on_cpu`: the numbers of the runs can be read here, and are checked.
+  explicit TrainingArguments(Stack& stack, bool on_cpu)
       : program_(stack.tensor()),
         eps_(stack.tensor()),
         settings_(stack.tensor()),
@@ -43,18 +43,41 @@ class TrainingArguments {
         best_(stack.tensor()),
         progress_(stack.tensor()),
         scores_(stack.tensor()),
-        curves_(stack.tensor()) {
+        curves_(stack.tensor()),
+        on_cpu_(on_cpu) {
     training.seconds = stack.take<double>();
     training.threads = stack.take<int64_t>();
     expect(training.threads >= 1, "at least 1 thread");
     expect(training.seconds >= 0, "seconds of at least 0");
+    check_devices();
     read_layers();
     read_settings();
     read_runs();
     read_samples();
   }
 
+  const Tensor& parameters() const {
+    return parameters_;
+  }
+
  private:
+  // What describes the trainings is read here; what belongs to the runs, by the kernels.
+  void check_devices() const {
+    for (const Tensor* of_all : {&program_, &eps_, &settings_, &constants_}) {
+      expect(
+          of_all->device_type() == aoti_torch_device_type_cpu(),
+          "program, eps, settings and constants on the CPU");
+    }
+    for (const Tensor* of_runs :
+         {&seeds_, &starts_, &hyper_, &x_, &y_, &x_inside_, &y_inside_, &x_outside_, &y_outside_,
+          &moments_, &best_, &progress_, &scores_, &curves_}) {
+      expect(
+          of_runs->device_type() == parameters_.device_type() &&
+              of_runs->device_index() == parameters_.device_index(),
+          "all tensors of runs and samples on the parameters' device");
+    }
+  }
+
   static const int64_t* integers(const Tensor& tensor, int64_t count, const char* expected) {
     expect(
         tensor.is_contiguous() && tensor.dtype() == aoti_torch_dtype_int64() &&
@@ -78,7 +101,7 @@ class TrainingArguments {
 
   void read_layers() {
     const int64_t depth = eps_.numel();
-    expect(depth > 0, "a layer at least");
+    expect(depth > 0 && depth <= kMostLayers, "from 1 to 16 layers");
     const int64_t* row = integers(program_, 6 * depth, "6 numbers a layer");
     const double* eps = doubles(eps_, depth, "an eps for each layer");
     for (int64_t i = 0; i < depth; ++i, row += 6) {
@@ -89,13 +112,12 @@ class TrainingArguments {
           row[0] >= 0 && row[0] <= 5 && layer.in > 0 && layer.out > 0 && layer.in <= kMostUnits &&
               layer.out <= kMostUnits && (!layer.log_space() || (eps[i] > 0 && eps[i] < kInfinity)) &&
               (gated ? layer.gates == 1 || layer.gates == layer.out : layer.gates == 0) &&
-              (gated || !layer.untied) && (i == 0 || layers_.back().out == layer.in) &&
+              (gated || !layer.untied) && (i == 0 || training.layers[i - 1].out == layer.in) &&
               (row[0] < 4 || layer.in == layer.out),
           "layers of the known kinds, whose sizes fit");
-      layers_.push_back(layer);
+      training.layers[i] = layer;
       training.parameters += layer.parameters();
     }
-    training.layers = layers_.data();
     training.depth = depth;
   }
 
@@ -143,7 +165,7 @@ class TrainingArguments {
     training.moments = values(moments_, 2 * runs * count, "two moments of each parameter");
     training.best = values(best_, runs * count, "best as parameters");
     const int64_t* progress = integers(progress_, 2 * runs, "2 numbers of progress a run");
-    for (int64_t run = 0; run < runs; ++run) {
+    for (int64_t run = 0; on_cpu_ && run < runs; ++run) {
       const int64_t steps = progress[2 * run], status = progress[2 * run + 1];
       expect(
           steps >= 0 && steps <= training.steps && status >= 0 && status <= 4,
@@ -169,10 +191,10 @@ class TrainingArguments {
     training.outside = samples(x_outside_, y_outside_);
     if (training.source == Source::arithmetic) {
       expect(training.outputs() == 1, "one output of an arithmetic task");
-      for (int64_t i = 0; i < 2 * training.runs; ++i) {
+      expect(training.subset > 0 && training.subset <= training.inputs(), "a subset of the inputs");
+      for (int64_t i = 0; on_cpu_ && i < 2 * training.runs; ++i) {
         expect(
-            training.subset > 0 && training.subset <= training.inputs() &&
-                training.starts[i] >= 0 &&
+            training.starts[i] >= 0 &&
                 training.starts[i] <= training.inputs() - training.subset,
             "subsets within the inputs");
       }
@@ -182,7 +204,7 @@ class TrainingArguments {
     if (training.source == Source::given) {
       const int64_t a_step = training.runs * training.batch;
       training.given_steps = a_step > 0 ? training.data.rows / a_step : 0;
-      for (int64_t run = 0; run < training.runs; ++run) {
+      for (int64_t run = 0; on_cpu_ && run < training.runs; ++run) {
         const int64_t step = training.progress[2 * run];
         expect(
             step >= training.given_first &&
@@ -196,7 +218,30 @@ class TrainingArguments {
 
   const Tensor program_, eps_, settings_, constants_, seeds_, starts_, hyper_, x_, y_, x_inside_,
       y_inside_, x_outside_, y_outside_, parameters_, moments_, best_, progress_, scores_, curves_;
-  std::vector<StackLayer> layers_;
+  const bool on_cpu_;
+};
+
+class DrawArguments {
+ public:
+  const Tensor seeds;
+  Draw wanted{};
+  Tensor result;
+
+  explicit DrawArguments(Stack& stack) : seeds(stack.tensor()), result(Tensor::undefined()) {
+    wanted.stream = stack.take<int64_t>();
+    wanted.step = stack.take<int64_t>();
+    wanted.rows = stack.take<int64_t>();
+    wanted.columns = stack.take<int64_t>();
+    expect(
+        seeds.is_contiguous() && seeds.dtype() == aoti_torch_dtype_int64() && wanted.rows >= 0 &&
+            wanted.columns >= 0,
+        "seeds of int64, and sizes of at least 0");
+    wanted.count = seeds.numel();
+    wanted.seeds = static_cast<const int64_t*>(seeds.data());
+    const int64_t sizes[] = {wanted.count, wanted.rows, wanted.columns};
+    result = seeds.empty(sizes, 3, aoti_torch_dtype_float32());
+    wanted.to = static_cast<float*>(result.data());
+  }
 };
 
 } // namespace nalu

@@ -189,6 +189,17 @@ def backends() -> dict[str, BackendStatus]:
     return {name: _load(name)[1] for name in _BACKENDS}
 
 
+def serves(name: str, device_type: str) -> bool:
+    """Whether the back end takes tensors of these devices when it is asked for by name."""
+    backend = _BACKENDS[name]
+    return not backend.device_types or device_type in backend.device_types + backend.if_forced
+
+
+def namespace(name: str) -> str:
+    """Of the back end's operators in torch.ops."""
+    return _BACKENDS[name].namespace
+
+
 class _Forced(threading.local):
     """The back end's name and who forced it, for each thread. Not a ContextVar: torch.compile knows
     none, and would not notice a change."""

@@ -44,29 +44,15 @@ struct Cpu {
 
 void train(StableIValue* values, uint64_t, uint64_t) {
   Stack stack(values);
-  TrainingArguments arguments(stack);
+  TrainingArguments arguments(stack, true);
   kernels().train(arguments.training);
 }
 
 void draw(StableIValue* values, uint64_t, uint64_t) {
   Stack stack(values);
-  const Tensor seeds = stack.tensor();
-  Draw wanted{};
-  wanted.stream = stack.take<int64_t>();
-  wanted.step = stack.take<int64_t>();
-  wanted.rows = stack.take<int64_t>();
-  wanted.columns = stack.take<int64_t>();
-  expect(
-      seeds.is_contiguous() && seeds.dtype() == aoti_torch_dtype_int64() && wanted.rows >= 0 &&
-          wanted.columns >= 0,
-      "seeds of int64, and sizes of at least 0");
-  wanted.count = seeds.numel();
-  wanted.seeds = static_cast<const int64_t*>(seeds.data());
-  const int64_t sizes[] = {wanted.count, wanted.rows, wanted.columns};
-  Tensor result = seeds.empty(sizes, 3, aoti_torch_dtype_float32());
-  wanted.to = static_cast<float*>(result.data());
-  kernels().draw(wanted);
-  stack.put(std::move(result));
+  DrawArguments arguments(stack);
+  kernels().draw(arguments.wanted);
+  stack.put(std::move(arguments.result));
 }
 
 std::string cpu_capability() {

@@ -18,6 +18,9 @@
 #else
 #define NALU_INLINE inline
 #endif
+// For sources that GPUs share.
+#define NALU_DEVICE
+#define NALU_BOTH
 
 #if defined(__clang__)
 #define NALU_UNROLL _Pragma("unroll")

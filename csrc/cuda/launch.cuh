@@ -19,10 +19,28 @@ namespace cuda {
 template <class S>
 constexpr int kBlocksAtLeast = sizeof(device::Compute<S>) == 8 ? 1 : 2;
 
-// `blocks` blocks of kThreads threads; nothing for no blocks.
+// A block's shared memory of the size that its launch says.
+#ifdef __CUDACC__
+#define NALU_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
+
+inline void check(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) {
+    cudaGetLastError(); // or it would be taken for torch's next launch's
+    throw std::runtime_error(
+        std::string("nalu_kernels: ") + what + " failed: " + cudaGetErrorString(status));
+  }
+}
+
+// `blocks` blocks of so many threads; nothing for no blocks.
 template <class... Parameters, class... Arguments>
-inline void launch(
-    const Call& call, int64_t blocks, void (*kernel)(Parameters...), Arguments&&... arguments) {
+inline void launch_of(
+    int threads,
+    int64_t shared_bytes,
+    const Call& call,
+    int64_t blocks,
+    void (*kernel)(Parameters...),
+    Arguments&&... arguments) {
   if (blocks == 0) {
     return;
   }
@@ -31,15 +49,18 @@ inline void launch(
   }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(kThreads);
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = static_cast<cudaStream_t>(call.stream());
-  const cudaError_t status =
-      cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
-  if (status != cudaSuccess) {
-    cudaGetLastError(); // or it would be taken for torch's next launch's
-    throw std::runtime_error(
-        std::string("nalu_kernels: a CUDA launch failed: ") + cudaGetErrorString(status));
-  }
+  check(
+      cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "a CUDA launch");
+}
+
+// The same of kThreads threads.
+template <class... Parameters, class... Arguments>
+inline void launch(
+    const Call& call, int64_t blocks, void (*kernel)(Parameters...), Arguments&&... arguments) {
+  launch_of(kThreads, 0, call, blocks, kernel, std::forward<Arguments>(arguments)...);
 }
 
 } // namespace cuda

@@ -1,8 +1,10 @@
 // The operators on CUDA tensors.
 #include "../operators.h"
+#include "../training_arguments.h"
 
 #include "geometry.h"
 #include "kernels.h"
+#include "train.h"
 
 namespace nalu {
 
@@ -25,6 +27,21 @@ struct Cuda {
   }
 };
 
+void train(StableIValue* values, uint64_t, uint64_t) {
+  Stack stack(values);
+  TrainingArguments arguments(stack, false);
+  cuda::Call call(arguments.parameters());
+  cuda::train(call, arguments.training);
+}
+
+void draw(StableIValue* values, uint64_t, uint64_t) {
+  Stack stack(values);
+  DrawArguments arguments(stack);
+  cuda::Call call(arguments.seeds);
+  cuda::draw(call, arguments.wanted);
+  stack.put(std::move(arguments.result));
+}
+
 } // namespace
 
 } // namespace nalu
@@ -34,4 +51,6 @@ STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CUDA, m) {
   m.impl("nac_backward", nalu::nac_backward<nalu::Cuda>);
   m.impl("nalu_forward", nalu::nalu_forward<nalu::Cuda>);
   m.impl("nalu_backward", nalu::nalu_backward<nalu::Cuda>);
+  m.impl("train", nalu::train);
+  m.impl("draw", nalu::draw);
 }

@@ -13,6 +13,8 @@
 
 #define NALU_NAMESPACE device
 #define NALU_INLINE __device__ __forceinline__
+#define NALU_DEVICE __device__
+#define NALU_BOTH __host__ __device__
 
 #include "../half.h"
 

@@ -50,8 +50,12 @@ def choose(
         name = backend
         if lack := _lack(name, specification, device):
             raise ValueError(f"backend: {name!r} cannot train this sweep: {lack}")
-    if name == "cpu":
-        return name, functools.partial(kernel.advance, threads=threads)
+    if name != "reference":
+        train = kernel.trainer(name)
+        assert train is not None
+        return name, functools.partial(
+            kernel.advance, train=train, device=device, threads=threads
+        )
     return name, functools.partial(reference.advance, device=device)
 
 
@@ -59,11 +63,9 @@ def _lack(name: str, specification: Specification, device: torch.device) -> str 
     """Why this back end cannot train it, in words; None if it can."""
     if name == "reference":
         return None
-    if name != "cpu":
-        return f"back end {name!r} has no trainer"
-    if device.type != "cpu":
-        return f"its tensors are on the CPU, device is {device}"
-    return kernel.lacks(specification)
+    if not dispatch.serves(name, device.type):
+        return f"it does not serve {device.type} tensors, and device is {device}"
+    return kernel.lacks(name, specification)
 
 
 def _threads(threads: int | None) -> int:

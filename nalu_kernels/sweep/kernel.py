@@ -1,4 +1,4 @@
-"""Trains runs in the compiled CPU operator, whole stretches of many trainings in a call."""
+"""Trains runs by the kernels of a back end, whole stretches of many trainings in a call."""
 
 from __future__ import annotations
 
@@ -15,35 +15,47 @@ from .specification import LOSSES, Specification
 from .state import RUNNING, State
 from .tasks import OPERATIONS, Arithmetic, Data, Function, Normal, Range, inputs
 
-_RUNS = 4096  # in a call, at most
-_BYTES = 256 * 2**20  # of what a call reads and writes, at most
+_RUNS = {"cpu": 4096, "cuda": 65_536}  # in a call, at most
+_BYTES = {"cpu": 2**28, "cuda": 2**31}  # of what a call reads and writes, at most
 _GIVEN_BYTES = 4 * 2**20  # of batches that are drawn at once, which nothing interrupts
 _STEPS = 512  # whose batches a call is given, at most
 _TASKS = (Arithmetic, Function, Data)
 
 
-def lacks(specification: Specification) -> str | None:
-    """Why the operator cannot train this, in words; None if it can."""
-    usable, reason = dispatch.backends()["cpu"]
+def trainer(name: str) -> Callable[..., None] | None:
+    """What trains on back end ``name``, with the arguments that csrc/ops.cpp has for ``train``;
+    None if it is missing."""
+    return getattr(getattr(torch.ops, dispatch.namespace(name)), "train", None)
+
+
+def lacks(name: str, specification: Specification) -> str | None:
+    """Why the back end cannot train this, in words; None if it can."""
+    usable, reason = dispatch.backends()[name]
     if not usable:
         return reason
-    if not hasattr(torch.ops.nalu_kernels, "train"):
-        return "the C++ extension was built without the operator train: install it again"
+    if trainer(name) is None:
+        return f"back end {name!r} was built without the operator train: install it again"
     return specification.stack.beyond_kernels()
 
 
 def advance(
-    specification: Specification, state: State, budget: Callable[[], float], threads: int
+    specification: Specification,
+    state: State,
+    budget: Callable[[], float],
+    train: Callable[..., None],
+    device: torch.device,
+    threads: int,
 ) -> Iterator[Tensor]:
-    """As ``reference.advance``, on at most so many threads."""
+    """As ``reference.advance``, by ``train`` on tensors of this device; on a CPU on at most so many
+    threads."""
     groups: dict[object, list[int]] = {}
     for number in state.unfinished().tolist():
         groups.setdefault(specification.group(number), []).append(number)
     for numbers in groups.values():
-        given = _Given.of(specification, numbers[0])
-        size = _chunk(specification, state)
+        given = _Given.of(specification, numbers[0], device)
+        size = _chunk(specification, state, device)
         for chunk in torch.tensor(numbers).split(size):
-            yield from _train(specification, state, chunk, given, budget, threads)
+            yield from _train(specification, state, chunk, given, budget, train, device, threads)
 
 
 class _Given(NamedTuple):
@@ -54,7 +66,7 @@ class _Given(NamedTuple):
     tests: tuple[Tensor, Tensor, Tensor, Tensor]  # x_inside, y_inside, x_outside, y_outside
 
     @classmethod
-    def of(cls, specification: Specification, number: int) -> _Given:
+    def of(cls, specification: Specification, number: int, device: torch.device) -> _Given:
         task, empty = specification.task, torch.empty(0, dtype=specification.dtype)
         tests: list[Tensor] = []
         for outside in (False, True):
@@ -64,13 +76,15 @@ class _Given(NamedTuple):
                 if isinstance(task, Arithmetic)
                 else specification.test_targets(number, x, outside=outside)
             )
-            tests += [x.contiguous(), y.contiguous()]
+            tests += [x.contiguous().to(device), y.contiguous().to(device)]
         if isinstance(task, Data):
             dtype = specification.dtype
-            table = task.x.to(dtype).contiguous(), task.y.to(dtype).contiguous()
+            x, y = task.x.to(dtype).contiguous(), task.y.to(dtype).contiguous()
+            table = x.to(device), y.to(device)
             constants = torch.zeros(6, dtype=torch.float64)
         else:
-            table, constants = (empty, empty), _constants(specification.training_range(number))
+            nothing = empty.to(device)
+            table, constants = (nothing, nothing), _constants(specification.training_range(number))
         return cls(constants, table, (tests[0], tests[1], tests[2], tests[3]))
 
 
@@ -91,10 +105,11 @@ def _given_bytes(specification: Specification) -> int:
     return specification.batch_size * numbers * specification.dtype.itemsize
 
 
-def _chunk(specification: Specification, state: State) -> int:
+def _chunk(specification: Specification, state: State, device: torch.device) -> int:
     """How many runs a call takes."""
     given = max(1, _given_bytes(specification))
-    return max(1, min(_RUNS, _BYTES // state.bytes_a_run(), _GIVEN_BYTES // given))
+    most, memory = _RUNS[device.type], _BYTES[device.type]
+    return max(1, min(most, memory // state.bytes_a_run(), _GIVEN_BYTES // given))
 
 
 def _train(
@@ -103,6 +118,8 @@ def _train(
     numbers: Tensor,
     given: _Given,
     budget: Callable[[], float],
+    train: Callable[..., None],
+    device: torch.device,
     threads: int,
 ) -> Iterator[Tensor]:
     """One chunk of runs, to the end of all of them."""
@@ -112,7 +129,8 @@ def _train(
         if isinstance(specification.task, Function):
             first = int(state.progress[numbers, 0].min())
             until = min(specification.steps, first + _window(specification, len(numbers)))
-            x, y = _batches(specification, numbers, torch.arange(first, until))
+            drawn = _batches(specification, numbers, torch.arange(first, until))
+            x, y = (tensor.to(device) for tensor in drawn)
         settings = _settings(specification, int(numbers[0]), first, until)
         seeds, starts = specification.columns.seeds[numbers], _starts(specification, numbers)
         hyper = torch.cat(
@@ -120,15 +138,15 @@ def _train(
         )
         going = True
         while going:
-            part = state.rows(numbers)
-            torch.ops.nalu_kernels.train(
+            part = state.rows(numbers).to(device)
+            train(
                 program,
                 eps,
                 settings,
                 given.constants,
-                seeds,
-                starts,
-                hyper,
+                seeds.to(device),
+                starts.to(device),
+                hyper.to(device),
                 x,
                 y,
                 *given.tests,
@@ -143,7 +161,7 @@ def _train(
             )
             state.put(numbers, part)
             yield numbers
-            steps, status = part.progress.unbind(1)
+            steps, status = state.progress[numbers].unbind(1)
             going = bool(((status <= RUNNING) & (steps < until)).any())
         numbers = numbers[state.progress[numbers, 1] <= RUNNING]
 

@@ -68,10 +68,14 @@ class State:
         """A copy of some rows."""
         return State(**{name: tensor[rows] for name, tensor in self.tensors().items()})
 
+    def to(self, device: torch.device) -> State:
+        """Moves all of it; what is there already is not copied."""
+        return State(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
     def put(self, rows: Tensor, part: State) -> None:
         """Writes back what :meth:`rows` copied."""
         for name, tensor in self.tensors().items():
-            tensor[rows] = getattr(part, name)
+            tensor[rows] = getattr(part, name).cpu()
 
     def trained(self, rows: Tensor, backend: str) -> None:
         """Records the back end of what has happened to some rows."""

@@ -14,6 +14,7 @@
 #include "../../csrc/cuda/geometry.h"
 
 dim3 threadIdx, blockIdx, gridDim, blockDim;
+alignas(16) unsigned char dynamic_shared[kSharedBytes];
 
 namespace {
 

@@ -56,12 +56,12 @@ def run(task: str = "arithmetic", runs: Any = None, **options: Any) -> sweep.Res
     return sweep.run(stack, chosen, runs, **{"backend": "reference", **SMALL, **options})
 
 
-def diverging(backend: str) -> tuple[sweep.Result, sweep.Result]:
+def diverging(**where: Any) -> tuple[sweep.Result, sweep.Result]:
     """A run whose parameters become NaN beside one whose do not, and that one alone."""
 
     def trained(runs: dict[str, list[Any]]) -> sweep.Result:
         task = sweep.Arithmetic("a + b", in_features=2, samples=40)
-        options = {**SMALL, "optimizer": "sgd", "backend": backend}
+        options = {**SMALL, "optimizer": "sgd", **where}
         return sweep.run(nn.Linear(2, 1), task, runs, **options)
 
     return trained({"seed": [0, 1], "lr": [1e3, 1e-3]}), trained({"seed": [1], "lr": [1e-3]})

@@ -1,4 +1,4 @@
-"""The compiled trainer against the reference, and against itself however it is called."""
+"""The trainers of the back ends against the reference, and against themselves however called."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Backend
+from selection import only, pairs
 from skips_here import needs_trainer
 from small import F64, OPTIONS, TASKS, assert_same, diverging, run
 from torch import nn
@@ -15,7 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nalu_kernels import NAC, NALU, sweep
 from nalu_kernels.sweep import kernel, watch
 
-pytestmark = needs_trainer
+pytestmark = only(lambda backend: backend.name in ("cpu", "cuda"))
+
+
+def on(backend: Backend) -> dict[str, Any]:
+    return {"backend": backend.name, "device": backend.device}
 
 
 def same_numbers(found: sweep.Result, expected: sweep.Result) -> None:
@@ -33,14 +39,17 @@ def same_numbers(found: sweep.Result, expected: sweep.Result) -> None:
         torch.testing.assert_close(getattr(found._state, name), value, equal_nan=True, **tolerances)
 
 
+@pairs
 @pytest.mark.parametrize("task", list(TASKS))
 @pytest.mark.parametrize("optimizer", list(OPTIONS))
 @pytest.mark.parametrize("loss", ["mse", "l1"])
-def test_200_steps_equal_the_reference(task: str, optimizer: str, loss: str) -> None:
+def test_200_steps_equal_the_reference(
+    task: str, optimizer: str, loss: str, backend: Backend
+) -> None:
     runs = sweep.grid(seed=range(2), lr=[1e-3], clip_norm=[1.0], **OPTIONS[optimizer])
     options: dict[str, Any] = {"optimizer": optimizer, "loss": loss, "steps": 200, "dtype": F64}
     expected = run(task, runs, **options)
-    same_numbers(run(task, runs, backend="cpu", **options), expected)
+    same_numbers(run(task, runs, **on(backend), **options), expected)
 
 
 STACKS = {
@@ -57,44 +66,48 @@ STACKS = {
 
 @pytest.mark.parametrize("stack", list(STACKS))
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
-def test_every_layer_equals_the_reference(stack: str, dtype: torch.dtype) -> None:
+def test_every_layer_equals_the_reference(
+    stack: str, dtype: torch.dtype, backend: Backend
+) -> None:
     task = sweep.Arithmetic("a * b", in_features=4, samples=40)
     options: dict[str, Any] = {"steps": 100, "test_every": 30, "batch_size": 16, "dtype": dtype}
     results = [
-        sweep.run(STACKS[stack], task, {"seed": [1, 2]}, backend=backend, **options)
-        for backend in ("cpu", "reference")
+        sweep.run(STACKS[stack], task, {"seed": [1, 2]}, **options, **where)
+        for where in (on(backend), {"backend": "reference"})
     ]
     same_numbers(results[0], results[1])
 
 
 @pytest.mark.parametrize("task", list(TASKS))
-def test_a_runs_bits_are_its_rows_alone(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runs_bits_are_its_rows_alone(
+    task: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = sweep.grid(seed=range(8), lr=[1e-2])
-    expected = run(task, runs, backend="cpu")
-    assert_same(run(task, runs, backend="cpu", threads=2), expected)
-    alone = run(task, runs[5:6], backend="cpu", test_every=23)
+    expected = run(task, runs, **on(backend))
+    assert_same(run(task, runs, **on(backend), threads=2), expected)
+    alone = run(task, runs[5:6], **on(backend), test_every=23)
     assert alone._state.parameters[0].equal(expected._state.parameters[5])
     with monkeypatch.context() as patch:
-        patch.setattr(kernel, "_RUNS", 3)
+        patch.setitem(kernel._RUNS, backend.device, 3)
         patch.setattr(kernel, "_STEPS", 4)
         patch.setattr(watch, "SEGMENT", 1e-3)
-        assert_same(run(task, runs, backend="cpu"), expected)
+        assert_same(run(task, runs, **on(backend)), expected)
 
 
-def test_ranges_of_their_own() -> None:
+def test_ranges_of_their_own(backend: Backend) -> None:
     runs = sweep.grid(seed=range(2), train=[(1, 2), ((-3, -2), (1, 2)), sweep.Normal(1, 1)])
     expected = run("normal", runs, dtype=F64)
-    same_numbers(run("normal", runs, backend="cpu", dtype=F64), expected)
+    same_numbers(run("normal", runs, **on(backend), dtype=F64), expected)
 
 
-def test_a_nan_stays_in_its_run() -> None:
-    result, alone = diverging("cpu")
+def test_a_nan_stays_in_its_run(backend: Backend) -> None:
+    result, alone = diverging(**on(backend))
     assert result.columns()["status"] == ["diverged", "out_of_steps"]
     assert alone._state.parameters[0].equal(result._state.parameters[1])
 
 
-def test_stop_when_solved() -> None:
-    result = run(runs={"seed": [0, 1]}, success=1e6, stop="solved", backend="cpu")
+def test_stop_when_solved(backend: Backend) -> None:
+    result = run(runs={"seed": [0, 1]}, success=1e6, stop="solved", **on(backend))
     assert result.columns()["status"] == ["solved"] * 2
     assert result.columns()["steps"] == result.columns()["solved_at"] == [5, 5]
 
@@ -133,6 +146,7 @@ WRONG: dict[str, tuple[int, Any, Any]] = {  # which argument, which of its eleme
 }
 
 
+@needs_trainer
 @pytest.mark.parametrize("wrong", WRONG)
 def test_the_operator_refuses_what_would_be_read_or_written_beside(wrong: str) -> None:
     which, element, value = WRONG[wrong]
@@ -143,7 +157,7 @@ def test_the_operator_refuses_what_would_be_read_or_written_beside(wrong: str) -
         torch.ops.nalu_kernels.train(*given)
 
 
-def test_errors_are_squared_in_double_precision() -> None:
+def test_errors_are_squared_in_double_precision(backend: Backend) -> None:
     """In float32 these squares are 0 and infinite."""
     stack = nn.Sequential(nn.Linear(2, 1, bias=False))
     zeros = {"0.weight": torch.zeros(1, 1, 2)}
@@ -152,8 +166,8 @@ def test_errors_are_squared_in_double_precision() -> None:
             functools.partial(scaled, factor=factor), 2, (1, 2), (2, 3), samples=50
         )
         ours, theirs = (
-            sweep.run(stack, task, {"lr": [0.0]}, steps=1, initial=zeros, backend=backend).columns()
-            for backend in ("cpu", "reference")
+            sweep.run(stack, task, {"lr": [0.0]}, steps=1, initial=zeros, **where).columns()
+            for where in (on(backend), {"backend": "reference"})
         )
         for name in ("error_inside", "error_outside"):
             assert 0 < ours[name][0] < torch.inf

@@ -87,7 +87,7 @@ def test_stop_when_solved() -> None:
 
 
 def test_a_run_that_diverges_stays_alone() -> None:
-    result, alone = diverging("reference")
+    result, alone = diverging(backend="reference")
     assert result.columns()["status"] == ["diverged", "out_of_steps"]
     assert alone._state.parameters[0].equal(result._state.parameters[1])
 

@@ -81,159 +81,46 @@ inline Vec<float> to_float(Rows32 bits) {
 #endif
 }
 
-// The first `count` of a vector of floats, as T.
-template <class T, class Count>
-inline void store_floats(T* to, Vec<float> v, Count count) {
-  if constexpr (std::is_same_v<T, float>) {
-    store<float>(to, v, count);
-  } else {
-    float lanes[kLanes<float>];
-    std::memcpy(lanes, &v, sizeof v);
-    for (int64_t i = 0; i < count; ++i) {
-      to[i] = lanes[i];
-    }
-  }
-}
+} // namespace NALU_NAMESPACE
+} // namespace nalu
 
-// The inverse of the normal distribution's function. Source: Wichura 1988, algorithm AS 241 (PPND16).
-inline double normal_quantile(double p) {
-  const double q = p - 0.5;
-  const auto ratio = [](double r, const double (&a)[8], const double (&b)[8]) {
-    double above = a[7], below = b[7];
-    for (int i = 6; i >= 0; --i) {
-      above = above * r + a[i];
-      below = below * r + b[i];
-    }
-    return above / below;
+#include "../../train/inputs.h"
+
+namespace nalu {
+namespace NALU_NAMESPACE {
+
+// Of uniform inputs on two intervals.
+NALU_INLINE Vec<float> in_part(const Inputs<float>& inputs, Vec<float> u) {
+  const Vec<float> doubled = u + u, one = splat<Vec<float>>(1);
+  const auto second = doubled >= one;
+  const Vec<float> within = second ? doubled - one : doubled;
+  const auto either = [&](const float (&of)[2]) {
+    return second ? splat<Vec<float>>(of[1]) : splat<Vec<float>>(of[0]);
   };
-  if (q >= -0.425 && q <= 0.425) {
-    constexpr double a[] = {
-        3.3871328727963666080e0,
-        1.3314166789178437745e+2,
-        1.9715909503065514427e+3,
-        1.3731693765509461125e+4,
-        4.5921953931549871457e+4,
-        6.7265770927008700853e+4,
-        3.3430575583588128105e+4,
-        2.5090809287301226727e+3};
-    constexpr double b[] = {
-        1.0,
-        4.2313330701600911252e+1,
-        6.8718700749205790830e+2,
-        5.3941960214247511077e+3,
-        2.1213794301586595867e+4,
-        3.9307895800092710610e+4,
-        2.8729085735721942674e+4,
-        5.2264952788528545610e+3};
-    return q * ratio(0.180625 - q * q, a, b);
-  }
-  const double r = std::sqrt(-std::log(q < 0 ? p : 1 - p));
-  double magnitude;
-  if (r <= 5) {
-    constexpr double a[] = {
-        1.42343711074968357734e0,
-        4.63033784615654529590e0,
-        5.76949722146069140550e0,
-        3.64784832476320460504e0,
-        1.27045825245236838258e0,
-        2.41780725177450611770e-1,
-        2.27238449892691845833e-2,
-        7.74545014278341407640e-4};
-    constexpr double b[] = {
-        1.0,
-        2.05319162663775882187e0,
-        1.67638483018380384940e0,
-        6.89767334985100004550e-1,
-        1.48103976427480074590e-1,
-        1.51986665636164571966e-2,
-        5.47593808499534494600e-4,
-        1.05075007164441684324e-9};
-    magnitude = ratio(r - 1.6, a, b);
-  } else {
-    constexpr double a[] = {
-        6.65790464350110377720e0,
-        5.46378491116411436990e0,
-        1.78482653991729133580e0,
-        2.96560571828504891230e-1,
-        2.65321895265761230930e-2,
-        1.24266094738807843860e-3,
-        2.71155556874348757815e-5,
-        2.01033439929228813265e-7};
-    constexpr double b[] = {
-        1.0,
-        5.99832206555887937690e-1,
-        1.36929880922735805310e-1,
-        1.48753612908506148525e-2,
-        7.86869131145613259100e-4,
-        1.84631831751005468180e-5,
-        1.42151175831644588870e-7,
-        2.04426310338993978564e-15};
-    magnitude = ratio(r - 5, a, b);
-  }
-  return q < 0 ? -magnitude : magnitude;
+  return either(inputs.low) + apart(either(inputs.width) * within);
 }
 
-// Where the numbers of a training, or of its runs, are distributed.
-template <class T>
-struct Inputs {
-  Distribution distribution;
-  bool two_parts;
-  T low[2], width[2];
-  double mean, deviation, p_low, p_width, least, most;
-
-  explicit Inputs(const Training& training) : distribution(training.distribution) {
-    const double* c = training.constants;
-    if (distribution == Distribution::uniform) {
-      for (int part = 0; part < 2; ++part) {
-        low[part] = static_cast<T>(c[2 * part]);
-        width[part] = static_cast<T>(c[2 * part + 1]) - low[part];
-      }
-      two_parts = c[0] != c[2] || c[1] != c[3];
-    } else {
-      mean = c[0], deviation = c[1], p_low = c[2], p_width = c[3], least = c[4], most = c[5];
+// A vector of rows, of which `count` are stored, from 24 random bits each. `plain` is inputs.plain(),
+// known outside of the loop.
+template <bool plain, class T, class Count>
+NALU_INLINE void write(const Inputs<T>& inputs, Rows32 bits, T* to, Count count) {
+  if constexpr (std::is_same_v<T, float>) {
+    if constexpr (plain) {
+      const float step = inputs.width[0] * 0x1p-24f; // a power of two
+      store<T>(to, inputs.low[0] + apart(step * to_float(bits)), count);
+      return;
+    }
+    if (inputs.distribution == Distribution::uniform) {
+      store<T>(to, in_part(inputs, to_float(bits) * 0x1p-24f), count);
+      return;
     }
   }
-
-  // A vector of rows, of which `count` are stored, from 24 random bits each. `plain`: uniform on one
-  // interval, which is known outside of the loop.
-  template <bool plain, class Count>
-  NALU_INLINE void write(Rows32 bits, T* to, Count count) const {
-    if constexpr (plain && std::is_same_v<T, float>) {
-      store<T>(to, low[0] + apart(width[0] * 0x1p-24f * to_float(bits)), count); // a power of two
-    } else if (distribution == Distribution::uniform) {
-      const Vec<float> u = to_float(bits) * 0x1p-24f;
-      if constexpr (std::is_same_v<T, float>) {
-        store<T>(to, two_parts ? in_part(u) : low[0] + apart(width[0] * u), count);
-      } else {
-        float lanes[kLanes<float>];
-        std::memcpy(lanes, &u, sizeof u);
-        for (int64_t i = 0; i < count; ++i) {
-          const T one = lanes[i];
-          const int part = two_parts && one >= T(0.5);
-          const T within = two_parts ? 2 * one - part : one;
-          to[i] = low[part] + apart(width[part] * within);
-        }
-      }
-    } else {
-      uint32_t lanes[kLanes<uint32_t>];
-      std::memcpy(lanes, &bits, sizeof bits);
-      for (int64_t i = 0; i < count; ++i) {
-        const double p = p_low + apart(p_width * ((lanes[i] + 0.5) * 0x1p-24));
-        const double x = mean + apart(deviation * normal_quantile(p));
-        to[i] = static_cast<T>(x < least ? least : (x > most ? most : x));
-      }
-    }
+  uint32_t lanes[kLanes<uint32_t>];
+  std::memcpy(lanes, &bits, sizeof bits);
+  for (int64_t i = 0; i < count; ++i) {
+    to[i] = inputs.value(lanes[i]);
   }
-
-  NALU_INLINE Vec<float> in_part(Vec<float> u) const {
-    const Vec<float> doubled = u + u, one = splat<Vec<float>>(1);
-    const auto second = doubled >= one;
-    const Vec<float> within = second ? doubled - one : doubled;
-    const Vec<float> from = second ? splat<Vec<float>>(low[1]) : splat<Vec<float>>(low[0]);
-    const Vec<float> across = second ? splat<Vec<float>>(width[1]) : splat<Vec<float>>(width[0]);
-    return from + apart(across * within);
-  }
-};
+}
 
 // f(generator, first row, lanes in use) over n rows, with as many vectors side by side as pay.
 template <class F>
@@ -270,12 +157,12 @@ inline void draw_batch(
         generator.next(bits);
         for (int i = 0; i < vectors; ++i) {
           T* to = x + column * n + row + i * kLanes<float>;
-          inputs.template write<decltype(plain)::value>(bits[i], to, count);
+          write<decltype(plain)::value>(inputs, bits[i], to, count);
         }
       }
     });
   };
-  if (inputs.distribution == Distribution::uniform && !inputs.two_parts) {
+  if (inputs.plain()) {
     fill(std::true_type{});
   } else {
     fill(std::false_type{});

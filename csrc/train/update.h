@@ -1,40 +1,14 @@
 // A step of an optimizer, with the numbers that torch.optim's of the same name has.
 #pragma once
 
-#include "../simd.h"
-
-#include "../../training.h"
+#include "../training.h"
 
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-template <class V>
-NALU_INLINE V square_root(V v) {
-#if NALU_VECTOR_BYTES == 64 // the masks keep GCC from warning of its own header
-  if constexpr (sizeof(Scalar<V>) == 4) {
-    return bitcast<V>(_mm512_maskz_sqrt_ps(0xffff, bitcast<__m512>(v)));
-  } else {
-    return bitcast<V>(_mm512_maskz_sqrt_pd(0xff, bitcast<__m512d>(v)));
-  }
-#elif NALU_VECTOR_BYTES == 32
-  if constexpr (sizeof(Scalar<V>) == 4) {
-    return bitcast<V>(_mm256_sqrt_ps(bitcast<__m256>(v)));
-  } else {
-    return bitcast<V>(_mm256_sqrt_pd(bitcast<__m256d>(v)));
-  }
-#elif NALU_VECTOR_BYTES
-  for (int64_t i = 0; i < kLanes<Scalar<V>>; ++i) {
-    v[i] = std::sqrt(v[i]);
-  }
-  return v;
-#else
-  return std::sqrt(v);
-#endif
-}
-
 // torch.nn.utils.clip_grad_value_, then clip_grad_norm_.
 template <class T>
-inline void clip(const Hyper& hyper, int64_t count, T* gradients) {
+NALU_DEVICE inline void clip(const Hyper& hyper, int64_t count, T* gradients) {
   if (hyper.clip_value < std::numeric_limits<double>::infinity()) {
     const auto most = static_cast<T>(hyper.clip_value);
     for_each_vector<T>(count, [&](int64_t k, auto lanes) {
@@ -46,12 +20,7 @@ inline void clip(const Hyper& hyper, int64_t count, T* gradients) {
     });
   }
   if (hyper.clip_norm < std::numeric_limits<double>::infinity()) {
-    Vec<T> squares{};
-    for_each_vector<T>(count, [&](int64_t k, auto lanes) {
-      const Vec<T> g = load<T>(gradients + k, lanes);
-      squares += g * g;
-    });
-    const T norm = std::sqrt(sum_lanes<T>(squares));
+    const T norm = std::sqrt(sum_of_squares(gradients, count));
     const T ratio = static_cast<T>(hyper.clip_norm) / (norm + static_cast<T>(1e-6));
     const T factor = ratio > 1 ? T(1) : ratio; // a NaN stays one
     for_each_vector<T>(count, [&](int64_t k, auto lanes) {
@@ -60,23 +29,35 @@ inline void clip(const Hyper& hyper, int64_t count, T* gradients) {
   }
 }
 
-// 1 - beta^step, which is 1 from where beta^step is below a double's last digit.
-inline double bias_correction(double beta, int64_t step) {
-  const double exponent = static_cast<double>(step) * std::log(beta);
-  return exponent < -45 ? 1.0 : 1.0 - std::pow(beta, static_cast<double>(step));
-}
+// What all steps of a run have in common.
+struct Rule {
+  Optimizer optimizer;
+  const Hyper& hyper;
+  double log_beta1, log_beta2;
+
+  NALU_DEVICE Rule(Optimizer which, const Hyper& of_run)
+      : optimizer(which),
+        hyper(of_run),
+        log_beta1(std::log(of_run.beta1)),
+        log_beta2(std::log(of_run.beta2)) {}
+
+  // 1 - beta^step, which is 1 from where beta^step is below a double's last digit.
+  NALU_DEVICE static double correction(double beta, double log_beta, double step) {
+    return step * log_beta < -45 ? 1.0 : 1.0 - std::pow(beta, step);
+  }
+};
 
 // The update number `step`, counted from 1. `first` and `second` are the two moments.
 template <class T>
-inline void update(
-    Optimizer optimizer,
-    const Hyper& hyper,
+NALU_DEVICE inline void update(
+    const Rule& rule,
     int64_t step,
     int64_t count,
     T* parameters,
     const T* gradients,
     T* first,
     T* second) {
+  const Hyper& hyper = rule.hyper;
   const auto decay = static_cast<T>(hyper.weight_decay);
   const auto momentum = static_cast<T>(hyper.momentum), eps = static_cast<T>(hyper.eps);
   const auto with_gradient = [&](const auto& apply) {
@@ -87,11 +68,14 @@ inline void update(
       store<T>(parameters + k, apply(k, lanes, p, g), lanes);
     });
   };
-  if (optimizer == Optimizer::adam) {
+  if (rule.optimizer == Optimizer::adam) {
+    const auto number = static_cast<double>(step);
+    const double correction1 = Rule::correction(hyper.beta1, rule.log_beta1, number);
+    const double correction2 = Rule::correction(hyper.beta2, rule.log_beta2, number);
     const auto weight = static_cast<T>(1 - hyper.beta1), beta2 = static_cast<T>(hyper.beta2);
     const auto rest = static_cast<T>(1 - hyper.beta2);
-    const auto size = static_cast<T>(-hyper.lr / bias_correction(hyper.beta1, step));
-    const auto root = static_cast<T>(std::sqrt(bias_correction(hyper.beta2, step)));
+    const auto size = static_cast<T>(-hyper.lr / correction1);
+    const auto root = static_cast<T>(std::sqrt(correction2));
     with_gradient([&](int64_t k, auto lanes, Vec<T> p, Vec<T> g) {
       Vec<T> m = load<T>(first + k, lanes), v = load<T>(second + k, lanes);
       m = m + weight * (g - m);
@@ -100,7 +84,7 @@ inline void update(
       store<T>(second + k, v, lanes);
       return p + (size * m) / (square_root(v) / root + eps);
     });
-  } else if (optimizer == Optimizer::rmsprop) {
+  } else if (rule.optimizer == Optimizer::rmsprop) {
     const auto alpha = static_cast<T>(hyper.beta2), rest = static_cast<T>(1 - hyper.beta2);
     const auto rate = static_cast<T>(-hyper.lr);
     with_gradient([&](int64_t k, auto lanes, Vec<T> p, Vec<T> g) {

@@ -1,108 +1,15 @@
-// A stack's forward and backward over a block of rows. The rows lie along the vectors: a matrix of
-// values is (features, rows).
+// A stack's forward and backward over a block of rows, for every device. A matrix of values is
+// (features, rows): the rows lie along a CPU's vectors and a GPU's threads.
 //
-// The mathematics of the layers is that of formulas.h, as in the operators.
+// The mathematics of the layers is that of formulas.h, as in the operators. What walks over the
+// numbers is the including file's team.h or team.cuh; its loops and sums end with all their results
+// in place.
 #pragma once
 
-#include "../elementwise.h"
-#include "../gemm.h"
-
-#include "../../training.h"
+#include "../training.h"
 
 namespace nalu {
 namespace NALU_NAMESPACE {
-
-// C[m, k] += sum over n of A[m, n] B[k, n], for dense rows of n numbers.
-template <class T, int rows, int cols>
-NALU_INLINE void dots_tile(int64_t N, const T* A, const T* B, T* C, int64_t ldc) {
-  Vec<T> sums[rows][cols] = {};
-  for_each_vector<T>(N, [&](int64_t n, auto count) {
-    Vec<T> b[cols];
-    NALU_UNROLL
-    for (int j = 0; j < cols; ++j) {
-      b[j] = load<T>(B + j * N + n, count);
-    }
-    NALU_UNROLL
-    for (int i = 0; i < rows; ++i) {
-      const Vec<T> a = load<T>(A + i * N + n, count);
-      NALU_UNROLL
-      for (int j = 0; j < cols; ++j) {
-        sums[i][j] += a * b[j];
-      }
-    }
-  });
-  for (int i = 0; i < rows; ++i) {
-    for (int j = 0; j < cols; ++j) {
-      C[i * ldc + j] += sum_lanes<T>(sums[i][j]);
-    }
-  }
-}
-
-template <class T, int rows>
-inline void dots_rows(int64_t K, int64_t N, const T* A, const T* B, T* C) {
-  int64_t k = 0;
-  for (; k + 3 <= K; k += 3) {
-    dots_tile<T, rows, 3>(N, A, B + k * N, C + k, K);
-  }
-  for (; k < K; ++k) {
-    dots_tile<T, rows, 1>(N, A, B + k * N, C + k, K);
-  }
-}
-
-template <class T>
-inline void dots(int64_t M, int64_t K, int64_t N, const T* A, const T* B, T* C) {
-  int64_t m = 0;
-  for (; m + 4 <= M; m += 4) {
-    dots_rows<T, 4>(K, N, A + m * N, B, C + m * K);
-  }
-  for (; m + 2 <= M; m += 2) {
-    dots_rows<T, 2>(K, N, A + m * N, B, C + m * K);
-  }
-  for (; m < M; ++m) {
-    dots_rows<T, 1>(K, N, A + m * N, B, C + m * K);
-  }
-}
-
-// Y (O, n) = A (O, I) X (I, n).
-template <class T>
-inline void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y) {
-  gemm<T>(O, n, I, {A, I, 1}, {X, n, X + I * n}, Y, n, false);
-}
-
-// X (I, n) = or += A^T Y, for A (O, I).
-template <class T>
-inline void apply_transposed(
-    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X, bool accumulate) {
-  gemm<T>(I, n, O, {A, 1, I}, {Y, n, Y + O * n}, X, n, accumulate);
-}
-
-template <class T>
-inline void add_row_sums(int64_t rows, int64_t n, const T* values, T* sums) {
-  for (int64_t row = 0; row < rows; ++row) {
-    Vec<T> sum{};
-    for_each_vector<T>(n, [&](int64_t i, auto count) { sum += load<T>(values + row * n + i, count); });
-    sums[row] += sum_lanes<T>(sum);
-  }
-}
-
-// Hands out pieces of a thread's memory, or, with no memory, only counts what they come to.
-template <class T>
-class Arena {
- public:
-  explicit Arena(T* memory) : memory_(memory) {}
-  T* take(int64_t count) {
-    T* piece = memory_ == nullptr ? nullptr : memory_ + used_;
-    used_ += (count + 15) / 16 * 16;
-    return piece;
-  }
-  int64_t used() const {
-    return used_;
-  }
-
- private:
-  T* memory_;
-  int64_t used_ = 0;
-};
 
 // A layer with what it keeps: of its parameters for a step, and of a block of rows for its backward.
 template <class T>
@@ -115,19 +22,15 @@ struct Unit {
   // (in, n): log |x|, the gradient of x. (out + gates, n): a and z, and their gradients. (out, n): l
   // (then m), the gradient of l, y.
   T *logs, *grad_x, *sums, *grad_sums, *m, *grad_l, *y;
-  const T* x;
 
-  int64_t weights() const {
+  NALU_BOTH int64_t weights() const {
     return layer.out * layer.in;
   }
-  int64_t gate_weights() const {
+  NALU_BOTH int64_t gate_weights() const {
     return layer.gates * layer.in;
   }
-  bool linear_path() const {
-    return layer.kind != Kind::nac_log_space;
-  }
   // The matrix of the log-space path.
-  const T* log_matrix() const {
+  NALU_DEVICE const T* log_matrix() const {
     return layer.untied || layer.kind == Kind::nac_log_space ? A_mul : A;
   }
 };
@@ -136,7 +39,7 @@ template <class T>
 class Stack {
  public:
   // For blocks of up to `rows` rows. `units` has room for as many as there are layers.
-  Stack(const Training& training, int64_t rows, Unit<T>* units, Arena<T>& arena)
+  NALU_BOTH Stack(const Training& training, int64_t rows, Unit<T>* units, Arena<T>& arena)
       : units_(units), depth_(training.depth) {
     int64_t at = 0;
     for (int64_t i = 0; i < depth_; ++i) {
@@ -159,35 +62,33 @@ class Stack {
         if (log_space) {
           unit.A_mul = arena.take(out * in);
           unit.grad_A_mul = arena.take(out * in);
-          unit.logs = arena.take(in * rows);
+          unit.grad_l = arena.take(out * rows);
+        }
+        if (gates > 0) {
+          unit.sums = arena.take((out + gates) * rows);
+          unit.grad_sums = arena.take((out + gates) * rows);
+          unit.m = arena.take(out * rows);
         }
       }
+      unit.y = arena.take(out * rows);
       if (i > 0) {
         unit.grad_x = arena.take(in * rows);
       }
-      unit.sums = arena.take((out + gates) * rows);
-      unit.grad_sums = arena.take((out + gates) * rows);
-      unit.m = arena.take(out * rows);
-      unit.grad_l = arena.take(out * rows);
-      unit.y = arena.take(out * rows);
+      if (log_space) {
+        unit.logs = arena.take(in * rows);
+      }
     }
     grad_y_ = arena.take(training.outputs() * rows);
   }
 
-  bool needs_logs() const {
-    return units_[0].layer.log_space();
-  }
-  T* first_logs() const {
-    return units_[0].logs;
-  }
-  T* grad_y() const {
+  NALU_DEVICE T* grad_y() const {
     return grad_y_;
   }
 
   // What the step's parameters come to, before any row.
-  void prepare(const T* parameters) {
+  NALU_DEVICE void prepare(const T* parameters) {
     for (int64_t i = 0; i < depth_; ++i) {
-      Unit<T>& unit = units_[i];
+      const Unit<T>& unit = units_[i];
       if (!unit.layer.weighted()) {
         continue;
       }
@@ -196,7 +97,7 @@ class Stack {
       T* matrix = unit.layer.kind == Kind::nac_log_space ? unit.A_mul : unit.A;
       transform(count, from, from + count, unit.t, unit.s, matrix);
       if (unit.layer.gates > 0) {
-        std::memcpy(unit.A + count, from + 2 * count, static_cast<size_t>(gates) * sizeof(T));
+        copy(from + 2 * count, gates, unit.A + count);
       }
       if (unit.layer.untied) {
         const T* mul = from + 2 * count + gates + (unit.layer.bias ? unit.layer.gates : 0);
@@ -205,53 +106,50 @@ class Stack {
     }
   }
 
-  // The outputs (out, n). `logs` are those of x where the first layer needs them.
-  const T* forward(const T* parameters, const T* x, const T* logs, int64_t n) {
+  // The outputs (out, n). `logs` are those of x where the first layer needs them; null: not yet taken.
+  NALU_DEVICE const T* forward(const T* parameters, const T* x, const T* logs, int64_t n) {
     for (int64_t i = 0; i < depth_; ++i) {
-      Unit<T>& unit = units_[i];
-      unit.x = x;
-      const T* own_logs = logs;
-      if (unit.layer.log_space() && (i > 0 || logs == nullptr)) {
+      const Unit<T>& unit = units_[i];
+      if (unit.layer.log_space() && logs == nullptr) {
         take_logs(unit.layer, x, unit.layer.in * n, unit.logs);
-        own_logs = unit.logs;
+        logs = unit.logs;
       }
-      logs_ = i == 0 ? own_logs : logs_;
-      forward(unit, parameters + unit.at, x, own_logs, n);
+      forward(unit, parameters + unit.at, x, logs, n);
       x = unit.y;
+      logs = nullptr;
     }
     return x;
   }
 
-  void clear_gradients(T* gradients, int64_t parameters) {
-    std::memset(gradients, 0, static_cast<size_t>(parameters) * sizeof(T));
+  NALU_DEVICE void clear_gradients(T* gradients, int64_t parameters) {
+    clear(gradients, parameters);
     for (int64_t i = 0; i < depth_; ++i) {
       const Unit<T>& unit = units_[i];
       if (unit.layer.weighted()) {
-        const int64_t count = unit.weights() + unit.gate_weights();
-        std::memset(unit.grad_A, 0, static_cast<size_t>(count) * sizeof(T));
+        clear(unit.grad_A, unit.weights() + unit.gate_weights());
         if (unit.grad_A_mul != nullptr) {
-          std::memset(unit.grad_A_mul, 0, static_cast<size_t>(unit.weights()) * sizeof(T));
+          clear(unit.grad_A_mul, unit.weights());
         }
       }
     }
   }
 
-  // From grad_y(), for the rows of the last forward; adds to the gradients of the matrices, and to
-  // those of biases.
-  void backward(const T* parameters, T* gradients, int64_t n) {
+  // From grad_y(), for the rows x of the last forward, which took their logarithms; adds to the
+  // gradients of the matrices, and to those of biases.
+  NALU_DEVICE void backward(const T* parameters, const T* x, T* gradients, int64_t n) {
     const T* dy = grad_y_;
     for (int64_t i = depth_ - 1; i >= 0; --i) {
-      Unit<T>& unit = units_[i];
-      const T* logs = i == 0 ? logs_ : unit.logs;
-      backward(unit, parameters + unit.at, gradients + unit.at, logs, dy, n, i > 0);
+      const Unit<T>& unit = units_[i];
+      const T* own_x = i > 0 ? units_[i - 1].y : x;
+      backward(unit, parameters + unit.at, gradients + unit.at, own_x, dy, n, i > 0);
       dy = unit.grad_x;
     }
   }
 
   // From the gradients of the matrices to those of the parameters, after all rows.
-  void finish(T* gradients) {
+  NALU_DEVICE void finish(T* gradients) {
     for (int64_t i = 0; i < depth_; ++i) {
-      Unit<T>& unit = units_[i];
+      const Unit<T>& unit = units_[i];
       if (!unit.layer.weighted()) {
         continue;
       }
@@ -262,7 +160,7 @@ class Stack {
         continue;
       }
       if (unit.layer.kind == Kind::nalu) {
-        std::memcpy(to + 2 * count, unit.grad_A + count, static_cast<size_t>(gates) * sizeof(T));
+        copy(unit.grad_A + count, gates, to + 2 * count);
         if (unit.layer.untied) {
           T* mul = to + 2 * count + gates + (unit.layer.bias ? unit.layer.gates : 0);
           transform_gradient(count, unit.grad_A_mul, unit.t_mul, unit.s_mul, mul, mul + count);
@@ -277,22 +175,24 @@ class Stack {
     }
   }
 
-  static void take_logs(const StackLayer& layer, const T* x, int64_t count, T* logs) {
+  NALU_DEVICE static void take_logs(const StackLayer& layer, const T* x, int64_t count, T* logs) {
     const Vec<T> eps = splat<Vec<T>>(static_cast<T>(layer.eps));
-    const auto take = [&](auto normal) {
-      for_each_vector<T>(count, [&](int64_t k, auto lanes) {
-        store<T>(logs + k, log_abs<decltype(normal)::value>(load<T>(x + k, lanes), eps), lanes);
-      });
-    };
     if (static_cast<T>(layer.eps) >= std::numeric_limits<T>::min()) {
-      take(std::true_type{});
+      take_logs<true>(x, count, eps, logs);
     } else {
-      take(std::false_type{});
+      take_logs<false>(x, count, eps, logs);
     }
   }
 
  private:
-  static void transform(int64_t count, const T* W_hat, const T* M_hat, T* t, T* s, T* W) {
+  template <bool normal>
+  NALU_DEVICE static void take_logs(const T* x, int64_t count, Vec<T> eps, T* logs) {
+    for_each_of_many_vectors<T>(count, [&](int64_t k, auto lanes) {
+      store<T>(logs + k, log_abs<normal>(load<T>(x + k, lanes), eps), lanes);
+    });
+  }
+
+  NALU_DEVICE static void transform(int64_t count, const T* W_hat, const T* M_hat, T* t, T* s, T* W) {
     for_each_vector<T>(count, [&](int64_t k, auto lanes) {
       const Weight<Vec<T>> weight(load<T>(W_hat + k, lanes), load<T>(M_hat + k, lanes));
       store<T>(t + k, weight.t, lanes);
@@ -301,7 +201,7 @@ class Stack {
     });
   }
 
-  static void transform_gradient(
+  NALU_DEVICE static void transform_gradient(
       int64_t count, const T* grad_W, const T* t, const T* s, T* grad_W_hat, T* grad_M_hat) {
     for_each_vector<T>(count, [&](int64_t k, auto lanes) {
       const Vec<T> grad = load<T>(grad_W + k, lanes);
@@ -311,7 +211,8 @@ class Stack {
     });
   }
 
-  void forward(Unit<T>& unit, const T* parameters, const T* x, const T* logs, int64_t n) {
+  NALU_DEVICE void forward(
+      const Unit<T>& unit, const T* parameters, const T* x, const T* logs, int64_t n) {
     const StackLayer& layer = unit.layer;
     const int64_t in = layer.in, out = layer.out, gates = layer.gates;
     switch (layer.kind) {
@@ -332,12 +233,10 @@ class Stack {
       case Kind::linear:
         apply<T>(out, in, n, parameters, x, unit.y);
         if (layer.bias) {
-          for (int64_t o = 0; o < out; ++o) {
-            for_each_vector<T>(n, [&](int64_t k, auto count) {
-              T* y = unit.y + o * n + k;
-              store<T>(y, load<T>(y, count) + parameters[out * in + o], count);
-            });
-          }
+          for_each_vector_of_rows<T>(out, n, [&](int64_t o, int64_t k, auto count) {
+            T* y = unit.y + o * n + k;
+            store<T>(y, load<T>(y, count) + parameters[out * in + o], count);
+          });
         }
         break;
       case Kind::relu:
@@ -348,29 +247,24 @@ class Stack {
   }
 
   // sums become a and g, m the product, y their mixture.
-  static void gate(Unit<T>& unit, const T* bias, int64_t n) {
+  NALU_DEVICE static void gate(const Unit<T>& unit, const T* bias, int64_t n) {
     const int64_t out = unit.layer.out, gates = unit.layer.gates;
-    for (int64_t o = 0; o < gates; ++o) {
-      T* z = unit.sums + (out + o) * n;
-      const T shift = bias != nullptr ? bias[o] : T(0);
-      for_each_vector<T>(n, [&](int64_t k, auto count) {
-        Vec<T> sum = load<T>(z + k, count);
-        sum = bias != nullptr ? sum + shift : sum;
-        store<T>(z + k, sigmoid(sum), count);
-      });
-    }
-    for (int64_t o = 0; o < out; ++o) {
-      const T *a = unit.sums + o * n, *g = unit.sums + (out + (gates == 1 ? 0 : o)) * n;
-      T *m = unit.m + o * n, *y = unit.y + o * n;
-      for_each_vector<T>(n, [&](int64_t k, auto count) {
-        const Vec<T> product = exp(load<T>(m + k, count));
-        store<T>(m + k, product, count);
-        store<T>(y + k, mix(load<T>(a + k, count), product, load<T>(g + k, count)), count);
-      });
-    }
+    for_each_vector_of_rows<T>(gates, n, [&](int64_t o, int64_t k, auto count) {
+      T* z = unit.sums + (out + o) * n + k;
+      Vec<T> sum = load<T>(z, count);
+      sum = bias != nullptr ? sum + bias[o] : sum;
+      store<T>(z, sigmoid(sum), count);
+    });
+    for_each_vector_of_rows<T>(out, n, [&](int64_t o, int64_t k, auto count) {
+      const T *a = unit.sums + o * n + k, *g = unit.sums + (out + (gates == 1 ? 0 : o)) * n + k;
+      T *m = unit.m + o * n + k, *y = unit.y + o * n + k;
+      const Vec<T> product = exp(load<T>(m, count));
+      store<T>(m, product, count);
+      store<T>(y, mix(load<T>(a, count), product, load<T>(g, count)), count);
+    });
   }
 
-  static void rectify(const T* x, int64_t count, bool six, T* y) {
+  NALU_DEVICE static void rectify(const T* x, int64_t count, bool six, T* y) {
     const Vec<T> zero{}, top = splat<Vec<T>>(6);
     for_each_vector<T>(count, [&](int64_t k, auto lanes) {
       Vec<T> v = load<T>(x + k, lanes);
@@ -380,11 +274,11 @@ class Stack {
     });
   }
 
-  void backward(
-      Unit<T>& unit,
+  NALU_DEVICE void backward(
+      const Unit<T>& unit,
       const T* parameters,
       T* gradients,
-      const T* logs,
+      const T* x,
       const T* dy,
       int64_t n,
       bool wants_x) {
@@ -392,7 +286,7 @@ class Stack {
     const int64_t in = layer.in, out = layer.out, gates = layer.gates;
     switch (layer.kind) {
       case Kind::nac:
-        dots<T>(out, in, n, dy, unit.x, unit.grad_A);
+        dots<T>(out, in, n, dy, x, unit.grad_A);
         if (wants_x) {
           apply_transposed<T>(out, in, n, unit.A, dy, unit.grad_x, false);
         }
@@ -401,16 +295,16 @@ class Stack {
         for_each_vector<T>(out * n, [&](int64_t k, auto count) {
           store<T>(unit.grad_l + k, load<T>(dy + k, count) * load<T>(unit.y + k, count), count);
         });
-        dots<T>(out, in, n, unit.grad_l, logs, unit.grad_A_mul);
+        dots<T>(out, in, n, unit.grad_l, unit.logs, unit.grad_A_mul);
         if (wants_x) {
           apply_transposed<T>(out, in, n, unit.A_mul, unit.grad_l, unit.grad_x, false);
-          through_logs(layer, unit.x, in * n, unit.grad_x, nullptr);
+          through_logs(layer, x, in * n, unit.grad_x, nullptr);
         }
         break;
       case Kind::nalu:
         gate_gradient(unit, dy, n);
-        dots<T>(out + gates, in, n, unit.grad_sums, unit.x, unit.grad_A);
-        dots<T>(out, in, n, unit.grad_l, logs, unit.grad_A_mul);
+        dots<T>(out + gates, in, n, unit.grad_sums, x, unit.grad_A);
+        dots<T>(out, in, n, unit.grad_l, unit.logs, unit.grad_A_mul);
         if (layer.bias) {
           T* to = gradients + 2 * unit.weights() + unit.gate_weights();
           add_row_sums<T>(gates, n, unit.grad_sums + out * n, to);
@@ -420,11 +314,11 @@ class Stack {
           // logarithm: that of the logarithms, which are read no more.
           apply_transposed<T>(out + gates, in, n, unit.A, unit.grad_sums, unit.grad_x, false);
           apply_transposed<T>(out, in, n, unit.log_matrix(), unit.grad_l, unit.logs, false);
-          through_logs(layer, unit.x, in * n, unit.logs, unit.grad_x);
+          through_logs(layer, x, in * n, unit.logs, unit.grad_x);
         }
         break;
       case Kind::linear:
-        dots<T>(out, in, n, dy, unit.x, gradients);
+        dots<T>(out, in, n, dy, x, gradients);
         if (layer.bias) {
           add_row_sums<T>(out, n, dy, gradients + out * in);
         }
@@ -435,48 +329,32 @@ class Stack {
       case Kind::relu:
       case Kind::relu6:
         if (wants_x) {
-          rectify_gradient(unit.x, dy, out * n, layer.kind == Kind::relu6, unit.grad_x);
+          rectify_gradient(x, dy, out * n, layer.kind == Kind::relu6, unit.grad_x);
         }
         break;
     }
   }
 
-  static void gate_gradient(Unit<T>& unit, const T* dy, int64_t n) {
-    const int64_t out = unit.layer.out, gates = unit.layer.gates;
-    const bool shared = gates == 1 && out != 1;
-    T* grad_z = unit.grad_sums + out * n;
-    if (shared) {
-      std::memset(grad_z, 0, static_cast<size_t>(n) * sizeof(T));
-    }
-    for (int64_t o = 0; o < out; ++o) {
-      const int64_t place = o * n, gate = (gates == 1 ? 0 : o) * n;
-      for_each_vector<T>(n, [&](int64_t k, auto count) {
-        const Vec<T> g = load<T>(unit.sums + out * n + gate + k, count);
+  NALU_DEVICE static void gate_gradient(const Unit<T>& unit, const T* dy, int64_t n) {
+    const int64_t out = unit.layer.out, gates = unit.layer.gates, each = out / gates;
+    for_each_vector_of_rows<T>(gates, n, [&](int64_t gate, int64_t k, auto count) {
+      const int64_t z = (out + gate) * n + k;
+      const Vec<T> g = load<T>(unit.sums + z, count);
+      Vec<T> grad_g{};
+      for (int64_t o = gate * each; o < (gate + 1) * each; ++o) {
+        const int64_t at = o * n + k;
         const MixGradient<Vec<T>> grad(
-            load<T>(dy + place + k, count),
-            load<T>(unit.sums + place + k, count),
-            load<T>(unit.m + place + k, count),
-            g);
-        store<T>(unit.grad_sums + place + k, grad.a, count);
-        store<T>(unit.grad_l + place + k, grad.l, count);
-        T* to = grad_z + gate + k;
-        if (shared) {
-          store<T>(to, load<T>(to, count) + grad.g, count);
-        } else {
-          store<T>(to, grad_sigmoid(grad.g, g), count);
-        }
-      });
-    }
-    if (shared) {
-      for_each_vector<T>(n, [&](int64_t k, auto count) {
-        const Vec<T> g = load<T>(unit.sums + out * n + k, count);
-        store<T>(grad_z + k, grad_sigmoid(load<T>(grad_z + k, count), g), count);
-      });
-    }
+            load<T>(dy + at, count), load<T>(unit.sums + at, count), load<T>(unit.m + at, count), g);
+        store<T>(unit.grad_sums + at, grad.a, count);
+        store<T>(unit.grad_l + at, grad.l, count);
+        grad_g += grad.g;
+      }
+      store<T>(unit.grad_sums + z, grad_sigmoid(grad_g, g), count);
+    });
   }
 
   // The gradient of log(|x| + eps) becomes that of x, in place, or is added to `sum`.
-  static void through_logs(const StackLayer& layer, const T* x, int64_t count, T* grad, T* sum) {
+  NALU_DEVICE static void through_logs(const StackLayer& layer, const T* x, int64_t count, T* grad, T* sum) {
     const Vec<T> eps = splat<Vec<T>>(static_cast<T>(layer.eps));
     for_each_vector<T>(count, [&](int64_t k, auto lanes) {
       const Vec<T> of_x = grad_log_abs(load<T>(grad + k, lanes), load<T>(x + k, lanes), eps);
@@ -489,7 +367,7 @@ class Stack {
   }
 
   // As torch has it: 0 at the corners; a NaN in x lets the gradient pass at ReLU only.
-  static void rectify_gradient(const T* x, const T* dy, int64_t count, bool six, T* grad) {
+  NALU_DEVICE static void rectify_gradient(const T* x, const T* dy, int64_t count, bool six, T* grad) {
     const Vec<T> zero{}, top = splat<Vec<T>>(6);
     for_each_vector<T>(count, [&](int64_t k, auto lanes) {
       const Vec<T> v = load<T>(x + k, lanes), g = load<T>(dy + k, lanes);
@@ -501,7 +379,6 @@ class Stack {
   Unit<T>* units_;
   int64_t depth_;
   T* grad_y_;
-  const T* logs_ = nullptr;
 };
 
 } // namespace NALU_NAMESPACE

@@ -1,0 +1,189 @@
+// What ../../train/ asks of a device, on a CPU: a training is one thread's, and its loops go over
+// vectors. csrc/cuda/team.cuh has the same for the threads of a block.
+#pragma once
+
+#include "../elementwise.h"
+#include "../gemm.h"
+
+#include "random.h"
+
+namespace nalu {
+namespace NALU_NAMESPACE {
+
+// Of all who work on a training, the one that writes its single numbers.
+inline bool is_leader() {
+  return true;
+}
+inline void wait_for_all() {}
+
+// Of what each of them has.
+template <class T>
+inline T sum_of_all(T part) {
+  return part;
+}
+
+// f(i) for each i < n.
+template <class F>
+NALU_INLINE void for_each(int64_t n, const F& f) {
+  for (int64_t i = 0; i < n; ++i) {
+    f(i);
+  }
+}
+
+// for_each_vector where there are many.
+template <class T, class F>
+NALU_INLINE void for_each_of_many_vectors(int64_t n, const F& f) {
+  for_each_vector<T>(n, f);
+}
+
+// f(row, k, lanes) over rows of n numbers, a vector of a row at a time.
+template <class T, class F>
+NALU_INLINE void for_each_vector_of_rows(int64_t rows, int64_t n, const F& f) {
+  for (int64_t row = 0; row < rows; ++row) {
+    for_each_vector<T>(n, [&](int64_t k, auto lanes) { f(row, k, lanes); });
+  }
+}
+
+template <class T>
+inline void copy(const T* from, int64_t count, T* to) {
+  std::memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
+}
+template <class T>
+inline void clear(T* values, int64_t count) {
+  std::memset(values, 0, static_cast<size_t>(count) * sizeof(T));
+}
+
+// C[m, k] += sum over n of A[m, n] B[k, n], for dense rows of n numbers.
+template <class T, int rows, int cols>
+NALU_INLINE void dots_tile(int64_t N, const T* A, const T* B, T* C, int64_t ldc) {
+  Vec<T> sums[rows][cols] = {};
+  for_each_vector<T>(N, [&](int64_t n, auto count) {
+    Vec<T> b[cols];
+    NALU_UNROLL
+    for (int j = 0; j < cols; ++j) {
+      b[j] = load<T>(B + j * N + n, count);
+    }
+    NALU_UNROLL
+    for (int i = 0; i < rows; ++i) {
+      const Vec<T> a = load<T>(A + i * N + n, count);
+      NALU_UNROLL
+      for (int j = 0; j < cols; ++j) {
+        sums[i][j] += a * b[j];
+      }
+    }
+  });
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < cols; ++j) {
+      C[i * ldc + j] += sum_lanes<T>(sums[i][j]);
+    }
+  }
+}
+
+template <class T, int rows>
+inline void dots_rows(int64_t K, int64_t N, const T* A, const T* B, T* C) {
+  int64_t k = 0;
+  for (; k + 3 <= K; k += 3) {
+    dots_tile<T, rows, 3>(N, A, B + k * N, C + k, K);
+  }
+  for (; k < K; ++k) {
+    dots_tile<T, rows, 1>(N, A, B + k * N, C + k, K);
+  }
+}
+
+template <class T>
+inline void dots(int64_t M, int64_t K, int64_t N, const T* A, const T* B, T* C) {
+  int64_t m = 0;
+  for (; m + 4 <= M; m += 4) {
+    dots_rows<T, 4>(K, N, A + m * N, B, C + m * K);
+  }
+  for (; m + 2 <= M; m += 2) {
+    dots_rows<T, 2>(K, N, A + m * N, B, C + m * K);
+  }
+  for (; m < M; ++m) {
+    dots_rows<T, 1>(K, N, A + m * N, B, C + m * K);
+  }
+}
+
+// Y (O, n) = A (O, I) X (I, n).
+template <class T>
+inline void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y) {
+  gemm<T>(O, n, I, {A, I, 1}, {X, n, X + I * n}, Y, n, false);
+}
+
+// X (I, n) = or += A^T Y, for A (O, I).
+template <class T>
+inline void apply_transposed(
+    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X, bool accumulate) {
+  gemm<T>(I, n, O, {A, 1, I}, {Y, n, Y + O * n}, X, n, accumulate);
+}
+
+template <class T>
+inline void add_row_sums(int64_t rows, int64_t n, const T* values, T* sums) {
+  for (int64_t row = 0; row < rows; ++row) {
+    Vec<T> sum{};
+    for_each_vector<T>(n, [&](int64_t i, auto count) { sum += load<T>(values + row * n + i, count); });
+    sums[row] += sum_lanes<T>(sum);
+  }
+}
+
+template <class T>
+inline T sum_of_squares(const T* values, int64_t count) {
+  Vec<T> squares{};
+  for_each_vector<T>(count, [&](int64_t k, auto lanes) {
+    const Vec<T> v = load<T>(values + k, lanes);
+    squares += v * v;
+  });
+  return sum_lanes<T>(squares);
+}
+
+template <class T>
+inline void transpose_rows(const T* from, int64_t rows, int64_t columns, T* to) {
+  fill_transposed<T>(
+      rows, columns, [=](int64_t i, auto count) { return load<T>(from + i, count); }, to);
+}
+
+template <class V>
+NALU_INLINE V square_root(V v) {
+#if NALU_VECTOR_BYTES == 64 // the masks keep GCC from warning of its own header
+  if constexpr (sizeof(Scalar<V>) == 4) {
+    return bitcast<V>(_mm512_maskz_sqrt_ps(0xffff, bitcast<__m512>(v)));
+  } else {
+    return bitcast<V>(_mm512_maskz_sqrt_pd(0xff, bitcast<__m512d>(v)));
+  }
+#elif NALU_VECTOR_BYTES == 32
+  if constexpr (sizeof(Scalar<V>) == 4) {
+    return bitcast<V>(_mm256_sqrt_ps(bitcast<__m256>(v)));
+  } else {
+    return bitcast<V>(_mm256_sqrt_pd(bitcast<__m256d>(v)));
+  }
+#elif NALU_VECTOR_BYTES
+  for (int64_t i = 0; i < kLanes<Scalar<V>>; ++i) {
+    v[i] = std::sqrt(v[i]);
+  }
+  return v;
+#else
+  return std::sqrt(v);
+#endif
+}
+
+// Hands out pieces of a thread's memory, or, with no memory, only counts what they come to.
+template <class T>
+class Arena {
+ public:
+  explicit Arena(T* memory) : memory_(memory) {}
+  T* take(int64_t count) {
+    T* piece = memory_ == nullptr ? nullptr : memory_ + used_;
+    used_ += (count + 15) / 16 * 16;
+    return piece;
+  }
+  int64_t used() const {
+    return used_;
+  }
+
+ private:
+  T* memory_;
+  int64_t used_ = 0;
+};
+
+} // namespace NALU_NAMESPACE
+} // namespace nalu

@@ -1,0 +1,365 @@
+// What ../train/ asks of a device, on a GPU: the threads of a block work on one training, each on its
+// own numbers. csrc/cpu/train/team.h has the same for a CPU's vectors.
+//
+// Every loop and sum here is called by all threads of a block and ends with a barrier. Sums are taken
+// in an order that depends on sizes alone.
+#pragma once
+
+#include "scalar.cuh"
+
+#include "../training.h"
+
+#ifdef __CUDACC__
+#define NALU_UNROLL _Pragma("unroll")
+#define NALU_PRAGMA(text) _Pragma(#text)
+#define NALU_UNROLL_BY(count) NALU_PRAGMA(unroll count)
+#else
+#define NALU_UNROLL
+#define NALU_UNROLL_BY(count)
+#endif
+
+namespace nalu {
+namespace device {
+
+constexpr int kTeam = 128;
+
+NALU_INLINE bool is_leader() {
+  return threadIdx.x == 0;
+}
+NALU_INLINE void wait_for_all() {
+  __syncthreads();
+}
+
+#ifdef __CUDACC__
+NALU_INLINE uint64_t nanoseconds() {
+  uint64_t now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+  return now;
+}
+#endif
+
+// Seconds, from whenever; the same for all.
+NALU_INLINE double now() {
+  __shared__ double time;
+  __syncthreads(); // they have read the last one
+  if (is_leader()) {
+    time = 1e-9 * static_cast<double>(nanoseconds());
+  }
+  __syncthreads();
+  return time;
+}
+
+template <class T>
+NALU_INLINE T sum_of_all(T part) {
+  __shared__ T parts[kTeam];
+  const int own = static_cast<int>(threadIdx.x);
+  __syncthreads(); // they have read the last one
+  parts[own] = part;
+  tree_sum(parts, 1, own, kTeam);
+  return parts[0];
+}
+
+// A vector of one number.
+template <class T>
+using Vec = T;
+struct One {};
+template <class T>
+NALU_INLINE T load(const T* from, One) {
+  return *from;
+}
+template <class T>
+NALU_INLINE void store(T* to, T value, One) {
+  *to = value;
+}
+template <class T>
+NALU_INLINE T square_root(T value) {
+  return std::sqrt(value);
+}
+template <class T>
+NALU_INLINE T apart(T value) { // nothing here is contracted
+  return value;
+}
+
+// f(i) for each i < n, so many at a time where a thread has as many. Few have more than one, and to
+// unroll takes registers.
+template <int at_a_time = 1, class F>
+NALU_INLINE void for_each(int64_t n, const F& f) {
+  NALU_UNROLL_BY(at_a_time)
+  for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(n); i += kTeam) {
+    f(i);
+  }
+  __syncthreads();
+}
+
+template <class T, class F>
+NALU_INLINE void for_each_vector(int64_t n, const F& f) {
+  for_each(n, [&](int64_t i) { f(i, One{}); });
+}
+
+// The same where each thread has many, and each of them takes long.
+template <class T, class F>
+NALU_INLINE void for_each_of_many_vectors(int64_t n, const F& f) {
+  for_each<4>(n, [&](int64_t i) { f(i, One{}); });
+}
+
+// f(row, k, lanes) over rows of n numbers.
+template <class T, class F>
+NALU_INLINE void for_each_vector_of_rows(int64_t rows, int64_t n, const F& f) {
+  const int size = static_cast<int>(n);
+  for_each(rows * n, [&](int64_t i) {
+    const int row = static_cast<int>(i) / size;
+    f(row, static_cast<int>(i) - row * size, One{});
+  });
+}
+
+template <class T>
+NALU_INLINE void copy(const T* from, int64_t count, T* to) {
+  for_each(count, [&](int64_t i) { to[i] = from[i]; });
+}
+template <class T>
+NALU_INLINE void clear(T* values, int64_t count) {
+  for_each(count, [&](int64_t i) { values[i] = 0; });
+}
+
+// (columns, rows) from (rows, columns).
+template <class T>
+NALU_INLINE void transpose_rows(const T* from, int64_t rows, int64_t columns, T* to) {
+  const int width = static_cast<int>(columns);
+  for_each(rows * columns, [&](int64_t i) {
+    const int row = static_cast<int>(i) / width, column = static_cast<int>(i) - row * width;
+    to[column * rows + row] = from[i];
+  });
+}
+
+template <class T>
+NALU_INLINE T sum_of_squares(const T* values, int64_t count) {
+  T sum = 0;
+  for_each(count, [&](int64_t i) { sum += values[i] * values[i]; });
+  return sum_of_all(sum);
+}
+
+// Sums of a thread's own: so many of neighbouring rows of a matrix share what they are multiplied by.
+constexpr int kTile = 4;
+
+NALU_INLINE int tiles_of(int rows) {
+  return (rows + kTile - 1) / kTile;
+}
+
+// C (M, n) = or += A B (K, n), of an A whose element (m, k) stands at m row_step + k column_step.
+template <class T>
+NALU_INLINE void product(
+    int M,
+    int K,
+    int n,
+    const T* A,
+    int row_step,
+    int column_step,
+    const T* B,
+    T* C,
+    bool accumulate) {
+  for_each(tiles_of(M) * n, [&](int64_t item) {
+    const int tile = static_cast<int>(item) / n, r = static_cast<int>(item) - tile * n;
+    const int first = tile * kTile, height = M - first < kTile ? M - first : kTile;
+    const T* a = A + first * row_step;
+    T sums[kTile] = {};
+    for (int k = 0; k < K; ++k) {
+      const T b = B[k * n + r];
+      NALU_UNROLL
+      for (int j = 0; j < kTile; ++j) {
+        if (j < height) {
+          sums[j] = fused(a[j * row_step + k * column_step], b, sums[j]);
+        }
+      }
+    }
+    NALU_UNROLL
+    for (int j = 0; j < kTile; ++j) {
+      if (j < height) {
+        T& c = C[(first + j) * n + r];
+        c = accumulate ? c + sums[j] : sums[j];
+      }
+    }
+  });
+}
+
+// Y (O, n) = A (O, I) X (I, n).
+template <class T>
+NALU_INLINE void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y) {
+  product(
+      static_cast<int>(O),
+      static_cast<int>(I),
+      static_cast<int>(n),
+      A,
+      static_cast<int>(I),
+      1,
+      X,
+      Y,
+      false);
+}
+
+// X (I, n) = or += A^T Y, for A (O, I).
+template <class T>
+NALU_INLINE void apply_transposed(
+    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X, bool accumulate) {
+  product(
+      static_cast<int>(I),
+      static_cast<int>(O),
+      static_cast<int>(n),
+      A,
+      1,
+      static_cast<int>(I),
+      Y,
+      X,
+      accumulate);
+}
+
+// sums[j] += the sum over [begin, end) of A[j, i] b[i], for `height` rows of N numbers.
+template <class T>
+NALU_INLINE void add_dots(
+    int begin, int end, int N, int height, const T* A, const T* b, T (&sums)[kTile]) {
+  for (int i = begin; i < end; ++i) {
+    const T right = b[i];
+    NALU_UNROLL
+    for (int j = 0; j < kTile; ++j) {
+      if (j < height) {
+        sums[j] = fused(A[j * N + i], right, sums[j]);
+      }
+    }
+  }
+}
+
+// C[m, k] += sum over n of A[m, n] B[k, n], for dense rows of n numbers.
+template <class T>
+NALU_INLINE void dots(int64_t M_, int64_t K_, int64_t N_, const T* A, const T* B, T* C) {
+  constexpr int kMostParts = 16; // about the square root of a block's rows
+  __shared__ T partial[kTeam * kTile];
+  const int M = static_cast<int>(M_), K = static_cast<int>(K_), N = static_cast<int>(N_);
+  const int items = tiles_of(M) * K;
+  const auto height = [=](int item) {
+    const int left = M - item / K * kTile;
+    return left < kTile ? left : kTile;
+  };
+  if (2 * items > kTeam) {
+    for_each(items, [&](int64_t i) {
+      const int item = static_cast<int>(i), k = item % K, first = item / K * kTile;
+      T sums[kTile] = {};
+      // Neighbours begin one number further on, which takes each bank of shared memory once.
+      const int begin = k % N;
+      add_dots(begin, N, N, height(item), A + first * N, B + k * N, sums);
+      add_dots(0, begin, N, height(item), A + first * N, B + k * N, sums);
+      NALU_UNROLL
+      for (int j = 0; j < kTile; ++j) {
+        if (j < height(item)) {
+          C[(first + j) * K + k] += sums[j];
+        }
+      }
+    });
+    return;
+  }
+  // Few sums: each is that of parts, which have a thread of their own.
+  const int most = kTeam / items, parts = most < kMostParts ? most : kMostParts;
+  for_each(parts * items, [&](int64_t i) {
+    const int part = static_cast<int>(i) / items, item = static_cast<int>(i) - part * items;
+    const int k = item % K, first = item / K * kTile;
+    T sums[kTile] = {};
+    const int begin = part * N / parts, end = (part + 1) * N / parts;
+    add_dots(begin, end, N, height(item), A + first * N, B + k * N, sums);
+    NALU_UNROLL
+    for (int j = 0; j < kTile; ++j) {
+      partial[(part * items + item) * kTile + j] = sums[j];
+    }
+  });
+  for_each(items * kTile, [&](int64_t i) {
+    const int item = static_cast<int>(i) / kTile, j = static_cast<int>(i) % kTile;
+    if (j < height(item)) {
+      T sum = 0;
+      for (int part = 0; part < parts; ++part) {
+        sum += partial[(part * items + item) * kTile + j];
+      }
+      C[(item / K * kTile + j) * K + item % K] += sum;
+    }
+  });
+}
+
+template <class T>
+NALU_INLINE void add_row_sums(int64_t rows, int64_t n, const T* values, T* sums) {
+  for_each(rows, [&](int64_t row) {
+    T sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      sum += values[row * n + i];
+    }
+    sums[row] += sum;
+  });
+}
+
+NALU_INLINE void multiply_wide(uint32_t a, uint32_t b, uint32_t& high, uint32_t& low) {
+  const uint64_t product = static_cast<uint64_t>(a) * b;
+  high = static_cast<uint32_t>(product >> 32);
+  low = static_cast<uint32_t>(product);
+}
+
+// Hands out pieces of a block's memory: shared as long as it lasts, then global. Without any it only
+// counts.
+template <class T>
+class Arena {
+ public:
+  NALU_BOTH Arena(T* shared, int64_t shared_size, T* global)
+      : shared_(shared), global_(global), shared_left_(shared_size) {}
+  NALU_BOTH T* take(int64_t count) {
+    count = (count + 3) / 4 * 4;
+    if (count <= shared_left_) {
+      shared_left_ -= count;
+      shared_used_ += count;
+      return shared_ == nullptr ? nullptr : shared_ + shared_used_ - count;
+    }
+    global_used_ += count;
+    return global_ == nullptr ? nullptr : global_ + global_used_ - count;
+  }
+  NALU_BOTH int64_t shared_used() const {
+    return shared_used_;
+  }
+  NALU_BOTH int64_t global_used() const {
+    return global_used_;
+  }
+
+ private:
+  T *shared_, *global_;
+  int64_t shared_left_, shared_used_ = 0, global_used_ = 0;
+};
+
+} // namespace device
+} // namespace nalu
+
+#include "../stream.h"
+#include "../train/inputs.h"
+
+namespace nalu {
+namespace device {
+
+// The rows [begin, end) of a step's batch, as (columns, end - begin).
+template <class T>
+NALU_INLINE void draw_batch(
+    const Inputs<T>& inputs,
+    int64_t seed,
+    int64_t step,
+    int64_t begin,
+    int64_t end,
+    int64_t columns,
+    T* x) {
+  const int64_t n = end - begin;
+  for_each(n, [&](int64_t r) {
+    const uint32_t row[] = {static_cast<uint32_t>(begin + r)};
+    RowGenerator<uint32_t> generator(seed, 0, step, row);
+    for (int64_t column = 0; column < columns; ++column) {
+      uint32_t bits[1];
+      generator.next(bits);
+      x[column * n + r] = inputs.value(bits[0]);
+    }
+  });
+}
+
+} // namespace device
+} // namespace nalu
+
+#include "../train/update.h"
+
+#include "../train/train.h"
