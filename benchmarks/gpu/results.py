@@ -17,7 +17,7 @@ class Results:
 
     def __init__(self, path: Path | None, **head: Any) -> None:
         self.path = path
-        self.data: dict[str, Any] = {**head, "steps": {}, "accuracy": [], "cases": {}}
+        self.data: dict[str, Any] = {**head, "steps": {}, "accuracy": [], "sweeps": [], "cases": {}}
         self.data |= {"failures": [], "skipped": {}}
 
     def save(self) -> None:

@@ -10,6 +10,7 @@ from ..cases import BACKWARD, FORWARD, shape_name
 from ..contenders import EAGER
 from .cases import HIGHEST, PRECISIONS
 from .providers import PRODUCTS, RIVALS
+from .sweeps import GRAPH
 
 Results = dict[str, Any]
 Row = dict[str, Any]
@@ -210,6 +211,26 @@ def _accuracy_table(results: Results) -> list[list[str]]:
     ]
 
 
+def _sweeps_table(results: Results) -> list[list[str]]:
+    found = results.get("sweeps", [])
+    names = [name for row in found for name in row["steps_per_s"] if name != GRAPH]
+    backends = list(dict.fromkeys(names))
+    table = [["network, batch of 128", "runs", *backends, GRAPH]]
+    table[0] += [f"{name}, times faster" for name in backends]
+    for row in found:
+        rates = row["steps_per_s"]
+        cells = [f"{rates[name]:,.0f}" if name in rates else "–" for name in (*backends, GRAPH)]
+        for name in backends:
+            both = name in rates and GRAPH in rates
+            cells.append(f"{rates[name] / rates[GRAPH]:,.1f}" if both else "–")
+        table.append([row["network"], f"{row['runs']:,}", *cells])
+    return table
+
+
+SWEEPS = (
+    "Whole trainings in one kernel (`nalu_kernels.sweep`): training steps of all runs a second, "
+    "beside the same runs stacked under `torch.func.vmap`, each step captured as a CUDA graph."
+)
 WALL = (
     "Forward and backward (the input's gradient included) of a tied NALU in float32 "
     '"highest": median microseconds of a call, launches included, all interleaved in one run.'
@@ -235,6 +256,7 @@ def text(results: Results) -> str:
         (WALL, _wall_table(results)),
         (DEVICE, _device_table(results)),
         (OTHER, _other_table(results)),
+        (SWEEPS, _sweeps_table(results)),
         (ACCURACY, _accuracy_table(results)),
     ):
         if len(rows) > 1:
@@ -257,6 +279,7 @@ def section(results: Results | None) -> str:
         (WALL, _wall_table(results)),
         (DEVICE, _device_table(results)),
         (OTHER, _other_table(results)),
+        (SWEEPS, _sweeps_table(results)),
     ):
         if len(rows) > 1:
             shown += [title, markdown.table(rows, left=2)]

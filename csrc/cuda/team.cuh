@@ -345,16 +345,25 @@ NALU_INLINE void draw_batch(
     int64_t end,
     int64_t columns,
     T* x) {
-  const int64_t n = end - begin;
-  for_each(n, [&](int64_t r) {
-    const uint32_t row[] = {static_cast<uint32_t>(begin + r)};
-    RowGenerator<uint32_t> generator(seed, 0, step, row);
-    for (int64_t column = 0; column < columns; ++column) {
-      uint32_t bits[1];
-      generator.next(bits);
-      x[column * n + r] = inputs.value(bits[0]);
-    }
-  });
+  const int n = static_cast<int>(end - begin), width = static_cast<int>(columns);
+  const auto fill = [&](const auto& value) {
+    for_each(n, [&](int64_t r) {
+      const uint32_t row[] = {static_cast<uint32_t>(begin + r)};
+      RowGenerator<uint32_t> generator(seed, 0, step, row);
+      T* to = x + r;
+      for (int column = 0; column < width; ++column, to += n) {
+        uint32_t bits[1];
+        generator.next(bits);
+        *to = value(bits[0]);
+      }
+    });
+  };
+  if (inputs.plain()) {
+    const T low = inputs.low[0], part = inputs.width[0] * T(0x1p-24); // a power of two
+    fill([=](uint32_t bits) { return low + part * static_cast<T>(bits); });
+  } else {
+    fill([&](uint32_t bits) { return inputs.value(bits); });
+  }
 }
 
 } // namespace device

@@ -99,7 +99,7 @@ struct TestSet {
   }
 };
 
-// Memory for one training at a time, and what happens in it.
+// Memory for one training at a time, its parameters and moments among it, and what happens in it.
 template <class T>
 class Trainer {
  public:
@@ -113,6 +113,8 @@ class Trainer {
         inside_(inside),
         outside_(outside),
         inputs_(training),
+        parameters_(arena.take(training.parameters)),
+        moments_(arena.take(2 * training.parameters)),
         gradients_(arena.take(training.parameters)),
         y_(arena.take(kBlockRows * training.outputs())),
         stack_(training, kBlockRows, units, arena),
@@ -128,6 +130,11 @@ class Trainer {
       return;
     }
     status = Status::running;
+    const int64_t count = training_.parameters;
+    T* weights = static_cast<T*>(training_.weights) + run * count;
+    T* moments = static_cast<T*>(training_.moments) + run * 2 * count;
+    copy(weights, count, parameters_);
+    copy(moments, 2 * count, moments_);
     const Rule rule(training_.optimizer, training_.hyper[run]);
     const double begun = now();
     double time = begun;
@@ -146,7 +153,8 @@ class Trainer {
       at_a_time = time - before > kQuick ? 1 : 2 * at_a_time;
       at_a_time = at_a_time < kStepsAtATime ? at_a_time : kStepsAtATime;
     }
-    wait_for_all(); // they have read what follows
+    copy(parameters_, count, weights);
+    copy(moments_, 2 * count, moments);
     if (is_leader()) {
       progress[0] = step;
       progress[1] = static_cast<int64_t>(status);
@@ -155,25 +163,19 @@ class Trainer {
   }
 
  private:
-  NALU_DEVICE T* weights(int64_t run) const {
-    return static_cast<T*>(training_.weights) + run * training_.parameters;
-  }
-
   NALU_DEVICE void take_step(int64_t run, int64_t step, const Rule& rule) {
     const int64_t count = training_.parameters;
-    T* parameters = weights(run);
-    T* moments = static_cast<T*>(training_.moments) + 2 * run * count;
-    stack_.prepare(parameters);
+    stack_.prepare(parameters_);
     stack_.clear_gradients(gradients_, count);
     for_each_block(training_.batch, [&](int64_t begin, int64_t n) {
       draw_block(run, step, begin, n);
-      const T* found = stack_.forward(parameters, x_, nullptr, n);
+      const T* found = stack_.forward(parameters_, x_, nullptr, n);
       loss_gradient(found, training_.outputs() * n);
-      stack_.backward(parameters, x_, gradients_, n);
+      stack_.backward(parameters_, x_, gradients_, n);
     });
     stack_.finish(gradients_);
     clip(rule.hyper, count, gradients_);
-    update(rule, step + 1, count, parameters, gradients_, moments, moments + count);
+    update(rule, step + 1, count, parameters_, gradients_, moments_, moments_ + count);
   }
 
   // x_ and y_, for rows of the step's batch.
@@ -236,7 +238,7 @@ class Trainer {
         arithmetic_targets<T>(
             training_.operation, training_.starts + 2 * run, training_.subset, x, n, y_);
       }
-      const T* found = stack_.forward(weights(run), x, logs, n);
+      const T* found = stack_.forward(parameters_, x, logs, n);
       for_each(O * n, [&](int64_t k) {
         const double off = static_cast<double>(found[k]) - static_cast<double>(y[k]);
         sum += off * off;
@@ -248,8 +250,7 @@ class Trainer {
   // After `step` steps.
   NALU_DEVICE Status test(int64_t run, int64_t step) {
     const int64_t count = training_.parameters;
-    const T* parameters = weights(run);
-    stack_.prepare(parameters);
+    stack_.prepare(parameters_);
     const double inside = error(run, inside_), outside = error(run, outside_);
     double* scores = training_.scores + 5 * run;
     const double best_so_far = scores[0], threshold = training_.hyper[run].threshold;
@@ -258,10 +259,10 @@ class Trainer {
     const double at_best = best ? outside : scores[1];
     const bool first_below = outside < threshold && scores[3] != scores[3];
     int64_t not_numbers = 0;
-    for_each(count, [&](int64_t k) { not_numbers += parameters[k] != parameters[k]; });
+    for_each(count, [&](int64_t k) { not_numbers += parameters_[k] != parameters_[k]; });
     not_numbers = sum_of_all(not_numbers);
     if (best) {
-      copy(parameters, count, static_cast<T*>(training_.best) + run * count);
+      copy(parameters_, count, static_cast<T*>(training_.best) + run * count);
     }
     if (is_leader()) {
       double* curve =
@@ -289,7 +290,7 @@ class Trainer {
   const Training& training_;
   const TestSet<T>&inside_, &outside_;
   const Inputs<T> inputs_;
-  T *gradients_, *y_;
+  T *parameters_, *moments_, *gradients_, *y_;
   Stack<T> stack_;
   T* x_;
 };

@@ -61,7 +61,7 @@ NALU_DEVICE inline void update(
   const auto decay = static_cast<T>(hyper.weight_decay);
   const auto momentum = static_cast<T>(hyper.momentum), eps = static_cast<T>(hyper.eps);
   const auto with_gradient = [&](const auto& apply) {
-    for_each_vector<T>(count, [&](int64_t k, auto lanes) {
+    for_each_of_many_vectors<T>(count, [&](int64_t k, auto lanes) {
       const Vec<T> p = load<T>(parameters + k, lanes);
       Vec<T> g = load<T>(gradients + k, lanes);
       g = decay != 0 ? g + p * decay : g;

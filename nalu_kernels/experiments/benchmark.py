@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import math
 import statistics
+import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import repeat
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -112,12 +115,6 @@ class Benchmark(Experiment):
         operation, numbers = self.operation_and_range(trial.task)
         return {"models": trial.model, "tasks": operation, "ranges": numbers}
 
-    def backend(self, device: torch.device) -> tuple[str, str]:
-        name, why = super().backend(device)
-        if name in ("cpu", "reference"):
-            return name, why
-        return "reference", f"{name} has no trainer"
-
     def run(self, trial: Trial, settings: Settings, training: Training) -> dict[str, Any]:
         [[(_, _, numbers)]] = self.train([trial], settings, threads=1)
         return numbers
@@ -130,27 +127,62 @@ class Benchmark(Experiment):
         Raises:
             KeyboardInterrupt: Ctrl-C or SIGTERM, after what had finished.
         """
+        cells = list(self._cells(trials).values())
+        with torch.random.fork_rng(devices=[]):  # templates, whose weights are not used
+            networks = [self.network(cell[0].model) for cell in cells]
+        for cell in cells:
+            operation, _ = self.operation_and_range(cell[0].task)
+            print(f"{cell[0].model} on {operation}: {len(cell)} to train", flush=True)
+        if torch.device(settings.device).type == "cuda":
+            yield from self._all_at_once(networks, cells, settings)
+            return
         size = max(threads, _CALL // settings.steps)
-        for (model, operation), cell in self._cells(trials).items():
-            print(f"{model} on {operation}: {len(cell)} to train", flush=True)
-            with torch.random.fork_rng(devices=[]):  # a template, whose weights are not used
-                network = self.network(model)
+        for network, cell in zip(networks, cells, strict=True):
             for first in range(0, len(cell), size):
                 some = cell[first : first + size]
-                result = sweep.run(
-                    network,
-                    self.arithmetic(operation),
-                    [{"seed": trial.seed, **self.columns(trial.task)} for trial in some],
-                    steps=settings.steps,
-                    batch_size=BATCH,
-                    test_every=EVERY,
-                    success=self.success,
-                    device=settings.device,
-                    threads=threads,
-                )
+                result = self._sweep(network, some, settings, threads=threads)
                 yield list(_finished(some, result.columns()))
                 if result.stopped:
                     raise KeyboardInterrupt
+
+    def _all_at_once(
+        self, networks: Sequence[nn.Module], cells: Sequence[list[Trial]], settings: Settings
+    ) -> Iterator[list[Finished]]:
+        """On a GPU, which one cell does not fill: each has a thread, and a stream there."""
+        leaving = threading.Event()
+
+        def leave_if_asked(_: sweep.Event) -> None:
+            if leaving.is_set():
+                raise KeyboardInterrupt
+
+        def train(network: nn.Module, cell: list[Trial]) -> list[Finished]:
+            with torch.cuda.stream(torch.cuda.Stream(settings.device)):
+                result = self._sweep(network, cell, settings, callback=leave_if_asked)
+            return list(_finished(cell, result.columns()))
+
+        with ThreadPoolExecutor(len(cells)) as pool:
+            try:
+                for done in as_completed(map(pool.submit, repeat(train), networks, cells)):
+                    yield done.result()
+            finally:
+                leaving.set()
+
+    def _sweep(
+        self, network: nn.Module, trials: Sequence[Trial], settings: Settings, **options: Any
+    ) -> sweep.Result:
+        """Of trials that have the model and the operation in common."""
+        operation, _ = self.operation_and_range(trials[0].task)
+        return sweep.run(
+            network,
+            self.arithmetic(operation),
+            [{"seed": trial.seed, **self.columns(trial.task)} for trial in trials],
+            steps=settings.steps,
+            batch_size=BATCH,
+            test_every=EVERY,
+            success=self.success,
+            device=settings.device,
+            **options,
+        )
 
     def _cells(self, trials: Sequence[Trial]) -> dict[tuple[str, str], list[Trial]]:
         """By model and operation, which a call of the trainer has in common."""
@@ -181,7 +213,7 @@ class Benchmark(Experiment):
         return [f"trials that diverged, a weight became NaN: {count}"] if count else []
 
     def seconds(self, outcome: Outcome, model: str) -> float:
-        """That a trial takes on one core, median."""
+        """That a trial takes on one core, or among others on a GPU, median."""
         return statistics.median(row["seconds"] for row in outcome.rows if row["model"] == model)
 
     def speed_claim(self, outcome: Outcome) -> str:
@@ -194,8 +226,9 @@ class Benchmark(Experiment):
             self.seconds(outcome, model) * sum(name == model for name, _ in self.pairs)
             for model in outcome.models
         )
-        claim = f"a training step with its share of the tests takes, on one core: {steps}"
-        if set(outcome.models) < set(self.models):
+        where = "takes, on one core" if outcome.on_cpu else "took, beside all others on the GPU"
+        claim = f"a training step with its share of the tests {where}: {steps}"
+        if not outcome.on_cpu or set(outcome.models) < set(self.models):
             return claim
         full *= self.full.seeds * self.full.steps / outcome.steps
         return (

@@ -58,6 +58,7 @@ class Outcome:
         self.seeds: int = recorded["seeds"]
         self.steps: int = recorded["steps"]
         self.full: bool = recorded["full"]
+        self.on_cpu: bool = recorded["device"] == "cpu"
         self.options: dict[str, Any] = recorded["options"]
         self.narrowed: dict[str, list[str]] = recorded.get("narrowed", {})
         self.rows: list[dict[str, Any]] = recorded["trials"]

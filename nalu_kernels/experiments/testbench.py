@@ -163,7 +163,7 @@ class Testbench(Benchmark):
                 what = f"{task}, {model}: median step solved at"
                 at = cell.step if cell.solved else "not solved"
                 rows.append(Comparison(what, at, f"{published.solved_at:,}", source))
-        for model in outcome.models:
+        for model in outcome.models if outcome.on_cpu else ():
             seconds = self.seconds(outcome, model) * self.full.steps / outcome.steps
             rows.append(
                 Comparison(

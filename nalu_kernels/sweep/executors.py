@@ -53,9 +53,7 @@ def choose(
     if name != "reference":
         train = kernel.trainer(name)
         assert train is not None
-        return name, functools.partial(
-            kernel.advance, train=train, device=device, threads=threads
-        )
+        return name, functools.partial(kernel.advance, train=train, device=device, threads=threads)
     return name, functools.partial(reference.advance, device=device)
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Backend
-from selection import only, pairs
 from skips_here import needs_trainer
 from small import F64, OPTIONS, TASKS, assert_same, diverging, run
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from conftest import Backend
 from nalu_kernels import NAC, NALU, sweep
 from nalu_kernels.sweep import kernel, watch
+from selection import only, pairs
 
 pytestmark = only(lambda backend: backend.name in ("cpu", "cuda"))
 
@@ -66,9 +66,7 @@ STACKS = {
 
 @pytest.mark.parametrize("stack", list(STACKS))
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
-def test_every_layer_equals_the_reference(
-    stack: str, dtype: torch.dtype, backend: Backend
-) -> None:
+def test_every_layer_equals_the_reference(stack: str, dtype: torch.dtype, backend: Backend) -> None:
     task = sweep.Arithmetic("a * b", in_features=4, samples=40)
     options: dict[str, Any] = {"steps": 100, "test_every": 30, "batch_size": 16, "dtype": dtype}
     results = [
