@@ -36,7 +36,7 @@ def _quotient(a, b):
 
 
 @triton.jit
-def _quotient_of_any(a, b):
+def quotient_of_any(a, b):
     """a / b to an ulp for any b > 0."""
     if a.dtype == tl.float64:
         return a / b
@@ -113,7 +113,7 @@ def grad_log_abs(grad, x, eps):
     size = tl.abs(x)
     # x / |x| would overflow where x is infinite; a NaN is its own sign.
     sign = tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
-    return _quotient_of_any(grad, size + eps) * sign
+    return quotient_of_any(grad, size + eps) * sign
 
 
 @triton.jit
@@ -137,7 +137,7 @@ def mix(a, m, g):
 
 
 @triton.jit
-def _product(a, b):
+def product(a, b):
     """a b, and never a part of a fused multiply-add: the compiler makes none of one plus 0."""
     return tl.fma(a, b, tl.zeros_like(a))
 
@@ -148,9 +148,34 @@ def grad_mix(dy, a, m, g):
 
     Where both products of (9) overflow, their difference is NaN; fused it would be infinite.
     """
-    return dy * g, (dy * (1.0 - g)) * m, _product(dy, a) - _product(dy, m)
+    return dy * g, (dy * (1.0 - g)) * m, product(dy, a) - product(dy, m)
 
 
 @triton.jit
 def grad_sigmoid(grad, g):
     return grad * ((1.0 - g) * g)
+
+
+@triton.jit
+def rectify(v, SIX: tl.constexpr):
+    """ReLU, or ReLU6; a NaN passes."""
+    v = tl.where(v < 0, 0.0, v)
+    return tl.where(v > 6, 6.0, v) if SIX else v
+
+
+@triton.jit
+def grad_rectify(grad, v, SIX: tl.constexpr):
+    """0 at the corners; of a NaN ReLU passes the gradient, ReLU6 does not."""
+    if SIX:
+        return tl.where((v > 0) & (v < 6), grad, 0.0)
+    else:
+        return tl.where(v <= 0, 0.0, grad)
+
+
+@triton.jit
+def square_root(v):
+    """To half an ulp. (tl.sqrt of float32 is approximate.)"""
+    if v.dtype == tl.float64:
+        return tl.sqrt(v)
+    else:
+        return tl.sqrt_rn(v)
