@@ -117,17 +117,30 @@ def grad_log_abs(grad, x, eps):
 
 
 @triton.jit
+def factors(W_hat, M_hat):
+    """t and s, whose product is W: equation 1."""
+    return tanh(W_hat), sigmoid(M_hat)
+
+
+@triton.jit
 def weight(W_hat, M_hat):
     """W = tanh(W_hat) sigmoid(M_hat): equation 1."""
-    return tanh(W_hat) * sigmoid(M_hat)
+    t, s = factors(W_hat, M_hat)
+    return t * s
+
+
+@triton.jit
+def grad_factors(grad, t, s):
+    """From W to (W_hat, M_hat): equations 10 and 11."""
+    return (grad * s) * (1.0 - t * t), (grad * t) * ((1.0 - s) * s)
 
 
 @triton.jit
 def grad_weight(grad, W_hat, M_hat):
     """From W to (W_hat, M_hat), and W: equations 10 and 11."""
-    t = tanh(W_hat)
-    s = sigmoid(M_hat)
-    return (grad * s) * (1.0 - t * t), (grad * t) * ((1.0 - s) * s), t * s
+    t, s = factors(W_hat, M_hat)
+    dW_hat, dM_hat = grad_factors(grad, t, s)
+    return dW_hat, dM_hat, t * s
 
 
 @triton.jit

@@ -61,6 +61,8 @@ def launch(
         rows // max(1, form.batch * len(seeds)),
         x_inside.numel() // form.I,
         x_outside.numel() // form.I,
+        form.parameters,
+        form.scratch,
     ]
     scratch = torch.empty(len(seeds) * form.scratch, dtype=parameters.dtype, device=device)
     return Launch(

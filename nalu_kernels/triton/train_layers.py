@@ -20,9 +20,13 @@ _TRAINING = tl.constexpr(0)  # stream
 
 
 class Run(NamedTuple):
-    """Pointers of one run: its parameters and its scratch; and its seed and its subsets' starts."""
+    """Pointers of one run: parameters, their first and second moment, the best ones and scratch;
+    and its seed and its subsets' starts."""
 
     parameters: Any
+    first: Any
+    second: Any
+    best: Any
     scratch: Any
     seed: Any
     start_a: Any
@@ -115,7 +119,7 @@ def _row_sum(values):
 
 
 @triton.jit
-def _store_outputs(run, block, at, has, y, UNIT: tl.constexpr):
+def _store_outputs(run, at, has, y, UNIT: tl.constexpr):
     """A tile of outputs, or one output, and the logarithms that the next layer takes of it."""
     C: tl.constexpr = run.scratch.dtype.element_ty
     tl.store(run.scratch + UNIT.y + at, y, mask=has)
@@ -210,26 +214,31 @@ def _forward_weighted(
             y = a
             if UNIT.bias:
                 y += tl.load(bias_at + o, mask=has, other=0.0)[:, None]
-        _store_outputs(run, block, at, has[:, None], tl.where(exist, y, 0.0), UNIT)
+        _store_outputs(run, at, has[:, None], tl.where(exist, y, 0.0), UNIT)
+
+
+@triton.jit
+def _forward_layer(
+    run, block, UNIT: tl.constexpr, FORM: tl.constexpr, DRAWN: tl.constexpr, KEEP: tl.constexpr
+):
+    if UNIT.kind == "relu" or UNIT.kind == "relu6":
+        for o in range(UNIT.O):
+            at = o * FORM.rows + tl.arange(0, FORM.rows)
+            y = maths.rectify(tl.load(run.scratch + UNIT.x + at), UNIT.kind == "relu6")
+            _store_outputs(run, at, None, y, UNIT)
+    else:
+        _forward_weighted(run, block, UNIT, FORM, DRAWN and UNIT.streamed, KEEP)
 
 
 @triton.jit
 def forward(run, block, FORM: tl.constexpr, DRAWN: tl.constexpr, KEEP: tl.constexpr):
     """The outputs of a block's rows. ``KEEP``: and what the backward needs."""
-    r = tl.arange(0, FORM.rows)
     if not FORM.streamed:
         _keep_inputs(run, block, FORM, DRAWN)
         tl.debug_barrier()
     DEPTH: tl.constexpr = FORM.depth
     for depth in tl.static_range(DEPTH):
-        UNIT: tl.constexpr = FORM.units[depth]
-        if UNIT.kind == "relu" or UNIT.kind == "relu6":
-            for o in range(UNIT.O):
-                at = o * FORM.rows + r
-                y = maths.rectify(tl.load(run.scratch + UNIT.x + at), UNIT.kind == "relu6")
-                _store_outputs(run, block, at, None, y, UNIT)
-        else:
-            _forward_weighted(run, block, UNIT, FORM, DRAWN and UNIT.streamed, KEEP)
+        _forward_layer(run, block, FORM.units[depth], FORM, DRAWN, KEEP)
         tl.debug_barrier()
 
 
@@ -358,19 +367,24 @@ def _backward_weighted(
 
 
 @triton.jit
+def _backward_layer(
+    run, block, begun, UNIT: tl.constexpr, FORM: tl.constexpr, DRAWN: tl.constexpr
+):
+    if UNIT.kind == "relu" or UNIT.kind == "relu6":
+        if UNIT.dx >= 0:
+            for o in range(UNIT.O):
+                at = run.scratch + (o * FORM.rows + tl.arange(0, FORM.rows))
+                dy, x = tl.load(at + UNIT.dy), tl.load(at + UNIT.x)
+                tl.store(at + UNIT.dx, maths.grad_rectify(dy, x, UNIT.kind == "relu6"))
+    else:
+        _backward_weighted(run, block, begun, UNIT, FORM, DRAWN and UNIT.streamed)
+
+
+@triton.jit
 def backward(run, block, begun, FORM: tl.constexpr, DRAWN: tl.constexpr):
     """From the last layer's dy to the gradients of all W, G and biases; ``begun``: whether earlier
     blocks of the batch have gradients there."""
-    r = tl.arange(0, FORM.rows)
     DEPTH: tl.constexpr = FORM.depth
     for back in tl.static_range(DEPTH):
-        UNIT: tl.constexpr = FORM.units[DEPTH - 1 - back]
-        if UNIT.kind == "relu" or UNIT.kind == "relu6":
-            if UNIT.dx >= 0:
-                for o in range(UNIT.O):
-                    at = run.scratch + (o * FORM.rows + r)
-                    dy, x = tl.load(at + UNIT.dy), tl.load(at + UNIT.x)
-                    tl.store(at + UNIT.dx, maths.grad_rectify(dy, x, UNIT.kind == "relu6"))
-        else:
-            _backward_weighted(run, block, begun, UNIT, FORM, DRAWN and UNIT.streamed)
+        _backward_layer(run, block, begun, FORM.units[DEPTH - 1 - back], FORM, DRAWN)
         tl.debug_barrier()

@@ -26,7 +26,7 @@ class Unit(NamedTuple):
     begin among the run's, ``mul``: where W_hat_mul does.
 
     The rest are places in the run's scratch. A matrix of values is (features, rows). ``W``, and
-    ``W_mul`` of the log-space path, are transformed weights; ``x`` the inputs and ``logs`` their
+    ``W_mul`` of the log-space path, are transformed weights, each followed by its two factors; ``x`` the inputs and ``logs`` their
     logarithms; ``a``, ``m`` and ``g`` what the backward needs, ``y`` the outputs and ``y_logs``
     what is ``logs`` of the next layer, taken with its ``y_eps`` (-1 where that has none).
     """
@@ -165,7 +165,7 @@ def _units(
         weighted, log_space = kind_number < 3, kind in ("nac_log_space", "nalu")
         tile = min(_TILES[dtype], _power_of_two(O))
         streamed = number == 0 and I > _FEW_INPUTS and O <= tile and kind_number < 4
-        W = room.take(I * O) if weighted else -1
+        W = room.take(3 * I * O) if weighted else -1
         x = made[-1]["y"] if made else -1 if streamed else room.take(I * rows)
         logs = room.take(I * rows) if log_space and not streamed else -1
         if made:
@@ -185,7 +185,7 @@ def _units(
             "at": at,
             "mul": at + 2 * I * O + gates * I + gates * bias,
             "W": W,
-            "W_mul": room.take(I * O) if untied else W,
+            "W_mul": room.take(3 * I * O) if untied else W,
             "x": x,
             "logs": logs,
             "y": room.take(O * rows),

@@ -12,16 +12,20 @@ from .train_layers import Block, Run, backward, forward
 from .train_random import shuffled
 
 _RUNNING, _OUT_OF_STEPS, _SOLVED, _DIVERGED = (tl.constexpr(status) for status in (1, 2, 3, 4))
-# Places among the numbers of a training: the operator's settings, and four after them.
+# Places among the numbers of a training: the operator's settings, and seven after them.
 _STEPS, _TEST_EVERY, _FIRST_GIVEN, _UNTIL = (tl.constexpr(place) for place in (1, 2, 10, 11))
-_TABLE_ROWS, _HALF_BITS, _GIVEN_STEPS, _INSIDE, _OUTSIDE = (
-    tl.constexpr(place) for place in (12, 13, 14, 15, 16)
+_TABLE_ROWS, _HALF_BITS, _GIVEN_STEPS, _INSIDE, _OUTSIDE, _PARAMETERS, _SCRATCH = (
+    tl.constexpr(place) for place in range(12, 19)
 )
 
 
 class Trainings(NamedTuple):
     """The operator's arguments, as the kernel reads them. ``numbers``: int64, the settings, then
-    the table's rows, half of the bits of a row's number, the steps given, the tests' rows."""
+    the table's rows, half of the bits of a row's number, the steps given, the tests' rows, and how
+    many parameters and numbers of scratch a run has.
+
+    The last two are in ``FORM`` too. As strides the compiler must not know them: what may be
+    aligned it would load several at a time, and then move from thread to thread."""
 
     numbers: Any
     constants: Any
@@ -48,51 +52,58 @@ def _prepare(run, FORM: tl.constexpr):
     """Equation 1 for every layer."""
     DEPTH: tl.constexpr = FORM.depth
     for depth in tl.static_range(DEPTH):
-        UNIT: tl.constexpr = FORM.units[depth]
-        if UNIT.W >= 0:
-            SIZE: tl.constexpr = UNIT.I * UNIT.O
-            own = run.parameters + UNIT.at
-            _transform(own, SIZE, run.scratch + UNIT.W, FORM)
-            if UNIT.untied:
-                _transform(run.parameters + UNIT.mul, SIZE, run.scratch + UNIT.W_mul, FORM)
+        _prepare_layer(run, FORM.units[depth], FORM)
     tl.debug_barrier()
 
 
 @triton.jit
-def _transform(W_hat, SIZE: tl.constexpr, W, FORM: tl.constexpr):
+def _prepare_layer(run, UNIT: tl.constexpr, FORM: tl.constexpr):
+    if UNIT.W >= 0:
+        _transform(run.parameters + UNIT.at, run.scratch + UNIT.W, UNIT, FORM)
+        if UNIT.untied:
+            _transform(run.parameters + UNIT.mul, run.scratch + UNIT.W_mul, UNIT, FORM)
+
+
+@triton.jit
+def _transform(W_hat, W, UNIT: tl.constexpr, FORM: tl.constexpr):
+    SIZE: tl.constexpr = UNIT.I * UNIT.O
     for start in range(0, SIZE, FORM.elements):
         k = start + tl.arange(0, FORM.elements)
         mask = k < SIZE
         hat = tl.load(W_hat + k, mask=mask, other=0.0)
-        tl.store(
-            W + k, maths.weight(hat, tl.load(W_hat + SIZE + k, mask=mask, other=0.0)), mask=mask
-        )
+        t, s = maths.factors(hat, tl.load(W_hat + SIZE + k, mask=mask, other=0.0))
+        tl.store(W + k, t * s, mask=mask)
+        tl.store(W + SIZE + k, t, mask=mask)
+        tl.store(W + 2 * SIZE + k, s, mask=mask)
 
 
 @triton.jit
 def _finish(run, FORM: tl.constexpr):
     """Equations 10 and 11 for every layer: dW lies in the place of W_hat's gradient."""
-    grads = run.scratch + FORM.grads
     DEPTH: tl.constexpr = FORM.depth
     for depth in tl.static_range(DEPTH):
-        UNIT: tl.constexpr = FORM.units[depth]
-        if UNIT.W >= 0:
-            SIZE: tl.constexpr = UNIT.I * UNIT.O
-            _grad_transform(run.parameters + UNIT.at, SIZE, grads + UNIT.at, FORM)
-            if UNIT.untied:
-                _grad_transform(run.parameters + UNIT.mul, SIZE, grads + UNIT.mul, FORM)
+        _finish_layer(run, FORM.units[depth], FORM)
     tl.debug_barrier()
 
 
 @triton.jit
-def _grad_transform(W_hat, SIZE: tl.constexpr, grads, FORM: tl.constexpr):
+def _finish_layer(run, UNIT: tl.constexpr, FORM: tl.constexpr):
+    grads = run.scratch + FORM.grads
+    if UNIT.W >= 0:
+        _grad_transform(grads + UNIT.at, run.scratch + UNIT.W, UNIT, FORM)
+        if UNIT.untied:
+            _grad_transform(grads + UNIT.mul, run.scratch + UNIT.W_mul, UNIT, FORM)
+
+
+@triton.jit
+def _grad_transform(grads, W, UNIT: tl.constexpr, FORM: tl.constexpr):
+    SIZE: tl.constexpr = UNIT.I * UNIT.O
     for start in range(0, SIZE, FORM.elements):
         k = start + tl.arange(0, FORM.elements)
         mask = k < SIZE
-        hat = tl.load(W_hat + k, mask=mask, other=0.0)
-        M_hat = tl.load(W_hat + SIZE + k, mask=mask, other=0.0)
-        dW = tl.load(grads + k, mask=mask, other=0.0)
-        dW_hat, dM_hat, _ = maths.grad_weight(dW, hat, M_hat)
+        t = tl.load(W + SIZE + k, mask=mask, other=0.0)
+        s = tl.load(W + 2 * SIZE + k, mask=mask, other=0.0)
+        dW_hat, dM_hat = maths.grad_factors(tl.load(grads + k, mask=mask, other=0.0), t, s)
         tl.store(grads + k, dW_hat, mask=mask)
         tl.store(grads + SIZE + k, dM_hat, mask=mask)
 
@@ -131,7 +142,7 @@ def _bias_correction(beta, step):
 
 
 @triton.jit
-def _update(run, hyper, first_at, second_at, step, FORM: tl.constexpr):
+def _update(run, hyper, step, FORM: tl.constexpr):
     """The update number ``step``, counted from 1, as torch.optim's of the same name."""
     C: tl.constexpr = run.scratch.dtype.element_ty
     lr, beta1, beta2 = tl.load(hyper), tl.load(hyper + 1), tl.load(hyper + 2)
@@ -156,24 +167,24 @@ def _update(run, hyper, first_at, second_at, step, FORM: tl.constexpr):
         g = _gradient(run.scratch + FORM.grads + k, mask, most_value) * factor
         g = tl.where(decay != 0, g + p * decay, g)
         if FORM.optimizer == "adam":
-            m = tl.load(first_at + k, mask=mask, other=0.0)
+            m = tl.load(run.first + k, mask=mask, other=0.0)
             m += (1.0 - beta1).to(C) * (g - m)
-            v = tl.load(second_at + k, mask=mask, other=0.0) * beta2.to(C) + (g * g) * rest
-            tl.store(first_at + k, m, mask=mask)
-            tl.store(second_at + k, v, mask=mask)
+            v = tl.load(run.second + k, mask=mask, other=0.0) * beta2.to(C) + (g * g) * rest
+            tl.store(run.first + k, m, mask=mask)
+            tl.store(run.second + k, v, mask=mask)
             size = maths.quotient_of_any(maths.square_root(v), root + tl.zeros_like(v)) + eps
             p += maths.quotient_of_any(rate * m, size)
         else:
             direction = g
             if FORM.optimizer == "rmsprop":
-                v = tl.load(second_at + k, mask=mask, other=0.0) * beta2.to(C) + (g * g) * rest
-                tl.store(second_at + k, v, mask=mask)
+                v = tl.load(run.second + k, mask=mask, other=0.0) * beta2.to(C) + (g * g) * rest
+                tl.store(run.second + k, v, mask=mask)
                 direction = maths.quotient_of_any(g, maths.square_root(v) + eps)
             if momentum != 0:
-                m = tl.load(first_at + k, mask=mask, other=0.0) * momentum + direction
+                m = tl.load(run.first + k, mask=mask, other=0.0) * momentum + direction
                 if FORM.optimizer == "sgd":
                     m = tl.where(step == 1, direction, m)
-                tl.store(first_at + k, m, mask=mask)
+                tl.store(run.first + k, m, mask=mask)
                 direction = m
             p += rate * direction
         tl.store(run.parameters + k, p, mask=mask)
@@ -231,9 +242,7 @@ def _step(all, run, place, step, FORM: tl.constexpr):
         _grad_loss(run, block, FORM)
         backward(run, block, begin > 0, FORM, FORM.source == "arithmetic")
     _finish(run, FORM)
-    moments = all.moments + 2 * place * FORM.parameters
-    hyper = all.hyper + 9 * place
-    _update(run, hyper, moments, moments + FORM.parameters, step + 1, FORM)
+    _update(run, all.hyper + 9 * place, step + 1, FORM)
     _prepare(run, FORM)
 
 
@@ -284,7 +293,7 @@ def _test(all, run, place, step, steps, test_every, FORM: tl.constexpr):
         mask = k < FORM.parameters
         p = tl.load(run.parameters + k, mask=mask, other=0.0)
         if best:
-            tl.store(all.best + place * FORM.parameters + k, p, mask=mask)
+            tl.store(run.best + k, p, mask=mask)
         nan_found += tl.sum((p != p).to(tl.int32), axis=0)
     tl.debug_barrier()  # all have read what is written
     tl.store(scores, tl.where(best, inside, best_inside))
@@ -309,9 +318,13 @@ def train_kernel(all, most, FORM: tl.constexpr):
     test_every = tl.load(all.numbers + _TEST_EVERY)
     last = tl.minimum(tl.minimum(until, steps), step + most)
     if (status <= _RUNNING) & (step < last):
+        stride = tl.load(all.numbers + _PARAMETERS)
         run = Run(
-            all.parameters + place * FORM.parameters,
-            all.scratch + place * FORM.scratch,
+            all.parameters + place * stride,
+            all.moments + 2 * place * stride,
+            all.moments + (2 * place + 1) * stride,
+            all.best + place * stride,
+            all.scratch + place * tl.load(all.numbers + _SCRATCH),
             tl.load(all.seeds + place),
             tl.load(all.starts + 2 * place),
             tl.load(all.starts + 2 * place + 1),
