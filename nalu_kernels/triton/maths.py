@@ -152,7 +152,7 @@ def mix(a, m, g):
 @triton.jit
 def product(a, b):
     """a b, and never a part of a fused multiply-add: the compiler makes none of one plus 0."""
-    return tl.fma(a, b, tl.zeros_like(a))
+    return tl.fma(a, b, tl.zeros_like(b))
 
 
 @triton.jit

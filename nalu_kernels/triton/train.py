@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 _A_LAUNCH = 0.1  # seconds, at most about
 _RUNNING, _SECONDS = 1, 4  # a status; a column of the scores
 _DRAW_ROWS = 128
-_OPTIONS = {"num_warps": 1, "num_stages": 1}
+
+
+def options(family: str) -> dict[str, int]:
+    """Of the compiler: for a chip of that family. One warp needs no barrier for its sums; without a
+    limit NVIDIA's compiler takes fewer registers than there are, and spills."""
+    limit = {} if family == "gfx942" else {"maxnreg": 255}
+    return {"num_warps": 1, "num_stages": 1, **limit}
 
 
 def lacks(specification: Specification) -> str | None:
@@ -28,49 +34,45 @@ def lacks(specification: Specification) -> str | None:
     return specification.stack.beyond_kernels()
 
 
-class Launch(NamedTuple):
+class Call(NamedTuple):
     """What ``train_kernel`` is given."""
 
     trainings: Trainings
     form: train_plan.TrainForm
 
-    def run(self, most: int) -> None:
+    def run(self, most: int, family: str) -> None:
         """Goes on with all runs, for at most so many steps."""
-        runs = self.trainings.seeds.numel()
-        train_kernel[(runs,)](self.trainings, most, FORM=self.form, **_OPTIONS)
+        grid = (self.trainings.seeds.numel(),)
+        train_kernel[grid](self.trainings, most, FORM=self.form, **options(family))
 
 
-def launch(
+def call(
     program: Tensor, eps: Tensor, settings: Tensor, constants: Tensor, *tensors: Tensor
-) -> Launch:
+) -> Call:
     """``tensors``: the others of the operator, in its order."""
-    seeds, starts, hyper, x, y, x_inside, y_inside, x_outside, y_outside, parameters = tensors[:10]
+    seeds, x, x_inside, x_outside, parameters = (tensors[place] for place in (0, 3, 5, 7, 9))
     numbers, device = settings.tolist(), parameters.device
     form = train_plan.form(
         program.tolist(), eps.tolist(), numbers, constants.tolist(), parameters.dtype
     )
     require(
         all(tensor.is_contiguous() and tensor.device == device for tensor in tensors),
-        "contiguous tensors of one device",
+        "expected contiguous tensors of one device",
     )
-    require(parameters.shape == (len(seeds), form.parameters), "all parameters of each run")
-    rows = x.numel() // form.I
+    runs, rows = len(seeds), x.numel() // form.I
+    require(parameters.shape == (runs, form.parameters), "expected all parameters of each run")
     numbers += [
         rows,
         max(1, -(-(rows - 1).bit_length() // 2)),
-        rows // max(1, form.batch * len(seeds)),
+        rows // max(1, form.batch * runs),
         x_inside.numel() // form.I,
         x_outside.numel() // form.I,
         form.parameters,
         form.scratch,
     ]
-    scratch = torch.empty(len(seeds) * form.scratch, dtype=parameters.dtype, device=device)
-    return Launch(
-        Trainings(
-            torch.tensor(numbers, device=device), constants.to(device), *tensors, scratch=scratch
-        ),
-        form,
-    )
+    scratch = torch.empty(runs * form.scratch, dtype=parameters.dtype, device=device)
+    read = (torch.tensor(numbers, device=device), constants.to(device), *tensors, scratch)
+    return Call(Trainings._make(read), form)
 
 
 def train(*arguments: Any) -> None:
@@ -82,9 +84,9 @@ def train(*arguments: Any) -> None:
     *tensors, seconds, _ = arguments
     started = time.perf_counter()
     deadline = started + seconds
-    one = launch(*tensors)
+    one = call(*tensors)
     progress, scores = one.trainings.progress, one.trainings.scores
-    chip(progress.device)  # refuses what there are no kernels for
+    family = chip(progress.device).family
     settings = tensors[2].tolist()
     last, most = min(settings[1], settings[11]), 1
     now = time.perf_counter()
@@ -93,7 +95,7 @@ def train(*arguments: Any) -> None:
         count = int(going.sum())
         if count == 0:
             return
-        one.run(most)
+        one.run(most, family)
         _wait(progress.device)
         before, now = now, time.perf_counter()
         scores[going, _SECONDS] += (now - before) / count
@@ -115,5 +117,5 @@ def draw(seeds: Tensor, stream: int, step: int, rows: int, columns: int) -> Tens
     drawn = seeds.new_empty((len(seeds), rows, columns), dtype=torch.float32)
     if drawn.numel():
         grid = (len(seeds), -(-rows // _DRAW_ROWS))
-        draw_kernel[grid](seeds, drawn, stream, step, rows, columns, BLOCK=_DRAW_ROWS, **_OPTIONS)
+        draw_kernel[grid](seeds, drawn, stream, step, rows, columns, BLOCK=_DRAW_ROWS, num_warps=1)
     return drawn

@@ -61,7 +61,7 @@ def _input(i, state, block, FORM: tl.constexpr, DRAWN: tl.constexpr, C: tl.const
     s0, s1, s2, s3 = state
     if DRAWN:
         bits, s0, s1, s2, s3 = following(s0, s1, s2, s3)
-        x = number(bits, block.constants, FORM, C)
+        x = number(bits, block.constants, FORM.normal, FORM.two_parts, C)
     else:
         x = tl.load(block.x + i, mask=block.exist, other=0.0)
     return tl.where(block.exist, x, 0.0), (s0, s1, s2, s3)
@@ -284,12 +284,11 @@ def _backward_weighted(
     """Equations 12 to 14, for W in place of its factors."""
     C: tl.constexpr = run.scratch.dtype.element_ty
     ROWS: tl.constexpr = FORM.rows
-    TILE: tl.constexpr = UNIT.tile
     GATED: tl.constexpr = UNIT.kind == "nalu"
     TIED: tl.constexpr = UNIT.linear and UNIT.log_space and not UNIT.untied
     SIZE: tl.constexpr = UNIT.I * UNIT.O
     r = tl.arange(0, ROWS)
-    W_at, W_mul_at, G_at, bias_at = _weights(run, UNIT)
+    W_at, W_mul_at, G_at, _ = _weights(run, UNIT)
     to = run.scratch + (FORM.grads + UNIT.at)  # W's in the place of W_hat's
     to_G = to + 2 * SIZE
     to_bias = to_G + UNIT.gates * UNIT.I if GATED else to + SIZE
@@ -367,9 +366,7 @@ def _backward_weighted(
 
 
 @triton.jit
-def _backward_layer(
-    run, block, begun, UNIT: tl.constexpr, FORM: tl.constexpr, DRAWN: tl.constexpr
-):
+def _backward_layer(run, block, begun, UNIT: tl.constexpr, FORM: tl.constexpr, DRAWN: tl.constexpr):
     if UNIT.kind == "relu" or UNIT.kind == "relu6":
         if UNIT.dx >= 0:
             for o in range(UNIT.O):

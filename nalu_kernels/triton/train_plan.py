@@ -14,9 +14,9 @@ LOSSES = ("mse", "l1")
 SOURCES = ("arithmetic", "given", "table")
 OPERATIONS = ("add", "subtract", "multiply", "divide", "square", "root")
 
-ROWS = 128  # of a batch, or of a test, at a time
+_ROWS = {torch.float32: 128, torch.float64: 64}  # of a batch or a test at a time: more would spill
 _FEW_INPUTS = 16  # of a first layer whose batches are kept, not drawn again for the backward
-_TILES = {torch.float32: 8, torch.float64: 4}  # outputs at a time: more spill registers
+_TILE = 4  # outputs at a time: more would spill
 _ELEMENTS = 128  # parameters at a time
 _WARP = 32
 
@@ -25,10 +25,11 @@ class Unit(NamedTuple):
     """A layer. ``linear`` and ``log_space`` are the paths that it has; ``at``: where its parameters
     begin among the run's, ``mul``: where W_hat_mul does.
 
-    The rest are places in the run's scratch. A matrix of values is (features, rows). ``W``, and
-    ``W_mul`` of the log-space path, are transformed weights, each followed by its two factors; ``x`` the inputs and ``logs`` their
-    logarithms; ``a``, ``m`` and ``g`` what the backward needs, ``y`` the outputs and ``y_logs``
-    what is ``logs`` of the next layer, taken with its ``y_eps`` (-1 where that has none).
+    The rest are places in the run's scratch, -1 where the layer has none. A matrix of values is
+    (features, rows). ``W``, and ``W_mul`` of the log-space path, are transformed weights, each
+    followed by its two factors; ``x`` the inputs and ``logs`` their logarithms; ``a``, ``m`` and
+    ``g`` what the backward needs; ``y`` the outputs and ``y_logs`` what is ``logs`` of the next
+    layer, taken with its ``y_eps``; ``dy`` and ``dx`` gradients.
     """
 
     kind: str
@@ -104,13 +105,13 @@ def _power_of_two(size: int) -> int:
     return 1 << max(0, size - 1).bit_length()
 
 
-def parameters(kind: str, I: int, O: int, gates: int, bias: bool, untied: bool) -> int:  # noqa: E741
-    """How many a layer has."""
-    if kind in ("relu", "relu6"):
+def parameters(kind: int, I: int, O: int, gates: int, bias: int, untied: int) -> int:  # noqa: E741
+    """How many a layer of a program has."""
+    if KINDS[kind] in ("relu", "relu6"):
         return 0
-    if kind == "linear":
-        return I * O + (O if bias else 0)
-    return (4 if untied else 2) * I * O + gates * I + (gates if bias else 0)
+    if KINDS[kind] == "linear":
+        return I * O + O * bias
+    return (2 + 2 * untied) * I * O + gates * I + gates * bias
 
 
 def form(
@@ -122,8 +123,8 @@ def form(
 ) -> TrainForm:
     """Of the operator's arguments of these names."""
     batch, _, _, optimizer, loss, stop, source, operation, distribution, subset = settings[:10]
-    rows = min(ROWS, max(_WARP, _power_of_two(batch)))
-    units, room, at = _units(program, eps, rows, dtype)
+    rows = min(_ROWS[dtype], max(_WARP, _power_of_two(batch)))
+    units, room, at = _units(program, eps, rows)
     first, last = units[0], units[-1]
     return TrainForm(
         units=units,
@@ -153,7 +154,7 @@ def form(
 
 
 def _units(
-    program: Sequence[Sequence[int]], eps: Sequence[float], rows: int, dtype: torch.dtype
+    program: Sequence[Sequence[int]], eps: Sequence[float], rows: int
 ) -> tuple[tuple[Unit, ...], _Room, int]:
     room, at, made = _Room(), 0, list[dict[str, Any]]()
     widest = max(row[2] for row in program)
@@ -163,7 +164,7 @@ def _units(
     ):
         kind = KINDS[kind_number]
         weighted, log_space = kind_number < 3, kind in ("nac_log_space", "nalu")
-        tile = min(_TILES[dtype], _power_of_two(O))
+        tile = min(_TILE, _power_of_two(O))
         streamed = number == 0 and I > _FEW_INPUTS and O <= tile and kind_number < 4
         W = room.take(3 * I * O) if weighted else -1
         x = made[-1]["y"] if made else -1 if streamed else room.take(I * rows)
@@ -197,5 +198,5 @@ def _units(
         unit.update({name: room.take(O * rows) if kind == "nalu" else -1 for name in "am"})
         unit["g"] = room.take(gates * rows) if kind == "nalu" else -1
         made.append(unit)
-        at += parameters(kind, I, O, gates, bool(bias), bool(untied))
+        at += parameters(kind_number, I, O, gates, bias, untied)
     return tuple(Unit(**unit) for unit in made), room, at

@@ -7,6 +7,8 @@ Wichura 1988, algorithm AS 241 (PPND16).
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -87,34 +89,49 @@ def quantile(p):
     return tl.where(tl.abs(q) <= 0.425, centre, tl.where(q < 0, -tail, tail))
 
 
+class Constants(NamedTuple):
+    """Of a uniform distribution its parts' low and high, the same twice for one part; of a normal
+    one mean, standard deviation, p_low, p_width, least and most. In float64."""
+
+    c0: Any
+    c1: Any
+    c2: Any
+    c3: Any
+    c4: Any
+    c5: Any
+
+
 @triton.jit
-def number(bits, constants, FORM: tl.constexpr, C: tl.constexpr):
-    """An input, distributed as the training's are."""
-    if FORM.normal:
-        mean = tl.load(constants)
-        deviation = tl.load(constants + 1)
-        p_low = tl.load(constants + 2)
-        p_width = tl.load(constants + 3)
-        least = tl.load(constants + 4)
-        most = tl.load(constants + 5)
-        p = p_low + maths.product(
-            p_width + tl.zeros(bits.shape, tl.float64), bits.to(tl.float64) * (2.0**-24) + 2.0**-25
-        )
-        x = mean + maths.product(deviation + tl.zeros_like(p), quantile(p))
+def load_constants(at):
+    return Constants(
+        tl.load(at),
+        tl.load(at + 1),
+        tl.load(at + 2),
+        tl.load(at + 3),
+        tl.load(at + 4),
+        tl.load(at + 5),
+    )
+
+
+@triton.jit
+def number(bits, constants, NORMAL: tl.constexpr, TWO_PARTS: tl.constexpr, C: tl.constexpr):
+    """An input, distributed as the training's are: each operation is rounded."""
+    if NORMAL:
+        mean, deviation, p_low, p_width, least, most = constants
+        middle = unit_interval(bits, tl.float64) + 2.0**-25
+        p = p_low + maths.product(p_width, middle)
+        x = mean + maths.product(deviation, quantile(p))
         return tl.where(x < least, least, tl.where(x > most, most, x)).to(C)
     else:
-        low = tl.load(constants).to(C)
-        width = tl.load(constants + 1).to(C) - low
+        low, width = constants.c0.to(C), constants.c1.to(C) - constants.c0.to(C)
         u = unit_interval(bits, C)
-        if FORM.two_parts:
-            low_2 = tl.load(constants + 2).to(C)
-            width_2 = tl.load(constants + 3).to(C) - low_2
+        if TWO_PARTS:
+            low_2, width_2 = constants.c2.to(C), constants.c3.to(C) - constants.c2.to(C)
             u = u * 2.0
             second = u >= 1.0
             u = tl.where(second, u - 1.0, u)
-            return tl.where(second, low_2, low) + maths.product(tl.where(second, width_2, width), u)
-        else:
-            return low + maths.product(width + tl.zeros_like(u), u)
+            low, width = tl.where(second, low_2, low), tl.where(second, width_2, width)
+        return low + maths.product(width, u)
 
 
 @triton.jit

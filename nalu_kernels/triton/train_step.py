@@ -9,7 +9,7 @@ import triton.language as tl
 
 from . import maths
 from .train_layers import Block, Run, backward, forward
-from .train_random import shuffled
+from .train_random import load_constants, shuffled
 
 _RUNNING, _OUT_OF_STEPS, _SOLVED, _DIVERGED = (tl.constexpr(status) for status in (1, 2, 3, 4))
 # Places among the numbers of a training: the operator's settings, and seven after them.
@@ -205,7 +205,7 @@ def _training_block(all, run, place, step, begin, FORM: tl.constexpr):
         sample += step * FORM.batch
         sample = shuffled(run.seed, sample, size, tl.load(all.numbers + _HALF_BITS))
     x, y = all.x + sample * FORM.I, all.y + sample * FORM.O
-    return Block(row, exist, x, y, all.constants, step)
+    return Block(row, exist, x, y, load_constants(all.constants), step)
 
 
 @triton.jit
@@ -235,7 +235,25 @@ def _grad_loss(run, block, FORM: tl.constexpr):
 
 
 @triton.jit
-def _step(all, run, place, step, FORM: tl.constexpr):
+def _run(all, place):
+    """Read anew in each step: the compiler would keep every address of the whole step in registers
+    if it did not change."""
+    stride = tl.load(all.numbers + _PARAMETERS)
+    return Run(
+        all.parameters + place * stride,
+        all.moments + 2 * place * stride,
+        all.moments + (2 * place + 1) * stride,
+        all.best + place * stride,
+        all.scratch + place * tl.load(all.numbers + _SCRATCH),
+        tl.load(all.seeds + place),
+        tl.load(all.starts + 2 * place),
+        tl.load(all.starts + 2 * place + 1),
+    )
+
+
+@triton.jit
+def _step(all, place, step, FORM: tl.constexpr):
+    run = _run(all, place)
     for begin in range(0, FORM.batch, FORM.rows):
         block = _training_block(all, run, place, step, begin, FORM)
         forward(run, block, FORM, FORM.source == "arithmetic", True)
@@ -257,7 +275,7 @@ def _error(all, run, x, y, rows, FORM: tl.constexpr):
     while begin < rows:
         row = begin + r
         exist = row < rows
-        block = Block(row, exist, x + row * FORM.I, y + row * FORM.O, all.constants, begin)
+        block = Block(row, exist, x + row * FORM.I, y + row * FORM.O, None, None)
         forward(run, block, FORM, False, False)
         for o in range(FORM.O):
             found = tl.load(run.scratch + LAST.y + o * FORM.rows + r).to(tl.float64)
@@ -269,9 +287,9 @@ def _error(all, run, x, y, rows, FORM: tl.constexpr):
 
 
 @triton.jit
-def _test(all, run, place, step, steps, test_every, FORM: tl.constexpr):
+def _test(all, place, step, steps, test_every, FORM: tl.constexpr):
     """After ``step`` steps: tests, records, and returns the status."""
-    numbers = all.numbers
+    run, numbers = _run(all, place), all.numbers
     inside = _error(all, run, all.x_inside, all.y_inside, tl.load(numbers + _INSIDE), FORM)
     outside = _error(all, run, all.x_outside, all.y_outside, tl.load(numbers + _OUTSIDE), FORM)
     tests = (steps + test_every - 1) // test_every
@@ -318,24 +336,13 @@ def train_kernel(all, most, FORM: tl.constexpr):
     test_every = tl.load(all.numbers + _TEST_EVERY)
     last = tl.minimum(tl.minimum(until, steps), step + most)
     if (status <= _RUNNING) & (step < last):
-        stride = tl.load(all.numbers + _PARAMETERS)
-        run = Run(
-            all.parameters + place * stride,
-            all.moments + 2 * place * stride,
-            all.moments + (2 * place + 1) * stride,
-            all.best + place * stride,
-            all.scratch + place * tl.load(all.numbers + _SCRATCH),
-            tl.load(all.seeds + place),
-            tl.load(all.starts + 2 * place),
-            tl.load(all.starts + 2 * place + 1),
-        )
         status = step * 0 + _RUNNING
-        _prepare(run, FORM)
+        _prepare(_run(all, place), FORM)
         while (status == _RUNNING) & (step < last):
-            _step(all, run, place, step, FORM)
+            _step(all, place, step, FORM)
             step += 1
             if (step % test_every == 0) | (step == steps):
-                status = _test(all, run, place, step, steps, test_every, FORM).to(tl.int64)
+                status = _test(all, place, step, steps, test_every, FORM).to(tl.int64)
         tl.debug_barrier()
         tl.store(progress, step)
         tl.store(progress + 1, status)
