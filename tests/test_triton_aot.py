@@ -53,6 +53,13 @@ def test_a_sample_of_rows_passes(tmp_path: Path) -> None:
         check(one)
 
 
+def test_a_trainer_passes(tmp_path: Path) -> None:
+    status, output, reports = compiled(tmp_path, "--only", "sm_90 train NALU 100* float32*")
+    assert status == 0, output[-4000:]
+    (report,) = reports
+    check(report)
+
+
 @long
 @pytest.mark.parametrize("family", tiles.FAMILIES)
 def test_every_row_passes(family: str, tmp_path: Path) -> None:

@@ -157,13 +157,13 @@ def bounds(mean: float, std: float, low: float, high: float) -> tuple[float, flo
 
 
 # PPND16: numerators and denominators, the highest power first.
-_CENTRE = (
+CENTRE = (
     (2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457,
      13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.387132872796366608),
     (5226.495278852545925, 28729.085735721942674, 39307.89580009271061, 21213.794301586595867,
      5394.1960214247511077, 687.1870074920579083, 42.313330701600911252, 1.0),
 )  # fmt: skip
-_MIDDLE = (
+MIDDLE = (
     (7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177,
      1.27045825245236838258, 3.64784832476320460504, 5.7694972214606914055,
      4.6303378461565452959, 1.42343711074968357734),
@@ -171,7 +171,7 @@ _MIDDLE = (
      0.14810397642748007459, 0.68976733498510000455, 1.6763848301838038494,
      2.05319162663775882187, 1.0),
 )  # fmt: skip
-_TAIL = (
+TAIL = (
     (2.01033439929228813265e-7, 2.71155556874348757815e-5, 0.0012426609473880784386,
      0.026532189526576123093, 0.29656057182850489123, 1.7848265399172913358,
      5.4637849111641143699, 6.6579046435011037772),
@@ -187,9 +187,9 @@ def quantile(p: Tensor) -> Tensor:
     Source: Wichura 1988, "Algorithm AS 241: the percentage points of the normal distribution".
     """
     q = p - 0.5
-    centre = q * _ratio(_CENTRE, 0.180625 - q * q)
+    centre = q * _ratio(CENTRE, 0.180625 - q * q)
     r = torch.sqrt(-torch.log(torch.where(q < 0, p, 1 - p)))
-    tail = torch.where(r <= 5, _ratio(_MIDDLE, r - 1.6), _ratio(_TAIL, r - 5))
+    tail = torch.where(r <= 5, _ratio(MIDDLE, r - 1.6), _ratio(TAIL, r - 5))
     tail = torch.where(r.isinf(), r, tail)
     return torch.where(q.abs() <= 0.425, centre, torch.where(q < 0, -tail, tail))
 

@@ -35,6 +35,7 @@ from triton.runtime import driver
 from . import tiles, trace
 from .device import Chip
 from .forms import Tile
+from .train_plan import OPTIMIZERS
 
 
 class Limits(NamedTuple):
@@ -65,6 +66,21 @@ _SHAPES = {
     "odd": ((4096, 4095, 4095), (128, 511, 513)),
 }
 _SETTINGS = {torch.float32: ("highest", "high", "medium")}
+# Stacks of the trainer, by each layer's kind (csrc/training.h), in, out, gates, bias and untied:
+# those of the field, one with layers of the others, and the widest, with all options.
+_STACKS = {
+    "NALU 2->1": ((2, 2, 1, 1, 0, 0),),
+    "NALU 100->2->1": ((2, 100, 2, 2, 0, 0), (2, 2, 1, 1, 0, 0)),
+    "NAC 100->2->1": ((0, 100, 2, 0, 0, 0), (0, 2, 1, 0, 0, 0)),
+    "Linear 4->16->8->1": (
+        (3, 4, 16, 0, 1, 0),
+        (5, 16, 16, 0, 0, 0),
+        (3, 16, 8, 0, 1, 0),
+        (5, 8, 8, 0, 0, 0),
+        (3, 8, 1, 0, 1, 0),
+    ),
+    "NALU 512->64->1": ((2, 512, 64, 1, 1, 1), (2, 64, 1, 1, 0, 0)),
+}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Instructions at least, one of them a product of tiles, for each of a kernel's products.
 _PIECES = {"bf16x6": 6, "bf16x3": 3, "bf16": 1, "fp16": 1}
@@ -184,6 +200,19 @@ def launches(family: str) -> dict[Variant, trace.Launch]:
                             made += trace.backward(sample, chip, needed=needed, setting=setting)
                         for one in made:
                             _add(found, family, case, sample, setting, one)
+    return found | _trainers(chip)
+
+
+def _trainers(chip: Chip) -> dict[Variant, trace.Launch]:
+    """Every stack in both dtypes, with the optimizers in turn."""
+    found = {}
+    for number, (name, program) in enumerate(_STACKS.items()):
+        for shift, dtype in enumerate((torch.float32, torch.float64)):
+            optimizer = OPTIMIZERS[(number + shift) % len(OPTIMIZERS)]
+            case, bits = f"{name} {optimizer}", dtype.itemsize * 8  # one number at a time
+            known = (chip.family, "train", case, "", "", str(dtype).removeprefix("torch."), None)
+            one = trace.train(program, dtype, chip, optimizer)
+            found[Variant(*known, "", "", bits, bits)] = one
     return found
 
 
@@ -269,7 +298,7 @@ def _nvidia(compiled: Any, tensor_cores: str) -> Report:
 
 def _amd(compiled: Any, tensor_cores: str) -> Report:
     assembly = compiled.asm["amdgcn"]
-    loads = {width: 0 for width in (8, 16, 32, 64, 128)}
+    loads = {width: 0 for width in (8, 16, 32, 64, 96, 128)}
     pattern = r"\b(?:global|buffer|flat)_load_(ubyte|sbyte|ushort|sshort|short|dword)(?:x(\d))?"
     for name, count in re.findall(pattern, assembly):
         loads[{"dword": 32 * int(count or 1)}.get(name, 8 if "byte" in name else 16)] += 1

@@ -36,7 +36,7 @@ def _quotient(a, b):
 
 
 @triton.jit
-def _quotient_of_any(a, b):
+def quotient_of_any(a, b):
     """a / b to an ulp for any b > 0."""
     if a.dtype == tl.float64:
         return a / b
@@ -113,21 +113,34 @@ def grad_log_abs(grad, x, eps):
     size = tl.abs(x)
     # x / |x| would overflow where x is infinite; a NaN is its own sign.
     sign = tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
-    return _quotient_of_any(grad, size + eps) * sign
+    return quotient_of_any(grad, size + eps) * sign
+
+
+@triton.jit
+def factors(W_hat, M_hat):
+    """t and s, whose product is W: equation 1."""
+    return tanh(W_hat), sigmoid(M_hat)
 
 
 @triton.jit
 def weight(W_hat, M_hat):
     """W = tanh(W_hat) sigmoid(M_hat): equation 1."""
-    return tanh(W_hat) * sigmoid(M_hat)
+    t, s = factors(W_hat, M_hat)
+    return t * s
+
+
+@triton.jit
+def grad_factors(grad, t, s):
+    """From W to (W_hat, M_hat): equations 10 and 11."""
+    return (grad * s) * (1.0 - t * t), (grad * t) * ((1.0 - s) * s)
 
 
 @triton.jit
 def grad_weight(grad, W_hat, M_hat):
     """From W to (W_hat, M_hat), and W: equations 10 and 11."""
-    t = tanh(W_hat)
-    s = sigmoid(M_hat)
-    return (grad * s) * (1.0 - t * t), (grad * t) * ((1.0 - s) * s), t * s
+    t, s = factors(W_hat, M_hat)
+    dW_hat, dM_hat = grad_factors(grad, t, s)
+    return dW_hat, dM_hat, t * s
 
 
 @triton.jit
@@ -137,9 +150,9 @@ def mix(a, m, g):
 
 
 @triton.jit
-def _product(a, b):
+def product(a, b):
     """a b, and never a part of a fused multiply-add: the compiler makes none of one plus 0."""
-    return tl.fma(a, b, tl.zeros_like(a))
+    return tl.fma(a, b, tl.zeros_like(b))
 
 
 @triton.jit
@@ -148,9 +161,34 @@ def grad_mix(dy, a, m, g):
 
     Where both products of (9) overflow, their difference is NaN; fused it would be infinite.
     """
-    return dy * g, (dy * (1.0 - g)) * m, _product(dy, a) - _product(dy, m)
+    return dy * g, (dy * (1.0 - g)) * m, product(dy, a) - product(dy, m)
 
 
 @triton.jit
 def grad_sigmoid(grad, g):
     return grad * ((1.0 - g) * g)
+
+
+@triton.jit
+def rectify(v, SIX: tl.constexpr):
+    """ReLU, or ReLU6; a NaN passes."""
+    v = tl.where(v < 0, 0.0, v)
+    return tl.where(v > 6, 6.0, v) if SIX else v
+
+
+@triton.jit
+def grad_rectify(grad, v, SIX: tl.constexpr):
+    """0 at the corners; of a NaN ReLU passes the gradient, ReLU6 does not."""
+    if SIX:
+        return tl.where((v > 0) & (v < 6), grad, 0.0)
+    else:
+        return tl.where(v <= 0, 0.0, grad)
+
+
+@triton.jit
+def square_root(v):
+    """To half an ulp. (tl.sqrt of float32 is approximate.)"""
+    if v.dtype == tl.float64:
+        return tl.sqrt(v)
+    else:
+        return tl.sqrt_rn(v)

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import launch
+from . import launch, train_plan
+from . import train as trainer
 from .arguments import describe
 from .device import Chip
 from .forms import Weights
 from .recipe import Recipe
+from .train_step import train_kernel
 
 _EPS = 1e-7
 
@@ -96,6 +98,37 @@ def backward(
 ) -> list[Launch]:
     """The launches of a backward; bit i of ``needed``: whether tensor i wants a gradient."""
     return _launches(*backward_recipe(sample, chip, needed=needed, setting=setting))
+
+
+def train(
+    program: tuple[tuple[int, ...], ...], dtype: torch.dtype, chip: Chip, optimizer: str
+) -> Launch:
+    """The launch of a training: an arithmetic task, batches of 128."""
+    runs, first = 2, program[0]
+    size = sum(train_plan.parameters(*row) for row in program)
+
+    def empty(*shape: int, of: torch.dtype = dtype) -> Tensor:
+        return torch.empty(shape, dtype=of, device="meta")
+
+    number = train_plan.OPTIMIZERS.index(optimizer)
+    settings = [128, 1000, 100, number, 0, 0, 0, 2, 0, max(1, first[1] // 4), 0, 1000]
+    tests = empty(1000, first[1])
+    call = trainer.call(
+        torch.tensor(program),
+        torch.full((len(program),), _EPS, dtype=torch.float64),
+        torch.tensor(settings),
+        torch.tensor([1.0, 2.0, 1.0, 2.0, 0.0, 0.0], dtype=torch.float64),
+        empty(runs, of=torch.int64),
+        empty(runs, 2, of=torch.int64),
+        empty(runs, 9, of=torch.float64),
+        *(empty(0), empty(0), tests, empty(0), tests, empty(0)),
+        *(empty(runs, size), empty(runs, 2, size), empty(runs, size)),
+        empty(runs, 2, of=torch.int64),
+        empty(runs, 5, of=torch.float64),
+        empty(runs, 10, 2, of=torch.float64),
+    )
+    options = {"FORM": call.form, **trainer.options(chip.family)}
+    return Launch(train_kernel, (runs,), (call.trainings, 1), options)
 
 
 def _launches(recipe: Recipe, tensors: list[Tensor | None]) -> list[Launch]:
