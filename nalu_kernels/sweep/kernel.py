@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -35,15 +39,56 @@ def lacks(specification: Specification) -> str | None:
 def advance(
     specification: Specification, state: State, budget: Callable[[], float], threads: int
 ) -> Iterator[Tensor]:
-    """As ``reference.advance``, on at most so many threads."""
+    """As ``reference.advance``, on at most so many threads.
+
+    A call of the operator spreads its runs over the threads. Where each run has test inputs of its
+    own, which a call shares, the threads make a call each instead; but a user's function is only
+    called from the user's thread.
+    """
+    alone = isinstance(specification.task, Arithmetic) and specification.task.per_seed
+    callers, threads = (threads, 1) if alone else (1, threads)
+    begun: list[Iterator[Tensor]] = []
+    others = _trainings(specification, state, budget, threads)
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                training = begun.pop() if begun else next(others, None)
+            if training is None:
+                return
+            for numbers in training:
+                changed.append(numbers)
+                if time.perf_counter() >= until:
+                    begun.append(training)
+                    return
+
+    while True:
+        changed: list[Tensor] = []
+        until = time.perf_counter() + budget()
+        if callers == 1:
+            work()
+        else:
+            with ThreadPoolExecutor(callers) as pool:
+                for call in [pool.submit(work) for _ in range(callers)]:
+                    call.result()
+        if not changed:
+            return
+        yield torch.cat(changed).unique()
+
+
+def _trainings(
+    specification: Specification, state: State, budget: Callable[[], float], threads: int
+) -> Iterator[Iterator[Tensor]]:
+    """Of the unfinished runs, as many in each as a call takes."""
     groups: dict[object, list[int]] = {}
     for number in state.unfinished().tolist():
         groups.setdefault(specification.group(number), []).append(number)
+    size = _chunk(specification, state)
     for numbers in groups.values():
-        given = _Given.of(specification, numbers[0])
-        size = _chunk(specification, state)
+        given = functools.cache(functools.partial(_Given.of, specification, numbers[0]))
         for chunk in torch.tensor(numbers).split(size):
-            yield from _train(specification, state, chunk, given, budget, threads)
+            yield _train(specification, state, chunk, given, budget, threads)
 
 
 class _Given(NamedTuple):
@@ -101,12 +146,12 @@ def _train(
     specification: Specification,
     state: State,
     numbers: Tensor,
-    given: _Given,
+    shared: Callable[[], _Given],
     budget: Callable[[], float],
     threads: int,
 ) -> Iterator[Tensor]:
     """One chunk of runs, to the end of all of them."""
-    program, eps = specification.stack.program, specification.stack.eps
+    program, eps, given = specification.stack.program, specification.stack.eps, shared()
     (x, y), first, until = given.table, 0, specification.steps
     while len(numbers):
         if isinstance(specification.task, Function):
@@ -120,7 +165,7 @@ def _train(
         )
         going = True
         while going:
-            part = state.rows(numbers)
+            part = state.part(numbers)
             torch.ops.nalu_kernels.train(
                 program,
                 eps,
@@ -187,9 +232,7 @@ def _batches(specification: Specification, numbers: Tensor, steps: Tensor) -> tu
     task, seeds = specification.task, specification.columns.seeds[numbers]
     assert isinstance(task, Function)
     drawn = [
-        torch.ops.nalu_kernels.draw(
-            seeds, stream.TRAIN, step, specification.batch_size, task.in_features
-        )
+        stream.drawn(seeds, stream.TRAIN, step, specification.batch_size, task.in_features)
         for step in steps.tolist()
     ]
     range = specification.training_range(int(numbers[0]))
