@@ -1,6 +1,7 @@
 """Steps of training a second: whole trainings in one kernel against everything else.
 
     python -m benchmarks.sweep      measures, prints the table, writes results/sweep.json
+    python -m benchmarks.sweep --scale      measures and writes what scale.py says, instead
 
 A step draws a fresh batch of 128, and takes the forward, the mean squared error, the backward and
 Adam. All contenders do it for one run; those that train a stack of runs at once are given as many
@@ -32,7 +33,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from nalu_kernels import NAC, NALU, sweep, use_backend
 
-from . import machine, markdown
+from . import machine, markdown, scale
 
 RESULTS = Path(__file__).parent / "results" / "sweep.json"
 BATCH, RATE, STACKED = 128, 1e-3, 64
@@ -285,15 +286,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--seconds", type=float, default=0.5, help="of a sample (default: 0.5)")
+    parser.add_argument("--scale", action="store_true", help="calls of many runs instead")
     chosen = parser.parse_args()
     # Read when JAX is first imported.
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     torch.set_num_threads(1)
     about = {**machine.describe(), "load_before": machine.load()}
-    results: Results = {"machine": about, "networks": []}
-    for network in NETWORKS:
-        results["networks"].append(measure(network, chosen.seconds))
-        print(markdown.align(rows(results), left=1), flush=True)
+    results: Results = json.loads(chosen.results.read_text()) if chosen.results.exists() else {}
+    if chosen.scale:
+        results["scale"] = {"machine": about, **scale.measure()}
+        print(scale.section(results["scale"]))
+    else:
+        results |= {"machine": about, "networks": []}
+        for network in NETWORKS:
+            results["networks"].append(measure(network, chosen.seconds))
+            print(markdown.align(rows(results), left=1), flush=True)
     chosen.results.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import accuracy, markdown, sweep, training_step
+from . import accuracy, markdown, scale, sweep, training_step
 from .cases import BACKWARD, FORWARD, NEEDED, NEEDED_ON_GRID, shape_name
 from .contenders import EAGER, EMPTY, LIBRARY, LINEARS, NAMES
 from .gpu import table as gpu
@@ -208,7 +208,10 @@ def pages(
             "training step table": training_step.section(steps),
             "gpu table": gpu.section(on_gpu),
         },
-        "docs/sweep.md": {"speed table": sweep.section(sweeps)},
+        "docs/sweep.md": {
+            "speed table": sweep.section(sweeps),
+            "scale": scale.section(sweeps["scale"]),
+        },
         "docs/accuracy.md": {"accuracy table": accuracy.section(errors)},
     }
 

@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("pytest_benchmark")
 
 import nalu_kernels
-from benchmarks import accuracy, frozen, markdown, sweep, table, training_step
+from benchmarks import accuracy, frozen, markdown, scale, sweep, table, training_step
 from benchmarks.cases import ALL, BACKWARD, FORWARD, NEEDED, QUICK, Case
 from benchmarks.contenders import COMPILED, EAGER, EMPTY, LIBRARY, LINEARS, NAMES, build
 from benchmarks.speed import Measured, measure, ratios, record
@@ -188,6 +188,14 @@ def test_training_steps_are_recorded_and_shown() -> None:
     machine["load_before"] = 2.0
     assert "step with Adam 2.0 to 2.0" in training_step.summary(results)
     assert "while other work ran" in training_step.summary(results)
+
+
+def test_calls_of_many_runs_are_measured_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FEW": 2, "MANY": 5, "MOST": 200, "STEPS": 3, "ROUNDS": 1}.items():
+        monkeypatch.setattr(scale, name, value)
+    measured = scale.measure()
+    assert measured["farthest"] < 1e-12
+    assert "A call of 5 runs of NALU 2→1 takes" in scale.section(measured)
 
 
 def test_a_sweeps_contenders_train_and_are_shown() -> None:

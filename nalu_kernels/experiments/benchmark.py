@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import statistics
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,7 +25,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
-from nalu_kernels import sweep
+from nalu_kernels import sweep, use_backend
 from nalu_kernels.sweep.success import FLAT, wilson
 
 from .experiment import Experiment, Finished, Outcome, Settings, Trial
@@ -63,6 +64,24 @@ def duration(seconds: float) -> str:
 def interval(ends: tuple[float, float]) -> str:
     """For example "[1, 2]"."""
     return f"[{ends[0]:g}, {ends[1]:g}]"
+
+
+def eager_step(network: nn.Module, inputs: int, device: torch.device, seconds: float) -> float:
+    """Processor seconds of a training step of the plain formulas, mean of those that fit in so
+    long."""
+    network = network.to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
+    steps, started, passed = -1, 0.0, 0.0
+    with torch.random.fork_rng(devices=[]), use_backend("reference"):
+        while passed < seconds:
+            x = torch.rand(BATCH, inputs, device=device)
+            optimizer.zero_grad()
+            nn.functional.mse_loss(network(x), x[:, :1]).backward()
+            optimizer.step()
+            steps += 1
+            started = started or time.process_time()  # after the first, which is slow
+            passed = time.process_time() - started
+    return passed / steps
 
 
 class Cell(NamedTuple):
@@ -182,6 +201,21 @@ class Benchmark(Experiment):
             success=self.success,
             device=settings.device,
             **options,
+        )
+
+    def by_eager(self, trials: Sequence[Trial], settings: Settings) -> str:
+        """How long eager PyTorch would take for the steps of these trials, one after the other;
+        it is measured for a second."""
+        models = list(dict.fromkeys(trial.model for trial in trials))
+        inputs = self.arithmetic(TASKS[0]).in_features
+        took = {
+            model: eager_step(self.network(model), inputs, settings.device, 1 / len(models))
+            for model in models
+        }
+        whole = sum(took[trial.model] for trial in trials) * settings.steps
+        steps = ", ".join(f"{model} {number(1e6 * took[model])} µs" for model in models)
+        return (
+            f"eager PyTorch would take one core about {duration(whole)} for that: a step of {steps}"
         )
 
     def _cells(self, trials: Sequence[Trial]) -> dict[tuple[str, str], list[Trial]]:

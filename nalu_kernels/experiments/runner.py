@@ -192,6 +192,7 @@ def _in_sweeps(
     with _surroundings(settings.backend):
         for finished in experiment.train(to_do, settings, jobs):
             store.add(*finished)
+        print(experiment.by_eager(to_do, settings))
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -51,9 +51,8 @@ def choose(
         if lack := _lack(name, specification, device):
             raise ValueError(f"backend: {name!r} cannot train this sweep: {lack}")
     if name != "reference":
-        train = kernel.trainer(name)
-        assert train is not None
-        return name, functools.partial(kernel.advance, train=train, device=device, threads=threads)
+        chosen = kernel.Kernel(kernel.trainer(name), device, threads)
+        return name, functools.partial(kernel.advance, kernel=chosen)
     return name, functools.partial(reference.advance, device=device)
 
 

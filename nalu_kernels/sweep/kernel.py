@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -22,10 +26,23 @@ _STEPS = 512  # whose batches a call is given, at most
 _TASKS = (Arithmetic, Function, Data)
 
 
-def trainer(name: str) -> Callable[..., None] | None:
-    """What trains on back end ``name``, with the arguments that csrc/ops.cpp has for ``train``;
-    None if it is missing."""
-    return getattr(getattr(torch.ops, dispatch.namespace(name)), "train", None)
+class Kernel(NamedTuple):
+    """What trains, with the arguments that csrc/ops.cpp has for ``train``; on tensors of which
+    device; on a CPU, on how many threads at most."""
+
+    train: Callable[..., None]
+    device: torch.device
+    threads: int
+
+
+def trainer(name: str) -> Callable[..., None]:
+    """Of a back end that lacks nothing."""
+    if name == "triton":
+        from ..triton import train
+
+        return train.train
+    operators = getattr(torch.ops, dispatch.namespace(name))
+    return cast(Callable[..., None], operators.train)
 
 
 def lacks(name: str, specification: Specification) -> str | None:
@@ -33,29 +50,66 @@ def lacks(name: str, specification: Specification) -> str | None:
     usable, reason = dispatch.backends()[name]
     if not usable:
         return reason
-    if trainer(name) is None:
+    if name != "triton" and not hasattr(getattr(torch.ops, dispatch.namespace(name)), "train"):
         return f"back end {name!r} was built without the operator train: install it again"
     return specification.stack.beyond_kernels()
 
 
 def advance(
-    specification: Specification,
-    state: State,
-    budget: Callable[[], float],
-    train: Callable[..., None],
-    device: torch.device,
-    threads: int,
+    specification: Specification, state: State, budget: Callable[[], float], kernel: Kernel
 ) -> Iterator[Tensor]:
-    """As ``reference.advance``, by ``train`` on tensors of this device; on a CPU on at most so many
-    threads."""
+    """As ``reference.advance``.
+
+    A call of the operator spreads its runs over the threads. Where each run has test inputs of its
+    own, which a call shares, the threads make a call each instead; but a user's function is only
+    called from the user's thread.
+    """
+    alone = isinstance(specification.task, Arithmetic) and specification.task.per_seed
+    callers = kernel.threads if alone else 1
+    kernel = kernel._replace(threads=1) if alone else kernel
+    begun: list[Iterator[Tensor]] = []
+    others = _trainings(specification, state, budget, kernel)
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                training = begun.pop() if begun else next(others, None)
+            if training is None:
+                return
+            for numbers in training:
+                changed.append(numbers)
+                if time.perf_counter() >= until:
+                    begun.append(training)
+                    return
+
+    while True:
+        changed: list[Tensor] = []
+        until = time.perf_counter() + budget()
+        if callers == 1:
+            work()
+        else:
+            with ThreadPoolExecutor(callers) as pool:
+                for call in [pool.submit(work) for _ in range(callers)]:
+                    call.result()
+        if not changed:
+            return
+        yield torch.cat(changed).unique()
+
+
+def _trainings(
+    specification: Specification, state: State, budget: Callable[[], float], kernel: Kernel
+) -> Iterator[Iterator[Tensor]]:
+    """Of the unfinished runs, as many in each as a call takes."""
     groups: dict[object, list[int]] = {}
     for number in state.unfinished().tolist():
         groups.setdefault(specification.group(number), []).append(number)
+    device = kernel.device
+    size = _chunk(specification, state, device)
     for numbers in groups.values():
-        given = _Given.of(specification, numbers[0], device)
-        size = _chunk(specification, state, device)
+        given = functools.cache(functools.partial(_Given.of, specification, numbers[0], device))
         for chunk in torch.tensor(numbers).split(size):
-            yield from _train(specification, state, chunk, given, budget, train, device, threads)
+            yield _train(specification, state, chunk, given, budget, kernel)
 
 
 class _Given(NamedTuple):
@@ -116,21 +170,19 @@ def _train(
     specification: Specification,
     state: State,
     numbers: Tensor,
-    given: _Given,
+    shared: Callable[[], _Given],
     budget: Callable[[], float],
-    train: Callable[..., None],
-    device: torch.device,
-    threads: int,
+    kernel: Kernel,
 ) -> Iterator[Tensor]:
     """One chunk of runs, to the end of all of them."""
-    program, eps = specification.stack.program, specification.stack.eps
+    program, eps, given = specification.stack.program, specification.stack.eps, shared()
     (x, y), first, until = given.table, 0, specification.steps
     while len(numbers):
         if isinstance(specification.task, Function):
             first = int(state.progress[numbers, 0].min())
             until = min(specification.steps, first + _window(specification, len(numbers)))
             drawn = _batches(specification, numbers, torch.arange(first, until))
-            x, y = (tensor.to(device) for tensor in drawn)
+            x, y = (tensor.to(kernel.device) for tensor in drawn)
         settings = _settings(specification, int(numbers[0]), first, until)
         seeds, starts = specification.columns.seeds[numbers], _starts(specification, numbers)
         hyper = torch.cat(
@@ -138,15 +190,15 @@ def _train(
         )
         going = True
         while going:
-            part = state.rows(numbers).to(device)
-            train(
+            part = state.part(numbers).to(kernel.device)
+            kernel.train(
                 program,
                 eps,
                 settings,
                 given.constants,
-                seeds.to(device),
-                starts.to(device),
-                hyper.to(device),
+                seeds.to(kernel.device),
+                starts.to(kernel.device),
+                hyper.to(kernel.device),
                 x,
                 y,
                 *given.tests,
@@ -157,7 +209,7 @@ def _train(
                 part.scores,
                 part.curves,
                 budget(),
-                threads,
+                kernel.threads,
             )
             state.put(numbers, part)
             yield numbers
@@ -205,9 +257,7 @@ def _batches(specification: Specification, numbers: Tensor, steps: Tensor) -> tu
     task, seeds = specification.task, specification.columns.seeds[numbers]
     assert isinstance(task, Function)
     drawn = [
-        torch.ops.nalu_kernels.draw(
-            seeds, stream.TRAIN, step, specification.batch_size, task.in_features
-        )
+        stream.drawn(seeds, stream.TRAIN, step, specification.batch_size, task.in_features)
         for step in steps.tolist()
     ]
     range = specification.training_range(int(numbers[0]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,7 +177,7 @@ def _here(
     watch: Watch,
     name: str,
     advance: executors.Advance,
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """Trains in this process."""
     for rows in advance(specification, state, watch.budget):
         state.trained(rows, name)
@@ -185,7 +185,7 @@ def _here(
 
 
 def _follow(
-    source: Iterator[Tensor],
+    source: Generator[Tensor, None, None],
     specification: Specification,
     state: State,
     watch: Watch,
@@ -201,17 +201,18 @@ def _follow(
             progress.show(*_counts(specification, state))
             if watch.stopped():
                 return
-            for rows in source:
-                finished, solved, done = _counts(specification, state)
-                progress.show(finished, solved, done)
-                if callback is not None and len(rows):
-                    seconds = time.perf_counter() - started
-                    changed = [index[row] for row in rows.tolist()]
-                    runs = len(specification)
-                    callback(Event(runs, finished, solved, done, total, seconds, changed))
-                keeper.save_if_due()
-                if watch.stopped():
-                    break
+            with closing(source):  # which brings in what others are at
+                for rows in source:
+                    finished, solved, done = _counts(specification, state)
+                    progress.show(finished, solved, done)
+                    if callback is not None and len(rows):
+                        seconds = time.perf_counter() - started
+                        changed = [index[row] for row in rows.tolist()]
+                        runs = len(specification)
+                        callback(Event(runs, finished, solved, done, total, seconds, changed))
+                    keeper.save_if_due()
+                    if watch.stopped():
+                        break
         finally:
             keeper.finish()
 

@@ -301,4 +301,5 @@ def _ranges(table: Runs, task: Task) -> list[tuple[Range, Range]] | None:
             both.append([check_range(*cell) for cell in _cells(table, name)])
         else:
             both.append([check_range(name, default)] * len(table))
-    return list(zip(*both, strict=True))
+    known: dict[Any, Any] = {}  # equal pairs are one object: a million rows have few
+    return [known.setdefault(pair, pair) for pair in zip(*both, strict=True)]

@@ -72,8 +72,17 @@ class State:
         """Moves all of it; what is there already is not copied."""
         return State(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
+    def part(self, rows: Tensor) -> State:
+        """Some rows, given in increasing order: in place if they are neighbours, else a copy."""
+        first, last = int(rows[0]), int(rows[-1])
+        if last - first >= len(rows):
+            return self.rows(rows)
+        return State(**{name: tensor[first : last + 1] for name, tensor in self.tensors().items()})
+
     def put(self, rows: Tensor, part: State) -> None:
-        """Writes back what :meth:`rows` copied."""
+        """Writes back what :meth:`rows` or :meth:`part` copied."""
+        if part.progress.untyped_storage().data_ptr() == self.progress.untyped_storage().data_ptr():
+            return
         for name, tensor in self.tensors().items():
             tensor[rows] = getattr(part, name).cpu()
 

@@ -13,17 +13,20 @@ are uniform on [1, 2)::
 which column j is output number j; a state of zeros becomes (0, 0, 0, 1). **Numbers.** The upper 24
 bits of an output, times 2⁻²⁴, are u in [0, 1): exact in float32 and float64.
 
-Everything here is plain PyTorch on int64, on the CPU: the definition of truth. Kernels draw the
-same bits.
+:func:`draw` is plain PyTorch on int64, on the CPU: the definition of truth. :func:`drawn` has the
+same bits by the compiled operator, where there is one; so have all kernels.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from .. import dispatch
 
 VERSION = 1  # of all that this page says; results record it
 TRAIN, INSIDE, OUTSIDE, SHUFFLE, SUBSETS = range(5)
@@ -108,6 +111,20 @@ def draw(seed: int | Tensor, stream: int, step: int | Tensor, rows: int, columns
     """
     outputs = xoshiro(words(seed, stream, step, rows), columns)
     return (outputs >> 8).to(torch.float32) * 2.0**-24
+
+
+def drawn(seed: int | Tensor, stream: int, step: int, rows: int, columns: int) -> Tensor:
+    """As :func:`draw`, of one step."""
+    if not _compiled():
+        return draw(seed, stream, step, rows, columns)
+    seeds = torch.as_tensor(seed)
+    u: Tensor = torch.ops.nalu_kernels.draw(seeds.contiguous(), stream, step, rows, columns)
+    return u.view(*seeds.shape, rows, columns)
+
+
+@functools.cache
+def _compiled() -> bool:
+    return dispatch.backends()["cpu"].usable and hasattr(torch.ops.nalu_kernels, "draw")
 
 
 def uniform(u: Tensor, parts: Sequence[tuple[float, float]], dtype: torch.dtype) -> Tensor:
@@ -248,6 +265,6 @@ def initial(seeds: Tensor, parameter: int, low: float, high: float, shape: Seque
         ``(len(seeds), *shape)``.
     """
     size = math.prod(shape)
-    u = draw(seeds, PARAMETERS + parameter, 0, -(-size // _WIDTH), min(size, _WIDTH))
+    u = drawn(seeds, PARAMETERS + parameter, 0, -(-size // _WIDTH), min(size, _WIDTH))
     values = uniform(u.flatten(1)[:, :size], ((low, high),), dtype)
     return values.reshape(len(seeds), *shape)

@@ -116,7 +116,7 @@ class _Drawn:
         """Test inputs (samples, in_features), for a run with this seed."""
         which = stream.OUTSIDE if outside else stream.INSIDE
         seed = seed if self.per_seed else self.test_seed
-        return inputs(stream.draw(seed, which, 0, samples, self.in_features), range, dtype)
+        return inputs(stream.drawn(seed, which, 0, samples, self.in_features), range, dtype)
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Arithmetic(_Drawn):
     def starts(self, seeds: Tensor) -> Tensor:
         """The first index of a's and of b's subset for each seed: int64 (len(seeds), 2)."""
         length, common, used = self.lengths
-        u = stream.draw(seeds, stream.SUBSETS, 0, 1, 1).flatten().double()
+        u = stream.drawn(seeds, stream.SUBSETS, 0, 1, 1).flatten().double()
         offset = (u * (self.in_features - used + 1)).floor().long()
         return torch.stack((offset, offset + length - common), 1)
 

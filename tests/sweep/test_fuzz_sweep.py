@@ -15,6 +15,7 @@ from skips_here import needs_trainer
 from torch import nn
 
 from nalu_kernels import NAC, NALU, sweep
+from nalu_kernels.sweep.state import DIVERGED
 
 F64 = torch.float64
 EXAMPLES = int(os.environ.get("NALU_KERNELS_FUZZ_EXAMPLES", "40"))
@@ -94,8 +95,10 @@ def test_the_kernel_trains_as_the_reference(specification: dict[str, Any]) -> No
         sweep.run(**specification, backend=backend)._state for backend in ("cpu", "reference")
     )
     assert found.progress.equal(expected.progress)
+    # Of a NaN torch's ReLU6 makes one gradient or another, by its place in the tensor.
+    sound = expected.progress[:, 1] != DIVERGED
     torch.testing.assert_close(
-        found.parameters, expected.parameters, rtol=1e-6, atol=1e-7, equal_nan=True
+        found.parameters[sound], expected.parameters[sound], rtol=1e-6, atol=1e-7
     )
     torch.testing.assert_close(found.curves, expected.curves, rtol=1e-5, atol=1e-8, equal_nan=True)
 

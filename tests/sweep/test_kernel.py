@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import pytest
@@ -90,6 +91,31 @@ def test_a_runs_bits_are_its_rows_alone(
         patch.setattr(kernel, "_STEPS", 4)
         patch.setattr(watch, "SEGMENT", 1e-3)
         assert_same(run(task, runs, **on(backend)), expected)
+
+
+@needs_trainer
+def test_runs_with_tests_of_their_own_are_trained_side_by_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = sweep.Arithmetic("a * b", in_features=2, samples=40, per_seed=True)
+    runs = sweep.grid(seed=range(7), lr=[1e-2, 1e-3])
+
+    def trained(**options: Any) -> sweep.Result:
+        return sweep.run(NALU(2, 1), task, runs, steps=60, test_every=7, **options)
+
+    alone = trained(backend="cpu", threads=1)
+    both, settings, first = threading.Barrier(2), kernel._settings, iter(range(2))
+
+    def meeting(*given: Any) -> torch.Tensor:
+        if next(first, None) is not None:
+            both.wait(timeout=60)
+        return settings(*given)
+
+    monkeypatch.setattr(kernel, "_settings", meeting)
+    assert_same(trained(backend="cpu", threads=2), alone)
+    monkeypatch.setattr(watch, "SEGMENT", 1e-4)
+    assert_same(trained(backend="cpu", threads=3), alone)
+    same_numbers(trained(backend="cpu", dtype=F64), trained(backend="reference", dtype=F64))
 
 
 def test_ranges_of_their_own(backend: Backend) -> None:

@@ -172,6 +172,25 @@ def test_it_runs_in_a_thread_too() -> None:
     assert_same(results[0], run())
 
 
+@pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=needs_trainer)])
+def test_two_threads_sweep_at_once(backend: str) -> None:
+    results: dict[str, sweep.Result] = {}
+    together = threading.Barrier(2)
+
+    def train(task: str) -> None:
+        together.wait(timeout=60)
+        results[task] = run(task, backend=backend, threads=2)
+
+    threads = [threading.Thread(target=train, args=[task]) for task in ("arithmetic", "function")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for task, result in results.items():
+        assert_same(result, run(task, backend=backend))
+    assert len(results) == 2
+
+
 def test_a_callback_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nalu_kernels.sweep.watch.SEGMENT", 1e-3)
     events: list[sweep.Event] = []

@@ -123,8 +123,36 @@ def test_an_error_comes_through_and_what_came_back_is_kept(tmp_path: Path) -> No
     assert statuses[:2] == ["out_of_steps", "not_run"]
 
 
-def test_seconds_hold_for_an_executor_too() -> None:
+def test_seconds_hold_for_an_executor_too_and_what_was_reached_comes_back() -> None:
     with ThreadPoolExecutor(2) as executor:
         result = run(runs=RUNS, executor=executor, steps=10**7, test_every=10**7, seconds=2.0)
     assert result.stopped == "seconds"
-    assert set(result.columns()["status"]) <= {"interrupted", "not_run"}
+    assert result.columns()["status"] == ["interrupted"] * 2 + ["not_run"] * 4
+    assert min(result.columns()["steps"][:2]) > 0
+
+
+def test_a_slice_comes_back_after_a_turn_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_TURN", 0.01)
+    steps: list[int] = []
+    with ThreadPoolExecutor(2) as executor:
+        result = run(runs=RUNS, executor=executor, callback=lambda event: steps.append(event.steps))
+    assert len(steps) > len(RUNS) and steps == sorted(steps)
+    assert_same(result, run(runs=RUNS))
+
+
+@long
+def test_sigterm_to_the_parent_of_a_pool_saves_and_returns(
+    pool: ProcessPoolExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr(shards, "_TURN", 2.0)
+
+    def terminate(event: sweep.Event) -> None:
+        if event.steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options: dict[str, Any] = {"runs": RUNS, "steps": 10**7, "test_every": 10**7}
+    result = run(executor=pool, out=tmp_path, callback=terminate, **options)
+    assert result.stopped == "SIGTERM"
+    assert sum(steps > 0 for steps in result.columns()["steps"]) >= 2
+    assert_same(sweep.load(tmp_path), result)

@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 import small
 import torch
+from skips_here import needs_trainer
 from small import assert_same, run
 
 from nalu_kernels import sweep
 from nalu_kernels.sweep import store
+from selection import long
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("safetensors")
@@ -262,20 +264,32 @@ def look(event):
     looks.append(event)
     if len(looks) == 4:
         os.kill(os.getpid(), 9)
-run(runs=sweep.grid(seed=range(4), lr=[1e-2]), out={out!r}, callback=look)
+run({task!r}, sweep.grid(seed=range(4), lr=[1e-2]), out={out!r}, callback=look, **{options!r})
 """
+ON_THE_KERNELS = {"backend": "cpu", "steps": 30_000, "test_every": 1_000}
 
 
-def test_a_sweep_that_was_killed_goes_on(tmp_path: Path) -> None:
-    script = KILLED.format(path=sys.path, out=str(tmp_path))
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("arithmetic", {"steps": 23}),
+        pytest.param("data", ON_THE_KERNELS, marks=[long, needs_trainer]),
+        pytest.param("function", ON_THE_KERNELS, marks=[long, needs_trainer]),
+    ],
+)
+def test_a_sweep_that_was_killed_goes_on(
+    tmp_path: Path, task: str, options: dict[str, Any]
+) -> None:
+    script = KILLED.format(path=sys.path, out=str(tmp_path), task=task, options=options)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
     left = sweep.load(tmp_path)
-    assert 0 < sum(left.columns()["steps"]) < 4 * 23
+    assert 0 < sum(left.columns()["steps"]) < 4 * options["steps"]
     runs = sweep.grid(seed=range(4), lr=[1e-2])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_same(run(runs=runs, out=tmp_path), run(runs=runs))
+        found = run(task, runs, out=tmp_path, **options)
+    assert_same(found, run(task, runs, **options))
 
 
 def test_nothing_in_a_folder_is_a_pickle(tmp_path: Path) -> None:

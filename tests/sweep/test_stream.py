@@ -72,8 +72,11 @@ def test_the_recipe_of_three_lines() -> None:
 @needs_trainer
 def test_the_kernel_draws_the_same_bits() -> None:
     seeds, step = torch.tensor([0, 7, 2**63 - 1]), 2**33 + 1
-    drawn = torch.ops.nalu_kernels.draw(seeds, stream.INSIDE, step, 37, 101)
-    assert drawn.equal(stream.draw(seeds, stream.INSIDE, step, 37, 101))
+    assert stream._compiled()
+    for given in (seeds, seeds[:2].flip(0), seeds.repeat(2)[::2], 7, seeds[:0]):
+        found = stream.drawn(given, stream.INSIDE, step, 37, 101)
+        expected = stream.draw(given, stream.INSIDE, step, 37, 101)
+        assert found.shape == expected.shape and found.equal(expected)
 
 
 def test_two_parts_are_as_likely_and_uniform(rng: torch.Generator) -> None:

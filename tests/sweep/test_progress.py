@@ -1,0 +1,49 @@
+"""How far a sweep is, where it is shown: in a notebook, on a terminal. (As lines: test_run.py.)"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+from nalu_kernels import NAC, sweep
+task = sweep.Arithmetic("a + b", in_features=2, samples=10)
+result = sweep.run(NAC(2, 1), task, {"seed": [0, 1]}, steps=5, backend="reference")
+"""
+
+
+def test_in_a_notebook_it_is_whole_lines() -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SCRIPT)])
+    nbclient.NotebookClient(notebook, timeout=300).execute()
+    outputs = notebook.cells[0].outputs
+    assert {(output.output_type, output.name) for output in outputs} == {("stream", "stderr")}
+    text = "".join(output.text for output in outputs)
+    assert text.isprintable() or set(filter(lambda c: not c.isprintable(), text)) == {"\n"}
+    lines = text.splitlines()
+    assert lines[0].startswith("sweep: 0 of 2 runs") and lines[-1].startswith("sweep: 2 of 2 runs")
+
+
+def test_on_a_terminal_it_is_a_bar() -> None:
+    pytest.importorskip("tqdm")
+    pty = pytest.importorskip("pty")
+    fcntl, termios = (pytest.importorskip(module) for module in ("fcntl", "termios"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:  # Linux says so of a terminal that nobody holds any more
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    assert b"sweep: 100%" in shown and b"2 of 2 runs, 0 solved" in shown
