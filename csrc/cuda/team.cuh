@@ -145,7 +145,7 @@ NALU_INLINE int tiles_of(int rows) {
   return (rows + kTile - 1) / kTile;
 }
 
-// C (M, n) = or += A B (K, n), of an A whose element (m, k) stands at m row_step + k column_step.
+// C (M, n) = A B (K, n), of an A whose element (m, k) stands at m row_step + k column_step.
 template <class T>
 NALU_INLINE void product(
     int M,
@@ -155,8 +155,7 @@ NALU_INLINE void product(
     int row_step,
     int column_step,
     const T* B,
-    T* C,
-    bool accumulate) {
+    T* C) {
   for_each(tiles_of(M) * n, [&](int64_t item) {
     const int tile = static_cast<int>(item) / n, r = static_cast<int>(item) - tile * n;
     const int first = tile * kTile, height = M - first < kTile ? M - first : kTile;
@@ -174,8 +173,7 @@ NALU_INLINE void product(
     NALU_UNROLL
     for (int j = 0; j < kTile; ++j) {
       if (j < height) {
-        T& c = C[(first + j) * n + r];
-        c = accumulate ? c + sums[j] : sums[j];
+        C[(first + j) * n + r] = sums[j];
       }
     }
   });
@@ -192,14 +190,13 @@ NALU_INLINE void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, 
       static_cast<int>(I),
       1,
       X,
-      Y,
-      false);
+      Y);
 }
 
-// X (I, n) = or += A^T Y, for A (O, I).
+// X (I, n) = A^T Y, for A (O, I).
 template <class T>
 NALU_INLINE void apply_transposed(
-    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X, bool accumulate) {
+    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X) {
   product(
       static_cast<int>(I),
       static_cast<int>(O),
@@ -208,8 +205,7 @@ NALU_INLINE void apply_transposed(
       1,
       static_cast<int>(I),
       Y,
-      X,
-      accumulate);
+      X);
 }
 
 // sums[j] += the sum over [begin, end) of A[j, i] b[i], for `height` rows of N numbers.

@@ -87,8 +87,8 @@ int attribute(cudaDeviceAttr which) {
 }
 
 // Half of what a processor has, for two blocks to run on it, beside the kernel's named arrays.
-int64_t most_shared() {
-  constexpr int kNamed = 12 << 10;
+int most_shared() {
+  constexpr int kNamed = 16 << 10;
   const int half = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / 2;
   const int most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   return (half < most ? half : most) - kNamed;
@@ -97,13 +97,13 @@ int64_t most_shared() {
 // Blocks that the GPU runs at once.
 template <class T>
 int64_t blocks_at_once(int64_t shared_bytes) {
-  const int bytes = static_cast<int>(shared_bytes);
-  constexpr auto most = cudaFuncAttributeMaxDynamicSharedMemorySize;
-  check(cudaFuncSetAttribute(train_kernel<T>, most, bytes), "cudaFuncSetAttribute");
+  // The same in every call: it is the kernel's, and others may launch it at this time.
+  constexpr auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  check(cudaFuncSetAttribute(train_kernel<T>, limit, most_shared()), "cudaFuncSetAttribute");
   int blocks = 0;
   check(
       cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-          &blocks, train_kernel<T>, kTeam, static_cast<size_t>(bytes)),
+          &blocks, train_kernel<T>, kTeam, static_cast<size_t>(shared_bytes)),
       "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
   return static_cast<int64_t>(blocks) * attribute(cudaDevAttrMultiProcessorCount);
 }

@@ -110,11 +110,11 @@ inline void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y)
   gemm<T>(O, n, I, {A, I, 1}, {X, n, X + I * n}, Y, n, false);
 }
 
-// X (I, n) = or += A^T Y, for A (O, I).
+// X (I, n) = A^T Y, for A (O, I).
 template <class T>
 inline void apply_transposed(
-    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X, bool accumulate) {
-  gemm<T>(I, n, O, {A, 1, I}, {Y, n, Y + O * n}, X, n, accumulate);
+    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X) {
+  gemm<T>(I, n, O, {A, 1, I}, {Y, n, Y + O * n}, X, n, false);
 }
 
 template <class T>
