@@ -21,11 +21,15 @@ from nalu_kernels.sweep import kernel, stream
 from nalu_kernels.triton import train, train_random
 from selection import long, pairs
 
-pytestmark = pytest.mark.skipif(
-    not all(nalu_kernels.backends()[name].usable for name in ("cpu", "triton")),
-    reason="no Triton here, or no compiled kernels",
-)
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ON_GPU = torch.cuda.is_available()
+DEVICE = "cuda" if ON_GPU else "cpu"
+pytestmark = [
+    pytest.mark.skipif(
+        not all(nalu_kernels.backends()[name].usable for name in ("cpu", "triton")),
+        reason="no Triton here, or no compiled kernels",
+    ),
+    *([pytest.mark.gpu] if ON_GPU else []),
+]
 
 
 @pytest.fixture
