@@ -120,7 +120,7 @@ STACKS: dict[str, nn.Module] = {
 
 
 def trained(stack: nn.Module, task: Any, runs: Any, **options: Any) -> sweep.Result:
-    small = {"steps": 6, "test_every": 4, "batch_size": 16}
+    small = {"steps": 4, "test_every": 4, "batch_size": 16}
     return sweep.run(stack, task, runs, **{**small, **options})
 
 
@@ -150,14 +150,14 @@ def test_every_layer_equals_the_reference(
 
 @long
 @pytest.mark.parametrize("stack", list(STACKS))
-@pytest.mark.parametrize("optimizer", list(OPTIONS))
-@pytest.mark.parametrize("loss", ["mse", "l1"])
+@pytest.mark.parametrize(
+    ("optimizer", "loss"), [("adam", "mse"), ("rmsprop", "l1"), ("sgd", "mse")]
+)
 def test_200_steps_equal_the_reference(
     stack: str, optimizer: str, loss: str, on_triton: None
 ) -> None:
     options: dict[str, Any] = {"optimizer": optimizer, "loss": loss, "dtype": F64}
-    more = {"steps": 200, "test_every": 100}
-    agree(STACKS[stack], ARITHMETIC, a_run(optimizer), **options, **more)
+    agree(STACKS[stack], ARITHMETIC, a_run(optimizer), steps=200, test_every=100, **options)
 
 
 @pytest.mark.parametrize("operation", ["a + b", "a - b", "a / b", "a^2", "sqrt(a)"])
@@ -184,7 +184,7 @@ def test_given_batches_and_tables(task: str, on_triton: None) -> None:
     if task == "function":
         agree(NAC(18, 2), function, {"seed": [1, 2]}, steps=3, dtype=F64)
     else:
-        agree(nn.Linear(2, 1), table(), {"seed": [1, 2]}, steps=5, dtype=F64)
+        agree(nn.Linear(2, 1), table(), {"seed": [1, 2]}, steps=5, test_every=2, dtype=F64)
 
 
 # A run, whatever is around it.
@@ -204,7 +204,8 @@ def test_a_runs_bits_are_its_rows_alone(on_triton: None, monkeypatch: pytest.Mon
 
 def test_a_nan_stays_in_its_run(on_triton: None) -> None:
     def two(runs: dict[str, list[Any]]) -> sweep.Result:
-        return trained(nn.Linear(4, 1), ARITHMETIC, runs, backend="cpu", optimizer="sgd")
+        options: dict[str, Any] = {"optimizer": "sgd", "backend": "cpu", "steps": 6}
+        return trained(nn.Linear(4, 1), ARITHMETIC, runs, **options)
 
     result, alone = two({"seed": [0, 1], "lr": [1e30, 1e-3]}), two({"seed": [1], "lr": [1e-3]})
     assert result.columns()["status"] == ["diverged", "out_of_steps"]
