@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 import nalu_kernels
 from nalu_kernels import NAC, NALU, sweep
-from nalu_kernels.sweep import kernel, stream
+from nalu_kernels.sweep import kernel, stack, stream
 from nalu_kernels.triton import train, train_random
 from selection import long, pairs
 
@@ -137,27 +138,27 @@ def a_run(optimizer: str) -> dict[str, list[Any]]:
 
 
 @pairs
-@pytest.mark.parametrize("stack", list(STACKS))
+@pytest.mark.parametrize("layers", list(STACKS))
 @pytest.mark.parametrize("optimizer", list(OPTIONS))
 @pytest.mark.parametrize("loss", ["mse", "l1"])
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_every_layer_equals_the_reference(
-    stack: str, optimizer: str, loss: str, dtype: torch.dtype, on_triton: None
+    layers: str, optimizer: str, loss: str, dtype: torch.dtype, on_triton: None
 ) -> None:
     options: dict[str, Any] = {"optimizer": optimizer, "loss": loss, "dtype": dtype}
-    agree(STACKS[stack], ARITHMETIC, a_run(optimizer), **options)
+    agree(STACKS[layers], ARITHMETIC, a_run(optimizer), **options)
 
 
 @long
-@pytest.mark.parametrize("stack", list(STACKS))
+@pytest.mark.parametrize("layers", list(STACKS))
 @pytest.mark.parametrize(
     ("optimizer", "loss"), [("adam", "mse"), ("rmsprop", "l1"), ("sgd", "mse")]
 )
 def test_200_steps_equal_the_reference(
-    stack: str, optimizer: str, loss: str, on_triton: None
+    layers: str, optimizer: str, loss: str, on_triton: None
 ) -> None:
     options: dict[str, Any] = {"optimizer": optimizer, "loss": loss, "dtype": F64}
-    agree(STACKS[stack], ARITHMETIC, a_run(optimizer), steps=200, test_every=100, **options)
+    agree(STACKS[layers], ARITHMETIC, a_run(optimizer), steps=200, test_every=100, **options)
 
 
 @pytest.mark.parametrize("operation", ["a + b", "a - b", "a / b", "a^2", "sqrt(a)"])
@@ -213,8 +214,12 @@ def test_a_nan_stays_in_its_run(on_triton: None) -> None:
 
 
 def test_stop_when_solved(on_triton: None) -> None:
-    result = trained(
-        nn.Linear(4, 1), ARITHMETIC, {"seed": [0, 1]}, success=1e6, stop="solved", backend="cpu"
-    )
+    options: dict[str, Any] = {"success": 1e6, "stop": "solved", "steps": 8, "backend": "cpu"}
+    result = trained(nn.Linear(4, 1), ARITHMETIC, {"seed": [0, 1]}, **options)
     assert result.columns()["status"] == ["solved"] * 2
     assert result.columns()["steps"] == result.columns()["solved_at"] == [4, 4]
+
+
+def test_a_stack_that_is_too_wide_is_named() -> None:
+    specification: Any = SimpleNamespace(stack=stack.Stack(NALU(600, 1)))
+    assert "600 inputs" in str(train.lacks(specification))
