@@ -127,7 +127,7 @@ def train(
         empty(runs, 5, of=torch.float64),
         empty(runs, 10, 2, of=torch.float64),
     )
-    options = {"FORM": call.form, **trainer.options(chip.family)}
+    options = {"FORM": call.form, **trainer.options(chip.family, dtype)}
     return Launch(train_kernel, (runs,), (call.trainings, 1), options)
 
 

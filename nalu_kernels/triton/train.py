@@ -22,10 +22,12 @@ _RUNNING, _SECONDS = 1, 4  # a status; a column of the scores
 _DRAW_ROWS = 128
 
 
-def options(family: str) -> dict[str, int]:
-    """Of the compiler: for a chip of that family. One warp needs no barrier for its sums; without a
-    limit NVIDIA's compiler takes fewer registers than there are, and spills."""
-    limit = {} if family == "gfx942" else {"maxnreg": 255}
+def options(family: str, dtype: torch.dtype) -> dict[str, int]:
+    """Of the compiler: for a chip of that family. One warp needs no barrier for its sums. NVIDIA's
+    compiler, if not told how many registers there are, takes fewer in some kernels and spills, and
+    more than it needs in others, so that fewer runs share a processor."""
+    few = dtype == torch.float32 and family != "sm_80"
+    limit = {} if family == "gfx942" else {"maxnreg": 168 if few else 255}
     return {"num_warps": 1, "num_stages": 1, **limit}
 
 
@@ -43,7 +45,8 @@ class Call(NamedTuple):
     def run(self, most: int, family: str) -> None:
         """Goes on with all runs, for at most so many steps."""
         grid = (self.trainings.seeds.numel(),)
-        train_kernel[grid](self.trainings, most, FORM=self.form, **options(family))
+        limits = options(family, self.trainings.parameters.dtype)
+        train_kernel[grid](self.trainings, most, FORM=self.form, **limits)
 
 
 def call(

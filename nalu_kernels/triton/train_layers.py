@@ -130,14 +130,13 @@ def _store_outputs(run, at, has, y, UNIT: tl.constexpr):
 
 @triton.jit
 def _weights(run, UNIT: tl.constexpr):
-    """Where the layer's own matrix, the log-space path's, the gate's and the bias lie."""
+    """Where the layer's own matrix, the log-space path's and the gate's lie; then comes a bias."""
     own = run.parameters + UNIT.at
     size: tl.constexpr = UNIT.I * UNIT.O
     if UNIT.kind == "linear":
-        return own, own, own, own + size
+        return own, own, own + size
     else:
-        G = own + 2 * size
-        return run.scratch + UNIT.W, run.scratch + UNIT.W_mul, G, G + UNIT.gates * UNIT.I
+        return run.scratch + UNIT.W, run.scratch + UNIT.W_mul, own + 2 * size
 
 
 @triton.jit
@@ -160,7 +159,8 @@ def _forward_weighted(
     GATES: tl.constexpr = UNIT.tile if UNIT.gates == UNIT.O else 1
     GATED: tl.constexpr = UNIT.kind == "nalu"
     r = tl.arange(0, ROWS)
-    W_at, W_mul_at, G_at, bias_at = _weights(run, UNIT)
+    W_at, W_mul_at, G_at = _weights(run, UNIT)
+    bias_at = G_at + UNIT.gates * UNIT.I
     for first in range(0, UNIT.O, UNIT.tile):
         o = first + tl.arange(0, UNIT.tile)
         has = o < UNIT.O
@@ -288,7 +288,7 @@ def _backward_weighted(
     TIED: tl.constexpr = UNIT.linear and UNIT.log_space and not UNIT.untied
     SIZE: tl.constexpr = UNIT.I * UNIT.O
     r = tl.arange(0, ROWS)
-    W_at, W_mul_at, G_at, _ = _weights(run, UNIT)
+    W_at, W_mul_at, G_at = _weights(run, UNIT)
     to = run.scratch + (FORM.grads + UNIT.at)  # W's in the place of W_hat's
     to_G = to + 2 * SIZE
     to_bias = to_G + UNIT.gates * UNIT.I if GATED else to + SIZE

@@ -338,11 +338,13 @@ def train_kernel(all, most, FORM: tl.constexpr):
     if (status <= _RUNNING) & (step < last):
         status = step * 0 + _RUNNING
         _prepare(_run(all, place), FORM)
+        due = tl.minimum((step // test_every + 1) * test_every, steps)
         while (status == _RUNNING) & (step < last):
             _step(all, place, step, FORM)
             step += 1
-            if (step % test_every == 0) | (step == steps):
+            if step == due:
                 status = _test(all, place, step, steps, test_every, FORM).to(tl.int64)
+                due = tl.minimum(due + test_every, steps)
         tl.debug_barrier()
         tl.store(progress, step)
         tl.store(progress + 1, status)
