@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 from nalu_kernels import __version__, use_backend
+from nalu_kernels.sweep.progress import Progress
 
 from . import load, narrowing
 from .benchmark import Benchmark
 from .experiment import Experiment, Finished, Outcome, Settings, Trial
 from .plot import save_plot
-from .progress import Progress
 from .refusal import Refusal, require
 from .report import paragraph
 from .store import Store, locked, writable_folder
@@ -177,7 +177,7 @@ def _by_trial(
     experiment: Experiment, settings: Settings, store: Store, to_do: list[Trial], jobs: int
 ) -> None:
     steps = sum(experiment.steps(trial, settings) for trial in to_do)
-    with Progress(experiment.name, len(to_do), steps) as progress:
+    with Progress(experiment.name, len(to_do), "trials", steps) as progress:
         if jobs == 1:
             _here(experiment, settings, store, to_do, progress)
         else:
@@ -192,7 +192,7 @@ def _in_sweeps(
     with _surroundings(settings.backend):
         for finished in experiment.train(to_do, settings, jobs):
             store.add(*finished)
-        print(experiment.by_eager(to_do, settings))
+        print(paragraph(experiment.by_eager(to_do, settings)))
 
 
 def _interrupt(number: int, frame: object) -> None:

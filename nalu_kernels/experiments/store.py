@@ -14,18 +14,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+from nalu_kernels.sweep.lock import lock
 
 from .experiment import Finished, Outcome, Trial
 from .refusal import Refusal
 from .report import finite, write_json
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 # What has to be the same for a run to go on in a folder. More seeds are only more trials.
 _SAME = ("experiment", "nalu_kernels", "torch", "backend", "device", "full", "steps", "options")
@@ -66,21 +61,16 @@ def read(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Refusal if another run is at work in ``folder``: each would overwrite what the other finds.
-
-    The lock ends with the process, however that ends. Where the system has none, nothing is locked.
-    """
-    if fcntl is None:
+    """Refusal if another run is at work in ``folder``: each would overwrite what another finds."""
+    if os.name == "nt":  # which opens no folders
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(handle)
         except BlockingIOError as error:
             raise Refusal(f"--out {folder}: another run is at work there") from error
-        except OSError:
-            pass  # a file system without locks
         yield
     finally:
         os.close(handle)

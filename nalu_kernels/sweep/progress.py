@@ -1,4 +1,5 @@
-"""How far a sweep is: a bar on a terminal where tqdm is there, else a line now and then; stderr."""
+"""How far a training is: a bar on a terminal where tqdm is there, else a line now and then; on
+stderr."""
 
 from __future__ import annotations
 
@@ -12,17 +13,19 @@ _LINE_SECONDS = 15.0  # between two lines
 
 
 class Progress:
-    """Of ``runs`` runs with ``steps`` training steps in all, of which ``done`` are behind them."""
+    """Of so many ``things`` ("runs", say) with ``steps`` training steps in all, of which ``done``
+    are behind them."""
 
-    def __init__(self, runs: int, steps: int, done: int) -> None:
-        self._runs, self._steps, self._begun_at = runs, steps, done
+    def __init__(self, name: str, count: int, things: str, steps: int, done: int = 0) -> None:
+        self._name, self._of, self._steps = name, f"of {count:,} {things}", steps
+        self._count, self._begun_at = count, done
         self._started = time.perf_counter()
         self._said = -_LINE_SECONDS
         self._bar: Any = None
         if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
             from tqdm import tqdm
 
-            self._bar = tqdm(total=steps, initial=done, desc="sweep", unit="step", unit_scale=True)
+            self._bar = tqdm(total=steps, initial=done, desc=name, unit="step", unit_scale=True)
 
     def __enter__(self) -> Progress:
         return self
@@ -36,23 +39,22 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, finished: int, solved: int, steps: int) -> None:
-        """So many runs have finished, so many of them solved their task, and so many steps been
-        done; those that a finished run did not need count."""
+    def show(self, finished: int, steps: int, also: str = "") -> None:
+        """So many have finished, and so many steps been done; those that one which has finished
+        did not need count."""
+        said = f"{finished:,} {self._of}{also}"
         if self._bar is not None:
-            said = f"{finished:,} of {self._runs:,} runs, {solved:,} solved"
             self._bar.set_postfix_str(said, refresh=False)
             self._bar.update(steps - self._bar.n)
             return
         seconds = time.perf_counter() - self._started
-        if seconds - self._said < _LINE_SECONDS and finished < self._runs:
+        if seconds - self._said < _LINE_SECONDS and finished < self._count:
             return
         self._said = seconds
         new = steps - self._begun_at
         left = f", {seconds / new * (self._steps - steps):.0f} s left" if new else ""
         print(
-            f"sweep: {finished:,} of {self._runs:,} runs, {solved:,} solved; {steps:,} of "
-            f"{self._steps:,} steps; {seconds:.0f} s{left}",
+            f"{self._name}: {said}; {steps:,} of {self._steps:,} steps; {seconds:.0f} s{left}",
             file=sys.stderr,
             flush=True,
         )

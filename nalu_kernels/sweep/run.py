@@ -195,20 +195,20 @@ def _follow(
     """Drives the training: shows, tells and saves until all is done or has to stop."""
     keeper = _Keeper(store, state)
     started, index = time.perf_counter(), specification.columns.table.index
-    total = len(specification) * specification.steps
-    with Progress(len(specification), total, _counts(specification, state)[2]) as progress:
+    runs, total = len(specification), len(specification) * specification.steps
+    finished, solved, done = _counts(specification, state)
+    with Progress("sweep", runs, "runs", total, done) as progress:
         try:
-            progress.show(*_counts(specification, state))
+            progress.show(finished, done, f", {solved:,} solved")
             if watch.stopped():
                 return
             with closing(source):  # which brings in what others are at
                 for rows in source:
                     finished, solved, done = _counts(specification, state)
-                    progress.show(finished, solved, done)
+                    progress.show(finished, done, f", {solved:,} solved")
                     if callback is not None and len(rows):
                         seconds = time.perf_counter() - started
                         changed = [index[row] for row in rows.tolist()]
-                        runs = len(specification)
                         callback(Event(runs, finished, solved, done, total, seconds, changed))
                     keeper.save_if_due()
                     if watch.stopped():

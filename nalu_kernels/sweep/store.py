@@ -16,7 +16,6 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,18 +23,13 @@ from torch import Tensor
 
 from .. import native
 from .extras import optional
+from .lock import lock
 from .result import Result
 from .runs import Runs
 from .specification import Specification, hash_of, plain
 from .stack import Stack
 from .state import State
 from .tasks import Normal
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 FORMAT = 1
 SPEC, CHECKPOINT = "spec.json", "checkpoint.safetensors"
@@ -127,8 +121,6 @@ class Store:
 def locked(folder: Path) -> Iterator[None]:
     """The folder, made if needed, for this process alone.
 
-    The lock ends with the process, however that ends. Where the system has none, nothing is locked.
-
     Raises:
         OSError: it cannot be made, or not be written to.
         RuntimeError: another process has it.
@@ -141,13 +133,10 @@ def locked(folder: Path) -> Iterator[None]:
             error.errno, f"out: cannot write to {folder}: {error.strerror}"
         ) from error
     try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RuntimeError(f"out: another process is at work in {folder}") from error
-            except OSError:
-                pass  # a file system without locks
+        try:
+            lock(handle)
+        except BlockingIOError as error:
+            raise RuntimeError(f"out: another process is at work in {folder}") from error
         yield
     finally:
         os.close(handle)

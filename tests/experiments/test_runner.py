@@ -97,12 +97,12 @@ def the_same_again(name: str, folder: Path, checkpoints: Path) -> None:
 class Counting(runner.Progress):
     shown: ClassVar[list[tuple[int, int]]] = []
 
-    def __init__(self, name: str, trials: int, steps: int) -> None:
-        self.shown[:] = [(trials, steps)]
-        super().__init__(name, trials, steps)
+    def __init__(self, name: str, count: int, things: str, steps: int, done: int = 0) -> None:
+        self.shown[:] = [(count, steps)]
+        super().__init__(name, count, things, steps, done)
 
-    def show(self, trials: int, steps: int) -> None:
-        self.shown.append((trials, steps))
+    def show(self, finished: int, steps: int, also: str = "") -> None:
+        self.shown.append((finished, steps))
 
 
 def narrowed(name: str, folder: Path) -> tuple[dict[str, list[str]], set[str]]:

@@ -1,4 +1,4 @@
-"""How far a sweep is, where it is shown: in a notebook, on a terminal. (As lines: test_run.py.)"""
+"""How far a training is: a bar on a terminal, whole lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,11 +9,28 @@ import sys
 
 import pytest
 
+from nalu_kernels.sweep import progress
+
 SCRIPT = """
 from nalu_kernels import NAC, sweep
 task = sweep.Arithmetic("a + b", in_features=2, samples=10)
 result = sweep.run(NAC(2, 1), task, {"seed": [0, 1]}, steps=5, backend="reference")
 """
+
+
+def test_not_every_step_is_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with progress.Progress("words", 4, "trials", steps=1000) as shown:
+        shown.show(0, 0)
+        shown.show(1, 250)
+        assert capsys.readouterr().err == "words: 0 of 4 trials; 0 of 1,000 steps; 0 s\n"
+        monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+        shown.show(2, 500, ", 1 solved")
+        assert "words: 2 of 4 trials, 1 solved; 500 of 1,000 steps" in capsys.readouterr().err
+        monkeypatch.setattr(progress, "_LINE_SECONDS", 1e9)
+        shown.show(4, 1000)
+        assert "words: 4 of 4 trials; 1,000 of 1,000 steps" in capsys.readouterr().err
 
 
 def test_in_a_notebook_it_is_whole_lines() -> None:
