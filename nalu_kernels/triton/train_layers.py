@@ -219,8 +219,9 @@ def _forward_weighted(
 
 @triton.jit
 def _forward_layer(
-    run, block, UNIT: tl.constexpr, FORM: tl.constexpr, DRAWN: tl.constexpr, KEEP: tl.constexpr
+    run, block, AT: tl.constexpr, FORM: tl.constexpr, DRAWN: tl.constexpr, KEEP: tl.constexpr
 ):
+    UNIT: tl.constexpr = FORM.units[AT]
     if UNIT.kind == "relu" or UNIT.kind == "relu6":
         for o in range(UNIT.O):
             at = o * FORM.rows + tl.arange(0, FORM.rows)
@@ -238,7 +239,7 @@ def forward(run, block, FORM: tl.constexpr, DRAWN: tl.constexpr, KEEP: tl.conste
         tl.debug_barrier()
     DEPTH: tl.constexpr = FORM.depth
     for depth in tl.static_range(DEPTH):
-        _forward_layer(run, block, FORM.units[depth], FORM, DRAWN, KEEP)
+        _forward_layer(run, block, depth, FORM, DRAWN, KEEP)
         tl.debug_barrier()
 
 
@@ -366,7 +367,8 @@ def _backward_weighted(
 
 
 @triton.jit
-def _backward_layer(run, block, begun, UNIT: tl.constexpr, FORM: tl.constexpr, DRAWN: tl.constexpr):
+def _backward_layer(run, block, begun, AT: tl.constexpr, FORM: tl.constexpr, DRAWN: tl.constexpr):
+    UNIT: tl.constexpr = FORM.units[AT]
     if UNIT.kind == "relu" or UNIT.kind == "relu6":
         if UNIT.dx >= 0:
             for o in range(UNIT.O):
@@ -383,5 +385,5 @@ def backward(run, block, begun, FORM: tl.constexpr, DRAWN: tl.constexpr):
     blocks of the batch have gradients there."""
     DEPTH: tl.constexpr = FORM.depth
     for back in tl.static_range(DEPTH):
-        _backward_layer(run, block, begun, FORM.units[DEPTH - 1 - back], FORM, DRAWN)
+        _backward_layer(run, block, begun, DEPTH - 1 - back, FORM, DRAWN)
         tl.debug_barrier()

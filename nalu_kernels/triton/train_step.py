@@ -52,12 +52,13 @@ def _prepare(run, FORM: tl.constexpr):
     """Equation 1 for every layer."""
     DEPTH: tl.constexpr = FORM.depth
     for depth in tl.static_range(DEPTH):
-        _prepare_layer(run, FORM.units[depth], FORM)
+        _prepare_layer(run, depth, FORM)
     tl.debug_barrier()
 
 
 @triton.jit
-def _prepare_layer(run, UNIT: tl.constexpr, FORM: tl.constexpr):
+def _prepare_layer(run, AT: tl.constexpr, FORM: tl.constexpr):
+    UNIT: tl.constexpr = FORM.units[AT]
     if UNIT.W >= 0:
         _transform(run.parameters + UNIT.at, run.scratch + UNIT.W, UNIT, FORM)
         if UNIT.untied:
@@ -82,12 +83,13 @@ def _finish(run, FORM: tl.constexpr):
     """Equations 10 and 11 for every layer: dW lies in the place of W_hat's gradient."""
     DEPTH: tl.constexpr = FORM.depth
     for depth in tl.static_range(DEPTH):
-        _finish_layer(run, FORM.units[depth], FORM)
+        _finish_layer(run, depth, FORM)
     tl.debug_barrier()
 
 
 @triton.jit
-def _finish_layer(run, UNIT: tl.constexpr, FORM: tl.constexpr):
+def _finish_layer(run, AT: tl.constexpr, FORM: tl.constexpr):
+    UNIT: tl.constexpr = FORM.units[AT]
     grads = run.scratch + FORM.grads
     if UNIT.W >= 0:
         _grad_transform(grads + UNIT.at, run.scratch + UNIT.W, UNIT, FORM)
