@@ -13,6 +13,8 @@
 //
 // train goes on with R trainings; nalu_kernels/sweep/kernel.py calls it. All tensors are
 // contiguous; parameters and samples are float32 or float64, the tables of numbers int64 or float64.
+// program, eps, settings and constants are on the CPU, all others on the device that trains; there,
+// if it is a GPU, the numbers of starts and progress are not checked.
 //   program (layers, 6): kind (see training.h), in, out, gates, bias, untied; eps (layers)
 //   settings (12): batch size, steps, steps between tests, optimizer, loss, whether a solved run
 //     stops, source, operation, distribution, subset's length, first step of given data, until
@@ -26,7 +28,8 @@
 //   parameters (R, P); moments (R, 2, P); best (R, P)
 //   progress (R, 2): steps done, status; scores (R, 5): least error inside, the error outside there,
 //     the step, the first step below the threshold, seconds; curves (R, tests, 2): inside, outside
-// It returns after so many seconds, or when no run can go on before the step `until`.
+// It returns after so many seconds (on a GPU the kernel does), or when no run can go on before the
+// step `until`.
 // draw gives the u's of the random stream, (seeds, rows, columns).
 #include "torch.h"
 

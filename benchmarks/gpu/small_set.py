@@ -1,4 +1,4 @@
-"""A forward and backward of every kind of layer: what compute-sanitizer watches.
+"""A forward and backward of every kind of layer, and short trainings: what compute-sanitizer watches.
 
     python -m benchmarks.gpu.small_set --share I/N [--until TIME] [--dry-run]
 
@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nalu_kernels import NAC, NALU, use_backend
+from nalu_kernels import NAC, NALU, sweep, use_backend
 
+from ..sweep import NETWORKS, Network
 from . import tensors
 from .cases import HIGHEST, PRECISIONS
 from .device import Device, choose
@@ -64,7 +65,25 @@ def calls(dry_run: bool) -> list[Call]:
     return found
 
 
-def run(call: Call, device: Device) -> None:
+def train(network: Network, device: Device) -> None:
+    """A few steps with their tests, of more runs than one."""
+    for name in library_backends(torch.empty(0, device=device.name)):
+        sweep.run(
+            network.module(),
+            sweep.Arithmetic("a + b", network.features[0], samples=130),
+            {"seed": [0, 1, 2]},
+            steps=3,
+            test_every=2,
+            batch_size=130,
+            backend=name,
+            device=device.name,
+        )
+
+
+def run(call: Call | Network, device: Device) -> None:
+    if isinstance(call, Network):
+        train(call, device)
+        return
     batch, in_features, out_features = call.shape
     known = call.precision not in DTYPES
     with tensors.precision(call.precision if known else HIGHEST) as dtype:
@@ -91,7 +110,7 @@ def main() -> None:
     chosen = parser.parse_args()
     share, shares = map(int, chosen.share.split("/"))
     device = choose(chosen.dry_run)
-    mine = calls(chosen.dry_run)[share::shares]
+    mine = [*NETWORKS[:1], *calls(chosen.dry_run), *NETWORKS[1:]][share::shares]
     for call in mine:
         if time.time() > chosen.until:
             print(NOT_RUN, *call, flush=True)

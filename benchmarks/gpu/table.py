@@ -284,6 +284,7 @@ def section(results: Results | None) -> str:
         if len(rows) > 1:
             shown += [title, markdown.table(rows, left=2)]
     shown += [_verdict(results), _choice(results)]
+    shown += results.get("notes", [])
     if results["failures"]:
         shown.append(f"Failed: {', '.join(one['what'] for one in results['failures'])}.")
     if results["skipped"]:

@@ -21,7 +21,12 @@
 namespace nalu {
 namespace device {
 
-constexpr int kTeam = 128;
+// As many threads as a launch says: 32, or kMostTeam.
+constexpr int kMostTeam = 128;
+
+NALU_INLINE int team() {
+  return static_cast<int>(blockDim.x);
+}
 
 NALU_INLINE bool is_leader() {
   return threadIdx.x == 0;
@@ -51,11 +56,11 @@ NALU_INLINE double now() {
 
 template <class T>
 NALU_INLINE T sum_of_all(T part) {
-  __shared__ T parts[kTeam];
+  __shared__ T parts[kMostTeam];
   const int own = static_cast<int>(threadIdx.x);
   __syncthreads(); // they have read the last one
   parts[own] = part;
-  tree_sum(parts, 1, own, kTeam);
+  tree_sum(parts, 1, own, team());
   return parts[0];
 }
 
@@ -85,7 +90,7 @@ NALU_INLINE T apart(T value) { // nothing here is contracted
 template <int at_a_time = 1, class F>
 NALU_INLINE void for_each(int64_t n, const F& f) {
   NALU_UNROLL_BY(at_a_time)
-  for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(n); i += kTeam) {
+  for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(n); i += team()) {
     f(i);
   }
   __syncthreads();
@@ -227,14 +232,14 @@ NALU_INLINE void add_dots(
 template <class T>
 NALU_INLINE void dots(int64_t M_, int64_t K_, int64_t N_, const T* A, const T* B, T* C) {
   constexpr int kMostParts = 16; // about the square root of a block's rows
-  __shared__ T partial[kTeam * kTile];
+  __shared__ T partial[kMostTeam * kTile];
   const int M = static_cast<int>(M_), K = static_cast<int>(K_), N = static_cast<int>(N_);
   const int items = tiles_of(M) * K;
   const auto height = [=](int item) {
     const int left = M - item / K * kTile;
     return left < kTile ? left : kTile;
   };
-  if (2 * items > kTeam) {
+  if (2 * items > team()) {
     for_each(items, [&](int64_t i) {
       const int item = static_cast<int>(i), k = item % K, first = item / K * kTile;
       T sums[kTile] = {};
@@ -252,7 +257,7 @@ NALU_INLINE void dots(int64_t M_, int64_t K_, int64_t N_, const T* A, const T* B
     return;
   }
   // Few sums: each is that of parts, which have a thread of their own.
-  const int most = kTeam / items, parts = most < kMostParts ? most : kMostParts;
+  const int most = team() / items, parts = most < kMostParts ? most : kMostParts;
   for_each(parts * items, [&](int64_t i) {
     const int part = static_cast<int>(i) / items, item = static_cast<int>(i) - part * items;
     const int k = item % K, first = item / K * kTile;

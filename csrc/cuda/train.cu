@@ -24,7 +24,7 @@ struct Job {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kTeam)
+__global__ void __launch_bounds__(kMostTeam)
     fill_kernel(Training given, Samples samples, TestSet<T> set) {
   __shared__ Training training; // or each thread would have its own
   if (is_leader()) {
@@ -36,16 +36,16 @@ __global__ void __launch_bounds__(kTeam)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kTeam, sizeof(T) == 8 ? 2 : 4) train_kernel(Job<T> given) {
+__global__ void __launch_bounds__(kMostTeam, sizeof(T) == 8 ? 2 : 4) train_kernel(Job<T> given) {
   NALU_DYNAMIC_SHARED(shared);
   __shared__ Job<T> job;
-  __shared__ Unit<T> units[kMostLayers];
   alignas(Trainer<T>) __shared__ unsigned char place[sizeof(Trainer<T>)];
   __shared__ int64_t taken;
   if (is_leader()) {
     job = given;
-    T* memory = job.memory + blockIdx.x * job.size;
-    Arena<T> arena(reinterpret_cast<T*>(shared), job.shared_size, memory);
+    auto* units = reinterpret_cast<Unit<T>*>(shared);
+    auto* numbers = reinterpret_cast<T*>(shared + sizeof(Unit<T>) * job.training.depth);
+    Arena<T> arena(numbers, job.shared_size, job.memory + blockIdx.x * job.size);
     new (place) Trainer<T>(job.training, job.inside, job.outside, units, arena);
   }
   Trainer<T>& trainer = *reinterpret_cast<Trainer<T>*>(place);
@@ -64,8 +64,8 @@ __global__ void __launch_bounds__(kTeam, sizeof(T) == 8 ? 2 : 4) train_kernel(Jo
   }
 }
 
-__global__ void __launch_bounds__(kTeam) draw_kernel(Draw wanted) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kTeam + threadIdx.x;
+__global__ void __launch_bounds__(kMostTeam) draw_kernel(Draw wanted) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kMostTeam + threadIdx.x;
   if (i >= wanted.count * wanted.rows) {
     return;
   }
@@ -88,22 +88,32 @@ int attribute(cudaDeviceAttr which) {
 
 // Half of what a processor has, for two blocks to run on it, beside the kernel's named arrays.
 int most_shared() {
-  constexpr int kNamed = 16 << 10;
+  constexpr int kNamed = 9 << 10;
   const int half = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / 2;
   const int most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   return (half < most ? half : most) - kNamed;
 }
 
+// Threads for a training. It decides over the order of sums, so it is a matter of the stack alone. A
+// small one has no work for many, and a GPU has room for the more of them.
+int team_of(const Training& training) {
+  int64_t widest = training.inputs();
+  for (int64_t i = 0; i < training.depth; ++i) {
+    widest = training.layers[i].out > widest ? training.layers[i].out : widest;
+  }
+  return widest <= 16 ? 32 : kMostTeam;
+}
+
 // Blocks that the GPU runs at once.
 template <class T>
-int64_t blocks_at_once(int64_t shared_bytes) {
+int64_t blocks_at_once(int threads, int64_t shared_bytes) {
   // The same in every call: it is the kernel's, and others may launch it at this time.
   constexpr auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
   check(cudaFuncSetAttribute(train_kernel<T>, limit, most_shared()), "cudaFuncSetAttribute");
   int blocks = 0;
   check(
       cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-          &blocks, train_kernel<T>, kTeam, static_cast<size_t>(shared_bytes)),
+          &blocks, train_kernel<T>, threads, static_cast<size_t>(shared_bytes)),
       "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
   return static_cast<int64_t>(blocks) * attribute(cudaDevAttrMultiProcessorCount);
 }
@@ -113,7 +123,7 @@ TestSet<T> test_set(Call& call, const Training& training, const Samples& samples
   T* memory = call.scratch<T>(TestSet<T>::size(training, samples));
   const TestSet<T> set = TestSet<T>::in(memory, training, samples);
   const int64_t blocks = divide_up(samples.rows, kBlockRows);
-  launch_of(kTeam, 0, call, blocks, fill_kernel<T>, training, samples, set);
+  launch_of(kMostTeam, 0, call, blocks, fill_kernel<T>, training, samples, set);
   return set;
 }
 
@@ -125,11 +135,15 @@ void train_of(Call& call, const Training& training) {
   Unit<T> units[kMostLayers];
   Job<T> job{};
   job.training = training;
-  job.shared_size = most_shared() / static_cast<int64_t>(sizeof(T));
+  static_assert(sizeof(Unit<T>) % 16 == 0);
+  const auto units_bytes = static_cast<int64_t>(sizeof(Unit<T>)) * training.depth;
+  job.shared_size = (most_shared() - units_bytes) / static_cast<int64_t>(sizeof(T));
   Arena<T> counted(nullptr, job.shared_size, nullptr);
   Trainer<T>(training, job.inside, job.outside, units, counted);
-  const int64_t shared_bytes = counted.shared_used() * static_cast<int64_t>(sizeof(T));
-  const int64_t at_once = blocks_at_once<T>(shared_bytes);
+  const int64_t shared_bytes =
+      units_bytes + counted.shared_used() * static_cast<int64_t>(sizeof(T));
+  const int threads = team_of(training);
+  const int64_t at_once = blocks_at_once<T>(threads, shared_bytes);
   const int64_t blocks = at_once < training.runs ? at_once : training.runs;
   job.inside = test_set<T>(call, training, training.inside);
   job.outside = test_set<T>(call, training, training.outside);
@@ -138,7 +152,7 @@ void train_of(Call& call, const Training& training) {
   job.next = call.scratch<unsigned long long>(1);
   const auto stream = static_cast<cudaStream_t>(call.stream());
   check(cudaMemsetAsync(job.next, 0, sizeof(*job.next), stream), "cudaMemsetAsync");
-  launch_of(kTeam, shared_bytes, call, blocks, train_kernel<T>, job);
+  launch_of(threads, shared_bytes, call, blocks, train_kernel<T>, job);
 }
 
 } // namespace
@@ -152,7 +166,7 @@ void train(Call& call, const Training& training) {
 }
 
 void draw(Call& call, const Draw& wanted) {
-  launch_of(kTeam, 0, call, divide_up(wanted.count * wanted.rows, kTeam), draw_kernel, wanted);
+  launch_of(kMostTeam, 0, call, divide_up(wanted.count * wanted.rows, kMostTeam), draw_kernel, wanted);
 }
 
 } // namespace cuda

@@ -32,7 +32,7 @@ struct Product {
 // A layer: weights that are transformed, products, and, by its kind, what joins them; with all that
 // it keeps, of its parameters for a step and of a block of rows for its backward.
 template <class T>
-struct Unit {
+struct alignas(16) Unit {
   StackLayer layer;
   int64_t at; // of its parameters and of their gradients
   int weight_count, product_count;

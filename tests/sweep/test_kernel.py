@@ -59,6 +59,9 @@ STACKS = {
     "NALU": NALU(4, 1),
     "NALU untied, gate per sample": NALU(4, 1, tied=False, gate="sample", gate_bias=True),
     "ReLU": nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)),
+    # More than 16 wide: a GPU has another number of threads for it.
+    "many inputs": nn.Sequential(NALU(70, 3), NAC(3, 1)),
+    "many outputs": nn.Sequential(NALU(4, 20), nn.Linear(20, 1)),
     "six layers": nn.Sequential(
         *[NAC(4, 4, log_space=True) for _ in range(4)], NALU(4, 3), nn.Linear(3, 1)
     ),
@@ -68,7 +71,8 @@ STACKS = {
 @pytest.mark.parametrize("stack", list(STACKS))
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_every_layer_equals_the_reference(stack: str, dtype: torch.dtype, backend: Backend) -> None:
-    task = sweep.Arithmetic("a * b", in_features=4, samples=40)
+    inputs = 70 if stack == "many inputs" else 4
+    task = sweep.Arithmetic("a + b", in_features=inputs, samples=40)
     options: dict[str, Any] = {"steps": 100, "test_every": 30, "batch_size": 16, "dtype": dtype}
     results = [
         sweep.run(STACKS[stack], task, {"seed": [1, 2]}, **options, **where)
