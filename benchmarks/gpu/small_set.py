@@ -1,4 +1,4 @@
-"""A forward and backward of every kind of layer, and short trainings: what compute-sanitizer watches.
+"""Every kind of layer and short trainings, once each: what compute-sanitizer watches.
 
     python -m benchmarks.gpu.small_set --share I/N [--until TIME] [--dry-run]
 
@@ -100,6 +100,10 @@ def run(call: Call | Network, device: Device) -> None:
     device.synchronize()
 
 
+def _words(call: Call | Network) -> tuple[object, ...]:
+    return ("training", call.name) if isinstance(call, Network) else call
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.small_set")
     parser.add_argument("--dry-run", action="store_true")
@@ -110,12 +114,13 @@ def main() -> None:
     chosen = parser.parse_args()
     share, shares = map(int, chosen.share.split("/"))
     device = choose(chosen.dry_run)
-    mine = [*NETWORKS[:1], *calls(chosen.dry_run), *NETWORKS[1:]][share::shares]
+    everything: list[Call | Network] = [NETWORKS[0], *calls(chosen.dry_run), *NETWORKS[1:]]
+    mine = everything[share::shares]
     for call in mine:
         if time.time() > chosen.until:
-            print(NOT_RUN, *call, flush=True)
+            print(NOT_RUN, *_words(call), flush=True)
             continue
-        print(*call, flush=True)
+        print(*_words(call), flush=True)
         run(call, device)
 
 
