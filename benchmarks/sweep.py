@@ -2,6 +2,7 @@
 
     python -m benchmarks.sweep      measures, prints the table, writes results/sweep.json
     python -m benchmarks.sweep --scale      measures and writes what scale.py says, instead
+    python -m benchmarks.sweep --instructions      the same for instructions.py
 
 A step draws a fresh batch of 128, and takes the forward, the mean squared error, the backward and
 Adam. All contenders do it for one run; those that train a stack of runs at once are given as many
@@ -33,7 +34,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from nalu_kernels import NAC, NALU, sweep, use_backend
 
-from . import machine, markdown, scale
+from . import instructions, machine, markdown, scale
 
 RESULTS = Path(__file__).parent / "results" / "sweep.json"
 BATCH, RATE, STACKED = 128, 1e-3, 64
@@ -287,6 +288,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--seconds", type=float, default=0.5, help="of a sample (default: 0.5)")
     parser.add_argument("--scale", action="store_true", help="calls of many runs instead")
+    parser.add_argument("--instructions", action="store_true", help="count them instead")
     chosen = parser.parse_args()
     # Read when JAX is first imported.
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -296,6 +298,9 @@ def main() -> None:
     if chosen.scale:
         results["scale"] = {"machine": about, **scale.measure()}
         print(scale.section(results["scale"]))
+    elif chosen.instructions:
+        results["instructions"] = instructions.measure()
+        print(instructions.section(results["instructions"]))
     else:
         results |= {"machine": about, "networks": []}
         for network in NETWORKS:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import accuracy, markdown, scale, sweep, training_step
+from . import accuracy, instructions, markdown, scale, sweep, training_step
 from .cases import BACKWARD, FORWARD, NEEDED, NEEDED_ON_GRID, shape_name
 from .contenders import EAGER, EMPTY, LIBRARY, LINEARS, NAMES
 from .gpu import table as gpu
@@ -210,6 +210,7 @@ def pages(
         },
         "docs/sweep.md": {
             "speed table": sweep.section(sweeps),
+            "instructions": instructions.section(sweeps["instructions"]),
             "scale": scale.section(sweeps["scale"]),
         },
         "docs/accuracy.md": {"accuracy table": accuracy.section(errors)},

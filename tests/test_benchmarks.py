@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,14 @@ import torch
 pytest.importorskip("pytest_benchmark")
 
 import nalu_kernels
-from benchmarks import accuracy, frozen, markdown, scale, sweep, table, training_step
+from benchmarks import accuracy, frozen, instructions, markdown, scale, sweep, table, training_step
 from benchmarks.cases import ALL, BACKWARD, FORWARD, NEEDED, QUICK, Case
 from benchmarks.contenders import COMPILED, EAGER, EMPTY, LIBRARY, LINEARS, NAMES, build
 from benchmarks.speed import Measured, measure, ratios, record
 from benchmarks.test_speed import replay, replay_clock
 from benchmarks.timing import interleave, processor_seconds
 from nalu_kernels import NALU
+from selection import long
 
 ROOT = Path(__file__).parent.parent
 
@@ -196,6 +198,27 @@ def test_calls_of_many_runs_are_measured_and_shown(monkeypatch: pytest.MonkeyPat
     measured = scale.measure()
     assert measured["farthest"] < 1e-12
     assert "A call of 5 runs of NALU 2→1 takes" in scale.section(measured)
+
+
+@long  # compiles the trainer
+def test_instructions_are_counted_and_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By a counter that runs the program and says how often each part was asked for."""
+    if nalu_kernels.native.cpu_capability() == "portable":
+        pytest.skip("the parts need AVX2")
+    valgrind = tmp_path / "valgrind"
+    valgrind.write_text('#!/bin/sh\nshift 2; "$@" && echo "Collected : $(($6 * 7))" >&2\n')
+    valgrind.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    counts = instructions.measure()
+    assert counts.keys() == {network.name for network in sweep.NETWORKS}
+    assert all(set(of.values()) == {7} for of in counts.values())
+    shown = instructions.section(counts)
+    assert "| NALU 100→2→1 | 7 | 7 | 7 | 21 | 7 | 0.33 |" in shown
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    with pytest.raises(SystemExit, match="--instructions needs"):
+        instructions.measure()
 
 
 def test_a_sweeps_contenders_train_and_are_shown() -> None:

@@ -139,7 +139,7 @@ std::vector<float> trained(const Kernels& kernels, int64_t runs, int64_t threads
   std::vector<double> curves(static_cast<size_t>(2 * runs * tests));
   Training training{};
   training.dtype = Dtype::float32;
-  training.layers = &layer;
+  training.layers[0] = layer;
   training.depth = 1;
   training.parameters = count;
   training.runs = runs;

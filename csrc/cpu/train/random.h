@@ -17,7 +17,18 @@ inline void multiply_wide(uint32_t a, uint32_t b, uint32_t& high, uint32_t& low)
 using Rows32 = Vec<uint32_t>; // as many rows as a vector has floats
 
 #if NALU_VECTOR_BYTES == 64 || NALU_VECTOR_BYTES == 32
-// Products of the even and of the odd elements.
+// The even elements of the first, the odd ones of the second.
+inline Rows32 odd_of_second(Rows32 first, Rows32 second) {
+#if NALU_VECTOR_BYTES == 64
+  const __m512i a = bitcast<__m512i>(first), b = bitcast<__m512i>(second);
+  return bitcast<Rows32>(_mm512_mask_blend_epi32(0xaaaa, a, b));
+#else
+  const __m256i a = bitcast<__m256i>(first), b = bitcast<__m256i>(second);
+  return bitcast<Rows32>(_mm256_blend_epi32(a, b, 0xaa));
+#endif
+}
+
+// By products of the even and of the odd elements.
 inline void multiply_wide(Rows32 a, uint32_t b, Rows32& high, Rows32& low) {
   const Vec<uint64_t> x = bitcast<Vec<uint64_t>>(a), odd_x = x >> 32;
 #if NALU_VECTOR_BYTES == 64
@@ -30,9 +41,8 @@ inline void multiply_wide(Rows32 a, uint32_t b, Rows32& high, Rows32& low) {
   const auto even = bitcast<Vec<uint64_t>>(_mm256_mul_epu32(bitcast<__m256i>(x), y));
   const auto odd = bitcast<Vec<uint64_t>>(_mm256_mul_epu32(bitcast<__m256i>(odd_x), y));
 #endif
-  constexpr uint64_t upper = 0xffffffff00000000u;
-  high = bitcast<Rows32>((even >> 32) | (odd & upper));
-  low = bitcast<Rows32>((even & ~upper) | (odd << 32));
+  high = odd_of_second(bitcast<Rows32>(even >> 32), bitcast<Rows32>(odd));
+  low = odd_of_second(bitcast<Rows32>(even), bitcast<Rows32>(odd << 32));
 }
 #elif NALU_VECTOR_BYTES
 inline void multiply_wide(Rows32 a, uint32_t b, Rows32& high, Rows32& low) {
@@ -153,11 +163,14 @@ inline void draw_batch(
     for_each_generator(seed, 0, step, begin, n, [&](auto generator, int64_t row, auto count) {
       constexpr int vectors = decltype(generator)::vectors;
       Rows32 bits[vectors];
-      for (int64_t column = 0; column < columns; ++column) {
+      // Copies: what is captured would be read again after each store.
+      const Inputs<T> own = inputs;
+      const int64_t width = columns, stride = n;
+      T* to = x + row;
+      for (int64_t column = 0; column < width; ++column, to += stride) {
         generator.next(bits);
         for (int i = 0; i < vectors; ++i) {
-          T* to = x + column * n + row + i * kLanes<float>;
-          write<decltype(plain)::value>(inputs, bits[i], to, count);
+          write<decltype(plain)::value>(own, bits[i], to + i * kLanes<float>, count);
         }
       }
     });
