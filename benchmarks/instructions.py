@@ -43,10 +43,10 @@ def measure() -> Counts:
         if shutil.which(program) is None:
             raise SystemExit(f"--instructions needs {program}, which was not found")
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "parts"
-        subprocess.run([*compiler, *FLAGS, *SOURCES, "-o", program], check=True)
+        parts = Path(folder) / "parts"
+        subprocess.run([*compiler, *FLAGS, *SOURCES, "-o", parts], check=True)
         return {
-            network: {part: _difference([str(program), part, *words]) for part in (*PARTS, STEP)}
+            network: {part: _difference([str(parts), part, *words]) for part in (*PARTS, STEP)}
             for network, words in NETWORKS.items()
         }
 
