@@ -7,7 +7,6 @@ too, and alone.
 
 from __future__ import annotations
 
-import resource
 import statistics
 import sys
 import time
@@ -27,7 +26,10 @@ Results = dict[str, Any]
 def trained(seeds: Any, backend: str = "cpu", **options: Any) -> sweep.Result:
     task = sweep.Arithmetic("a + b", 2, samples=options.pop("samples", 10_000))
     stack = nn.Sequential(NALU(2, 1))
-    return sweep.run(stack, task, {"seed": seeds}, backend=backend, threads=1, **options)
+    result = sweep.run(stack, task, {"seed": seeds}, backend=backend, threads=1, **options)
+    if result.stopped:
+        raise SystemExit(f"stopped by {result.stopped}: nothing is measured of a part")
+    return result
 
 
 def microseconds(runs: int) -> float:
@@ -39,6 +41,8 @@ def microseconds(runs: int) -> float:
 
 def peak() -> int:
     """Bytes that this process has held at most."""
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -189,6 +189,16 @@ def backends() -> dict[str, BackendStatus]:
     return {name: _load(name)[1] for name in _BACKENDS}
 
 
+def status(name: str) -> BackendStatus:
+    """As in :func:`backends`, and no other back end is loaded for it."""
+    return _load(name)[1]
+
+
+def forced() -> str | None:
+    """The back end that ``use_backend`` or ``NALU_KERNELS_BACKEND`` asks for."""
+    return _forced.choice[0] if _forced.choice is not None else None
+
+
 def serves(name: str, device_type: str) -> bool:
     """Whether the back end takes tensors of these devices when it is asked for by name."""
     backend = _BACKENDS[name]

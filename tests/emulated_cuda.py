@@ -108,6 +108,16 @@ def tf32_allowed() -> Iterator[None]:
         _library().cuda_on_cpu_allow_tf32(0)
 
 
+@contextmanager
+def last_thread_first() -> Iterator[None]:
+    """A block's threads run in the other order between two barriers."""
+    _library().cuda_on_cpu_run_last_first(1)
+    try:
+        yield
+    finally:
+        _library().cuda_on_cpu_run_last_first(0)
+
+
 def launches() -> int:
     """How many kernels have been launched so far, cuBLAS's not among them."""
     count = _library().cuda_on_cpu_launches

@@ -359,7 +359,7 @@ NALU_INLINE void draw_batch(
       }
     });
   };
-  if (inputs.plain()) {
+  if (inputs.plain) {
     const T low = inputs.low[0], part = inputs.width[0] * T(0x1p-24); // a power of two
     fill([=](uint32_t bits) { return low + part * static_cast<T>(bits); });
   } else {

@@ -89,6 +89,8 @@ int attribute(cudaDeviceAttr which) {
 // Half of what a processor has, for two blocks to run on it, beside the kernel's named arrays.
 int most_shared() {
   constexpr int kNamed = 9 << 10;
+  constexpr size_t sums = (1 + kTile) * kMostTeam * sizeof(double); // of team.cuh
+  static_assert(sizeof(Job<double>) + sizeof(Trainer<double>) + sums + 2048 < kNamed);
   const int half = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / 2;
   const int most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   return (half < most ? half : most) - kNamed;
@@ -144,6 +146,9 @@ void train_of(Call& call, const Training& training) {
       units_bytes + counted.shared_used() * static_cast<int64_t>(sizeof(T));
   const int threads = team_of(training);
   const int64_t at_once = blocks_at_once<T>(threads, shared_bytes);
+  if (at_once == 0) {
+    throw std::runtime_error("nalu_kernels: a training of this stack does not fit the GPU");
+  }
   const int64_t blocks = at_once < training.runs ? at_once : training.runs;
   job.inside = test_set<T>(call, training, training.inside);
   job.outside = test_set<T>(call, training, training.outside);

@@ -4,6 +4,8 @@
 // apart(V): its argument, never a part of a fused multiply-add.
 #pragma once
 
+#include <limits>
+
 #include "../training.h"
 
 namespace nalu {
@@ -94,6 +96,7 @@ template <class T>
 struct Inputs {
   Distribution distribution;
   bool two_parts;
+  bool plain = false; // low[0] + (width[0] 2^-24) bits: one interval, and not so narrow that it rounds
   T low[2], width[2];
   double mean, deviation, p_low, p_width, least, most;
 
@@ -105,13 +108,10 @@ struct Inputs {
         width[part] = static_cast<T>(c[2 * part + 1]) - low[part];
       }
       two_parts = c[0] != c[2] || c[1] != c[3];
+      plain = !two_parts && width[0] * T(0x1p-24) >= std::numeric_limits<T>::min();
     } else {
       mean = c[0], deviation = c[1], p_low = c[2], p_width = c[3], least = c[4], most = c[5];
     }
-  }
-
-  NALU_DEVICE bool plain() const {
-    return distribution == Distribution::uniform && !two_parts;
   }
 
   NALU_DEVICE T value(uint32_t bits) const {

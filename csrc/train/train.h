@@ -55,8 +55,8 @@ NALU_DEVICE inline void arithmetic_targets(
   });
 }
 
-// The blocks of rows [begin, end) of a matrix (rows, columns), each as (columns, its rows), f(block
-// number, first row, how many).
+// The blocks of rows [begin, end) of a matrix (rows, columns), each as (columns, its rows), f(first
+// row, how many).
 template <class F>
 NALU_INLINE void for_each_block(int64_t rows, const F& f) {
   for (int64_t begin = 0; begin < rows; begin += kBlockRows) {

@@ -167,24 +167,36 @@ class Benchmark(Experiment):
     def _all_at_once(
         self, networks: Sequence[nn.Module], cells: Sequence[list[Trial]], settings: Settings
     ) -> Iterator[list[Finished]]:
-        """On a GPU, which one cell does not fill: each has a thread, and a stream there."""
+        """On a GPU, which one cell does not fill: each has a thread, and a stream there. Where one
+        fails, or has to stop, all stop, and what has finished comes first."""
         leaving = threading.Event()
 
-        def leave_if_asked(_: sweep.Event) -> None:
-            if leaving.is_set():
-                raise KeyboardInterrupt
+        def goes_on(_: sweep.Event) -> bool:
+            return not leaving.is_set()
 
         def train(network: nn.Module, cell: list[Trial]) -> list[Finished]:
             with torch.cuda.stream(torch.cuda.Stream(settings.device)):
-                result = self._sweep(network, cell, settings, callback=leave_if_asked)
+                result = self._sweep(
+                    network, cell, settings, backend=settings.backend, callback=goes_on
+                )
             return list(_finished(cell, result.columns()))
 
         with ThreadPoolExecutor(len(cells)) as pool:
-            try:
-                for done in as_completed(map(pool.submit, repeat(train), networks, cells)):
+            left = set(map(pool.submit, repeat(train), networks, cells))
+            failed: BaseException | None = None
+            while left:
+                try:
+                    done = next(as_completed(left))
+                    left.remove(done)
                     yield done.result()
-            finally:
-                leaving.set()
+                except GeneratorExit:
+                    leaving.set()
+                    raise
+                except BaseException as error:
+                    leaving.set()
+                    failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _sweep(
         self, network: nn.Module, trials: Sequence[Trial], settings: Settings, **options: Any

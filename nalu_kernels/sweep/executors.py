@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,10 +32,11 @@ def choose(
         BackendUnavailable: the back end asked for cannot be used here.
         ValueError: it cannot train this, and why.
     """
-    device = torch.device(device)
     threads = _threads(threads)
+    probe = _probe(device, specification.dtype)
+    device = probe.device
     if backend is None:
-        name, why = dispatch.which_backend(torch.empty(0, dtype=specification.dtype, device=device))
+        name, why = dispatch.which_backend(probe)
         lack = _lack(name, specification, device)
         if name == "reference" and "forced" not in why:
             lack = why
@@ -56,6 +58,20 @@ def choose(
     return name, functools.partial(reference.advance, device=device)
 
 
+def _probe(device: Any, dtype: torch.dtype) -> Tensor:
+    """A tensor there."""
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device: expected a torch.device or its name, got {type(device).__name__}")
+    try:
+        probe = torch.empty(0, dtype=dtype, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device: {str(device)!r} cannot be used here: {reason}") from error
+    if probe.is_meta:
+        raise ValueError("device: 'meta' has no numbers to train with")
+    return probe
+
+
 def _lack(name: str, specification: Specification, device: torch.device) -> str | None:
     """Why this back end cannot train it, in words; None if it can."""
     if name == "reference":
@@ -68,8 +84,9 @@ def _lack(name: str, specification: Specification, device: torch.device) -> str 
 def _threads(threads: int | None) -> int:
     if threads is None:
         return min(torch.get_num_threads(), os.cpu_count() or 1)
-    if isinstance(threads, bool) or not isinstance(threads, int):
+    if isinstance(threads, bool) or not hasattr(threads, "__index__"):
         raise TypeError(f"threads: expected an int or None, got {type(threads).__name__}")
-    if threads < 1:
-        raise ValueError(f"threads: expected at least 1, got {threads}")
-    return threads
+    if not 1 <= (count := operator.index(threads)) < 2**31:
+        expected = "at least 1" if count < 1 else "less than 2**31"
+        raise ValueError(f"threads: expected {expected}, got {count}")
+    return count

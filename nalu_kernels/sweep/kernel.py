@@ -19,9 +19,11 @@ from .specification import LOSSES, Specification
 from .state import RUNNING, State
 from .tasks import OPERATIONS, Arithmetic, Data, Function, Normal, Range, inputs
 
-_RUNS = {"cpu": 4096, "cuda": 65_536}  # in a call, at most
-_BYTES = {"cpu": 2**28, "cuda": 2**31}  # of what a call reads and writes, at most
-_GIVEN_BYTES = 4 * 2**20  # of batches that are drawn at once, which nothing interrupts
+_RUNS = {"cpu": 4096, "cuda": 16_384}  # in a call, at most
+_BYTES = {"cpu": 2**28, "cuda": 2**30}  # of what a call reads and writes, at most
+# Of batches that are drawn at once, which nothing interrupts.
+_GIVEN_BYTES = {"cpu": 2**22, "cuda": 2**27}
+_MOST_ROWS, _MOST_SAMPLES = 2**31, 2**62  # csrc/training_arguments.h
 _STEPS = 512  # whose batches a call is given, at most
 _TASKS = (Arithmetic, Function, Data)
 
@@ -47,11 +49,14 @@ def trainer(name: str) -> Callable[..., None]:
 
 def lacks(name: str, specification: Specification) -> str | None:
     """Why the back end cannot train this, in words; None if it can."""
-    usable, reason = dispatch.backends()[name]
+    usable, reason = dispatch.status(name)
     if not usable:
         return reason
     if name != "triton" and not hasattr(getattr(torch.ops, dispatch.namespace(name)), "train"):
         return f"back end {name!r} was built without the operator train: install it again"
+    batch, steps = specification.batch_size, specification.steps
+    if batch > _MOST_ROWS or steps > _MOST_SAMPLES // batch:
+        return f"{steps:,} batches of {batch:,} rows are more than it can count"
     return specification.stack.beyond_kernels()
 
 
@@ -61,10 +66,11 @@ def advance(
     """As ``reference.advance``.
 
     A call of the operator spreads its runs over the threads. Where each run has test inputs of its
-    own, which a call shares, the threads make a call each instead; but a user's function is only
-    called from the user's thread.
+    own, which a call shares, the threads of a CPU make a call each instead; but a user's function
+    is only called from the user's thread.
     """
     alone = isinstance(specification.task, Arithmetic) and specification.task.per_seed
+    alone = alone and kernel.device.type == "cpu"
     callers = kernel.threads if alone else 1
     kernel = kernel._replace(threads=1) if alone else kernel
     begun: list[Iterator[Tensor]] = []
@@ -163,7 +169,7 @@ def _chunk(specification: Specification, state: State, device: torch.device) -> 
     """How many runs a call takes."""
     given = max(1, _given_bytes(specification))
     most, memory = _RUNS[device.type], _BYTES[device.type]
-    return max(1, min(most, memory // state.bytes_a_run(), _GIVEN_BYTES // given))
+    return max(1, min(most, memory // state.bytes_a_run(), _GIVEN_BYTES[device.type] // given))
 
 
 def _train(
@@ -180,7 +186,8 @@ def _train(
     while len(numbers):
         if isinstance(specification.task, Function):
             first = int(state.progress[numbers, 0].min())
-            until = min(specification.steps, first + _window(specification, len(numbers)))
+            window = _window(specification, len(numbers), kernel.device)
+            until = min(specification.steps, first + window)
             drawn = _batches(specification, numbers, torch.arange(first, until))
             x, y = (tensor.to(kernel.device) for tensor in drawn)
         settings = _settings(specification, int(numbers[0]), first, until)
@@ -188,9 +195,8 @@ def _train(
         hyper = torch.cat(
             (specification.columns.hyper[numbers], specification.thresholds[numbers, None]), 1
         )
-        going = True
+        part, going = state.part(numbers).to(kernel.device), True
         while going:
-            part = state.part(numbers).to(kernel.device)
             kernel.train(
                 program,
                 eps,
@@ -247,9 +253,10 @@ def _starts(specification: Specification, numbers: Tensor) -> Tensor:
     return torch.zeros(len(numbers), 2, dtype=torch.int64)
 
 
-def _window(specification: Specification, runs: int) -> int:
+def _window(specification: Specification, runs: int, device: torch.device) -> int:
     """For how many steps the batches of so many runs are drawn at once."""
-    return max(1, min(_STEPS, _GIVEN_BYTES // (_given_bytes(specification) * runs)))
+    given = _given_bytes(specification) * runs
+    return max(1, min(_STEPS, _GIVEN_BYTES[device.type] // given))
 
 
 def _batches(specification: Specification, numbers: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,17 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
+    def stopped(self, why: str, unfinished: int) -> None:
+        """What is said last where not all has been done."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        print(
+            f"{self._name}: stopped by {why}; {unfinished:,} {self._of} have steps left to do",
+            file=sys.stderr,
+            flush=True,
+        )
+
     def show(self, finished: int, steps: int, also: str = "") -> None:
         """So many have finished, and so many steps been done; those that one which has finished
         did not need count."""

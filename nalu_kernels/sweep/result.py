@@ -36,6 +36,8 @@ _METRICS = {
 }
 _FINISHED = ("solved", "out_of_steps", "diverged")
 
+_NAN = math.nan  # one of them, for all of a table are another to a dict
+
 
 class Result:
     """What :func:`nalu_kernels.sweep.run`, ``load`` and ``join`` return.
@@ -129,7 +131,9 @@ class Result:
         groups: dict[tuple[Any, ...], list[str]] = {}
         keys = zip(*(self._table[name] for name in names), strict=True) if names else ()
         for key, status in zip(keys or [()] * len(self), self._statuses(), strict=True):
-            groups.setdefault(key, []).append(status)
+            groups.setdefault(tuple(_NAN if value != value else value for value in key), []).append(
+                status
+            )
         rows = [
             {**dict(zip(names, key, strict=True)), **_rate(statuses)}
             for key, statuses in groups.items()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..dispatch import forced
 from . import executors, shards
 from .progress import Progress
 from .result import Result
@@ -91,14 +92,16 @@ def run(
             best and below the threshold.
         initial: initial parameters in the form of ``torch.func.stack_module_state``, a row a run;
             None draws them by seed as the layers do.
-        backend: "cpu" for the compiled kernels, "reference" for plain PyTorch; None takes the best
-            that can, and warns if that is the reference.
+        backend: "cpu", "cuda" or "triton" for kernels, "reference" for plain PyTorch; None takes
+            the best that can, and warns if that is the reference.
         device: of the computation.
-        threads: at most so many; None: as torch has, or 1 in each task of an ``executor``.
+        threads: at most so many, on a CPU; None: as torch has, or 1 in each task of an
+            ``executor``.
         out: a folder for the results. The same call goes on where an earlier one was; a folder
             with anything else is refused. Needs the extra ``sweep``.
         executor: any ``concurrent.futures.Executor``; slices of the runs are its tasks.
-        callback: called with an :class:`Event`, about once a second.
+        callback: called with an :class:`Event`, about once a second. One that returns False stops
+            the call, as Ctrl-C does.
         seconds: stops after so long. Ctrl-C and SIGTERM stop likewise: what has been reached is
             saved and returned.
         dtype: float32 or float64.
@@ -116,7 +119,9 @@ def run(
     watch = Watch(_check_seconds(seconds))
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function, got {type(callback).__name__}")
-    if executor is not None and not callable(getattr(executor, "submit", None)):
+    if executor is not None and (
+        isinstance(executor, type) or not callable(getattr(executor, "submit", None))
+    ):
         raise TypeError(
             f"executor: expected a concurrent.futures.Executor, got {type(executor).__name__}"
         )
@@ -138,7 +143,7 @@ def run(
     with ExitStack() as left:
         store = None
         if out is not None:
-            folder = Path(out)
+            folder = _folder(out)
             left.enter_context(locked(folder))
             store = Store(folder, specification)
             state = store.begin({"backend": name, "device": str(device)})
@@ -146,7 +151,9 @@ def run(
             state = specification.begin()
         left.enter_context(watch)
         if executor is not None:
-            source = shards.advance(executor, specification, state, watch, backend, device, threads)
+            source = shards.advance(
+                executor, specification, state, watch, backend or forced(), device, threads
+            )
         else:
             source = _here(specification, state, watch, name, advance)
         _follow(source, specification, state, watch, store, callback)
@@ -159,6 +166,14 @@ def run(
             stop,
             watch.stopped() if len(state.unfinished()) else watch.signal,
         )
+
+
+def _folder(out: Any) -> Path:
+    if not isinstance(out, (str, os.PathLike)):
+        raise TypeError(f"out: expected a path, got {type(out).__name__}")
+    if not os.fspath(out):
+        raise ValueError("out: expected the path of a folder, got ''")
+    return Path(out).expanduser()
 
 
 def _check_seconds(seconds: Any) -> float | None:
@@ -209,12 +224,16 @@ def _follow(
                     if callback is not None and len(rows):
                         seconds = time.perf_counter() - started
                         changed = [index[row] for row in rows.tolist()]
-                        callback(Event(runs, finished, solved, done, total, seconds, changed))
+                        event = Event(runs, finished, solved, done, total, seconds, changed)
+                        if callback(event) is False:
+                            watch.signal = "callback"
                     keeper.save_if_due()
                     if watch.stopped():
                         break
         finally:
             keeper.finish()
+            if (why := watch.stopped()) and (unfinished := len(state.unfinished())):
+                progress.stopped(why, unfinished)
 
 
 def _counts(specification: Specification, state: State) -> tuple[int, int, int]:

@@ -34,6 +34,12 @@ _SCALARS = (type(None), bool, int, float, str)
 _EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (int, int.__index__), (float, float.__float__), (str, str.__str__),
 )  # fmt: skip
+# Names that are no labels: of sweep.run's arguments, and what others call a column.
+_OF_THE_CALL = {
+    *("steps", "batch_size", "test_every", "optimizer", "loss", "success", "stop", "initial"),
+    *("device", "threads", "out", "executor", "callback", "dtype", "task", "stack", "operation"),
+}
+_ALIASES = {"LR": "lr", "learning_rate": "lr"}
 
 
 class Runs:
@@ -229,6 +235,10 @@ def _check_names(table: Runs, task: Task, optimizer: str) -> None:
         _check_kept(f"runs: the name {name!r}", name)
         if name in MADE:
             raise ValueError(f"runs: the result has a column {name!r} of its own")
+        if name in _OF_THE_CALL or (hasattr(task, name) and name not in RANGES):
+            raise ValueError(f"runs: {name!r} is an argument of a call, the same for all its runs")
+        if name in _ALIASES:
+            raise ValueError(f"runs: unknown column {name!r}, did you mean {_ALIASES[name]!r}?")
         if name in RANGES and not hasattr(task, name):
             raise ValueError(f"runs: {type(task).__name__} has no range {name!r}")
         if name in _KNOWN - {"seed", *RANGES} - allowed:

@@ -210,7 +210,8 @@ def hash_of(column: list[Any]) -> str:
 def _count(name: str, value: Any) -> int:
     count = check_size(name, value)
     if not 1 <= count < 2**62:
-        raise ValueError(f"{name}: expected at least 1, got {count}")
+        expected = "at least 1" if count < 1 else "less than 2**62"
+        raise ValueError(f"{name}: expected {expected}, got {count}")
     return count
 
 

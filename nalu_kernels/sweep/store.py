@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def load(folder: str | os.PathLike[str]) -> Result:
         FileNotFoundError: it has no results.
         ValueError: a file is damaged; it is named.
     """
-    return _load(Path(folder))[1]
+    return _load(Path(folder).expanduser())[1]
 
 
 def _load(folder: Path) -> tuple[dict[str, Any], Result]:
@@ -166,20 +166,24 @@ def _load(folder: Path) -> tuple[dict[str, Any], Result]:
     return of, Result(stack, table, state, of["steps"], of["test_every"], of["stop"])
 
 
-def join(folders: Sequence[str | os.PathLike[str]]) -> Result:
+def join(folders: Iterable[str | os.PathLike[str]]) -> Result:
     """The results of several folders as one, for runs that were trained in slices.
 
     Rows are in the order of their labels where no two have the same (slices of one table, such as
     ``runs[i::n]``), else in that of the folders, with new labels.
 
     Raises:
-        ValueError: folders of different specifications, or of the same runs; and as :func:`load`.
+        TypeError: a folder, not a list of them.
+        ValueError: folders of different specifications, or that have a run in common; and as
+            :func:`load`.
     """
-    loaded = [_load(Path(folder)) for folder in folders]
+    if isinstance(folders, (str, os.PathLike)):
+        raise TypeError(f"folders: expected a list of folders, got {folders!r}")
+    folders = list(folders)
+    loaded = [_load(Path(folder).expanduser()) for folder in folders]
     if not loaded:
         raise ValueError("folders: expected at least one")
     first, result = loaded[0]
-    known: dict[str, Any] = {}
     for folder, (of, _) in zip(folders, loaded, strict=True):
         wanted = {key: value for key, value in first.items() if key not in _OF_THE_SLICE}
         differs = _differences(wanted, {key: of[key] for key in wanted})
@@ -187,10 +191,6 @@ def join(folders: Sequence[str | os.PathLike[str]]) -> Result:
             differs.append(f"columns {list(first['columns'])} and {list(of['columns'])}")
         if differs:
             raise ValueError(f"folders: {folders[0]} and {folder} differ: {'; '.join(differs)}")
-        number = _number(of)
-        if number in known:
-            raise ValueError(f"folders: {known[number]} and {folder} have the same runs")
-        known[number] = folder
     tables = [part._table for _, part in loaded]
     index = [label for table in tables for label in table.index]
     columns = {
@@ -198,15 +198,29 @@ def join(folders: Sequence[str | os.PathLike[str]]) -> Result:
     }
     parts = [part._state.tensors() for _, part in loaded]
     state = State(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-    if len(set(index)) < len(index):
+    if len(set(index)) < len(index):  # not slices of one table
+        _check_apart(folders, tables)
         index = list(range(len(index)))
     order = sorted(range(len(index)), key=index.__getitem__)
-    table = Runs(
+    joined = Runs(
         {name: [column[k] for k in order] for name, column in columns.items()},
         [index[k] for k in order],
     )
-    rows = state.rows(torch.tensor(order))
-    return Result(result._stack, table, rows, first["steps"], first["test_every"], first["stop"])
+    ordered = state.rows(torch.tensor(order))
+    steps, every, stop = (first[name] for name in ("steps", "test_every", "stop"))
+    return Result(result._stack, joined, ordered, steps, every, stop)
+
+
+def _check_apart(folders: list[Any], tables: list[Runs]) -> None:
+    known: dict[str, Any] = {}
+    for folder, table in zip(folders, tables, strict=True):
+        rows = {
+            ", ".join(f"{name} {value}" for name, value in table.row(number).items())
+            for number in range(len(table))
+        }
+        for row in sorted(rows & known.keys()):
+            raise ValueError(f"folders: {known[row]} and {folder} have the same run, {row}")
+        known |= dict.fromkeys(rows, folder)
 
 
 def _version() -> str:

@@ -124,7 +124,7 @@ def drawn(seed: int | Tensor, stream: int, step: int, rows: int, columns: int) -
 
 @functools.cache
 def _compiled() -> bool:
-    return dispatch.backends()["cpu"].usable and hasattr(torch.ops.nalu_kernels, "draw")
+    return dispatch.status("cpu").usable and hasattr(torch.ops.nalu_kernels, "draw")
 
 
 def uniform(u: Tensor, parts: Sequence[tuple[float, float]], dtype: torch.dtype) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
@@ -43,11 +44,11 @@ def check_success(success: Any, task: Task) -> Success:
                 "a function of task and row"
             )
         return success
-    if isinstance(success, bool) or not (isinstance(success, (int, float)) or callable(success)):
+    if isinstance(success, bool) or not (isinstance(success, Real) or callable(success)):
         raise TypeError(
             f"success: expected a str, a number or a function, got {type(success).__name__}"
         )
-    return success
+    return success if callable(success) else float(success)
 
 
 def wilson(successes: int, total: int) -> tuple[float, float]:
@@ -57,19 +58,23 @@ def wilson(successes: int, total: int) -> tuple[float, float]:
     middle = rate + z * z / (2 * total)
     reach = z * math.sqrt(rate * (1 - rate) / total + (z / (2 * total)) ** 2)
     scale = 1 + z * z / total
-    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+    low, high = (middle - reach) / scale, (middle + reach) / scale
+    return (low if successes else 0.0), (high if successes < total else 1.0)
 
 
 def threshold(success: Success, task: Task, test: Range | None, row: Mapping[str, Any]) -> float:
     """The threshold of a run: ``test`` is its range outside, ``row`` its columns.
 
     Raises:
-        ValueError: it is not a positive number.
+        TypeError, ValueError: it is not a positive number.
     """
     if isinstance(success, str):
         assert isinstance(task, Arithmetic) and test is not None
         return off_by(WEIGHTS[success], task, test)
-    value = float(success(task, row) if callable(success) else success)
+    value = success(task, row) if callable(success) else success
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"success: expected it to return a number, got {type(value).__name__}")
+    value = float(value)
     if not value > 0:
         raise ValueError(f"success: expected a threshold above 0, got {value}")
     return value

@@ -246,7 +246,7 @@ class Function(_Drawn):
             TypeError, ValueError: f returned something else.
         """
         rows = x.reshape(-1, self.in_features)
-        y = self.f(rows)
+        y = self.f(rows.clone())  # which may work in place
         if not isinstance(y, Tensor):
             raise TypeError(f"f: expected it to return a tensor, got {type(y).__name__}")
         if y.dim() == 1:
@@ -266,6 +266,13 @@ class Function(_Drawn):
         name = getattr(self.f, "__qualname__", type(self.f).__qualname__)
         answers = fingerprint(self.answers(tried))
         return {"task": "Function", "f": name, "answers": answers, **fields, **ranges}
+
+
+def _check_finite(name: str, table: Tensor) -> None:
+    wrong = (~table.isfinite().all(1)).nonzero()
+    if len(wrong):
+        first = int(wrong[0])
+        raise ValueError(f"{name}: {len(wrong)} rows are not finite, row {first} is the first")
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,6 +307,7 @@ class Data:
         for names in pairs:
             for name in names:
                 shapes.add((name[0], self._table(name)))
+                _check_finite(name, getattr(self, name))
             if len(getattr(self, names[0])) != len(getattr(self, names[1])):
                 raise ValueError(f"{names[0]}, {names[1]}: expected as many rows of both")
         if len(shapes) != 2:

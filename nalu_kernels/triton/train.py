@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,9 +14,6 @@ from .arguments import require
 from .device import chip
 from .train_random import draw_kernel
 from .train_step import Trainings, train_kernel
-
-if TYPE_CHECKING:
-    from ..sweep.specification import Specification
 
 _A_LAUNCH = 0.1  # seconds, at most about
 _RUNNING, _SECONDS = 1, 4  # a status; a column of the scores
@@ -29,11 +27,6 @@ def options(family: str, dtype: torch.dtype) -> dict[str, int]:
     few = dtype == torch.float32 and family != "sm_80"
     limit = {} if family == "gfx942" else {"maxnreg": 168 if few else 255}
     return {"num_warps": 1, "num_stages": 1, **limit}
-
-
-def lacks(specification: Specification) -> str | None:
-    """Why the kernel cannot train this, in words; None if it can."""
-    return specification.stack.beyond_kernels()
 
 
 class Call(NamedTuple):
@@ -93,26 +86,33 @@ def train(*arguments: Any) -> None:
     settings = tensors[2].tolist()
     last, most = min(settings[1], settings[11]), 1
     now = time.perf_counter()
-    while now < deadline:
-        going = (progress[:, 1] <= _RUNNING) & (progress[:, 0] < last)
-        count = int(going.sum())
-        if count == 0:
-            return
-        one.run(most, family)
-        _wait(progress.device)
-        before, now = now, time.perf_counter()
-        scores[going, _SECONDS] += (now - before) / count
-        took = now - before
-        if took > _A_LAUNCH:
-            most = max(1, most // 2)
-        elif took < _A_LAUNCH / 2:
-            most = min(2 * most, last)
-        most = max(1, min(most, int(most * (deadline - now) / max(took, 1e-9))))
+    with _on(progress.device):
+        while now < deadline:
+            going = (progress[:, 1] <= _RUNNING) & (progress[:, 0] < last)
+            count = int(going.sum())
+            if count == 0:
+                return
+            one.run(most, family)
+            _wait(progress.device)
+            before, now = now, time.perf_counter()
+            scores[going, _SECONDS] += (now - before) / count
+            took = now - before
+            if took > _A_LAUNCH:
+                most = max(1, most // 2)
+            elif took < _A_LAUNCH / 2:
+                most = min(2 * most, last)
+            most = max(1, min(most, int(most * (deadline - now) / max(took, 1e-9))))
+
+
+def _on(device: torch.device) -> AbstractContextManager[None]:
+    """Triton launches on the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _wait(device: torch.device) -> None:
+    """For this stream alone: others train beside it."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
 
 
 def draw(seeds: Tensor, stream: int, step: int, rows: int, columns: int) -> Tensor:

@@ -137,7 +137,7 @@ def _norm_factor(run, most_value, most_norm, FORM: tl.constexpr):
 def _bias_correction(beta, step):
     """1 - beta^step, which is 1 from where beta^step is below a double's last digit."""
     exponent = step.to(tl.float64) * tl.log(beta)
-    correction = exponent * 0 + 1.0
+    correction = tl.full([], 1.0, tl.float64)
     if exponent >= -45:
         correction = 1.0 - maths.exp(exponent)
     return correction

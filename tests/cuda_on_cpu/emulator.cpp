@@ -32,6 +32,7 @@ ucontext_t scheduler;
 Fiber* running = nullptr;
 const std::function<void()>* body = nullptr;
 int64_t launches = 0;
+bool last_first = false; // the order of a block's threads between two barriers
 cudaError_t last_error = cudaSuccess;
 
 void run_fiber() {
@@ -68,8 +69,8 @@ cudaError_t run_on_cpu(dim3 grid, dim3 block, const std::function<void()>& kerne
     for (bool any = true; any;) {
       any = false;
       for (unsigned t = 0; t < block.x; ++t) {
-        running = &fibers[t];
-        threadIdx.x = t;
+        threadIdx.x = last_first ? block.x - 1 - t : t;
+        running = &fibers[threadIdx.x];
         swapcontext(&scheduler, &running->context);
         any |= !running->done;
       }
@@ -164,6 +165,9 @@ extern "C" {
 // As the tests ask.
 void cuda_on_cpu_allow_tf32(int allow) {
   tf32_allowed = allow != 0;
+}
+void cuda_on_cpu_run_last_first(int order) {
+  last_first = order != 0;
 }
 int64_t cuda_on_cpu_launches() {
   return launches;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +13,11 @@ import torch
 import nalu_kernels
 from nalu_kernels.experiments import load
 from nalu_kernels.experiments.benchmark import Benchmark, duration, meet, rate_and_interval
-from nalu_kernels.experiments.experiment import Outcome
+from nalu_kernels.experiments.experiment import Outcome, Settings, Trial
 
 
 def outcome(*rows: dict[str, Any]) -> Outcome:
-    about = {"seeds": len(rows), "steps": 1000, "full": False, "options": {}}
+    about = {"seeds": len(rows), "steps": 1000, "full": False, "options": {}, "device": "cpu"}
     pair = {"model": "NAC", "task": "a + b", "seconds": 0.01}
     return Outcome({**about, "trials": [{**pair, **row} for row in rows]})
 
@@ -56,15 +58,42 @@ def test_intervals_meet() -> None:
     assert not meet((0, 0.2), (0.3, 0.4)) and not meet((0.3, 0.4), (0, 0.2))
 
 
-@pytest.mark.parametrize("name", ["reference", "triton"])
-def test_a_back_end_without_a_trainer_is_not_named(
-    name: str, monkeypatch: pytest.MonkeyPatch
+def test_the_back_end_is_the_one_that_is_forced() -> None:
+    with nalu_kernels.use_backend("reference"):
+        assert load("single").backend(torch.device("cpu"))[0] == "reference"
+
+
+class Stopped(Exception):
+    """In the middle of it."""
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_on_a_gpu_all_cells_are_trained_at_once(
+    stops: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    if name == "triton":
-        monkeypatch.setattr(
-            "nalu_kernels.experiments.experiment.which_backend", lambda input: (name, "the best")
-        )
-        assert load("single").backend(torch.device("cpu")) == ("reference", "triton has no trainer")
-        return
-    with nalu_kernels.use_backend(name):
-        assert load("single").backend(torch.device("cpu"))[0] == name
+    """As far as a CPU shows it: without the streams."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    experiment = load("testbench")
+    assert isinstance(experiment, Benchmark)
+    settings = Settings(torch.device("cpu"), 2, 30, tmp_path, backend="reference")
+    cells = [[Trial(model, "a + b", seed) for seed in range(2)] for model in ("NAC", "NALU")]
+    networks = [experiment.network(cell[0].model) for cell in cells]
+    whole, backends = experiment._sweep, []
+
+    def sweep(network: Any, trials: Any, *given: Any, **options: Any) -> Any:
+        if stops and trials[0].model == "NALU":
+            raise Stopped
+        result = whole(network, trials, *given, **options)
+        backends.extend(result.columns()["backend"])
+        return result
+
+    monkeypatch.setattr(experiment, "_sweep", sweep)
+    found: list[Any] = []
+    with pytest.raises(Stopped) if stops else nullcontext():
+        for done in experiment._all_at_once(networks, cells, settings):
+            found += done
+    if not stops:
+        assert sorted(trial.model for trial, _, _ in found) == ["NAC"] * 2 + ["NALU"] * 2
+    assert all(numbers["status"] == "out_of_steps" for _, _, numbers in found)
+    assert set(backends) <= {"reference"}

@@ -13,6 +13,7 @@ from small import F64, OPTIONS, TASKS, assert_same, diverging, run
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import emulated_cuda
 from conftest import Backend
 from nalu_kernels import NAC, NALU, sweep
 from nalu_kernels.sweep import kernel, watch
@@ -132,6 +133,31 @@ def test_a_nan_stays_in_its_run(backend: Backend) -> None:
     result, alone = diverging(**on(backend))
     assert result.columns()["status"] == ["diverged", "out_of_steps"]
     assert alone._state.parameters[0].equal(result._state.parameters[1])
+
+
+def test_betas_of_0(backend: Backend) -> None:
+    runs = sweep.grid(seed=[1], betas=[(0.0, 0.9), (0.9, 0.0)])
+    expected = run("normal", runs, dtype=F64)
+    same_numbers(run("normal", runs, **on(backend), dtype=F64), expected)
+
+
+@only(lambda backend: backend.emulated)
+@pytest.mark.parametrize("task", list(TASKS))
+def test_no_thread_waits_for_another_without_a_barrier(task: str, backend: Backend) -> None:
+    expected = run(task, **on(backend))
+    with emulated_cuda.last_thread_first():
+        assert_same(run(task, **on(backend)), expected)
+
+
+@only(lambda backend: backend.name == "cpu")
+def test_a_range_so_narrow_that_its_steps_are_subnormal(backend: Backend) -> None:
+    task = sweep.Arithmetic("a + b", 2, train=(0, 1e-31), samples=20)
+    options: dict[str, Any] = {"steps": 1, "batch_size": 4, "optimizer": "sgd", "loss": "l1"}
+    found, expected = (
+        sweep.run(nn.Linear(2, 1, bias=False), task, {"lr": [1e30]}, **options, **where)
+        for where in (on(backend), {"backend": "reference"})
+    )
+    same_numbers(found, expected)
 
 
 def test_stop_when_solved(backend: Backend) -> None:

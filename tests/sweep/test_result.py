@@ -38,6 +38,12 @@ def test_the_table(result: sweep.Result) -> None:
     assert frame["train"][0] == (1, 2)
 
 
+def test_runs_without_a_value_are_one_group() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"seed": [0, 1] * 2, "clip_norm": [1.0] * 2 + [None] * 2})
+    assert run(runs=frame, steps=1).success_rate(by="clip_norm")["runs"].tolist() == [2, 2]
+
+
 def test_success_rates(result: sweep.Result) -> None:
     pytest.importorskip("pandas")
     rates = result.success_rate(by="lr")

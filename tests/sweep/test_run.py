@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from torch import nn
 
 import nalu_kernels
 from nalu_kernels import NAC, NALU, sweep, use_backend
+from nalu_kernels.sweep import executors
+from nalu_kernels.sweep.specification import Specification
 
 ADD = sweep.Arithmetic("a + b", in_features=2, samples=40)
 
@@ -52,7 +55,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"initial": {}}, ValueError, "initial: expected the names"),
     ({"backend": "gpu"}, ValueError, "backend: expected one of"),
     ({"backend": 3}, TypeError, "backend: expected the name"),
-    ({"device": "cpux"}, RuntimeError, "cpux"),
+    ({"device": "cpux"}, ValueError, "device: .cpux. cannot be used here"),
     ({"threads": 0}, ValueError, "threads: expected at least 1"),
     ({"threads": "2"}, TypeError, "threads: expected an int"),
     ({"executor": 3}, TypeError, "executor: expected a concurrent.futures.Executor"),
@@ -101,10 +104,15 @@ def test_beyond_the_kernels_limits_the_reference_runs_and_says_why() -> None:
 
 
 def test_a_back_end_for_other_devices_is_refused() -> None:
-    for name, (usable, _) in nalu_kernels.backends().items():
-        if usable and name != "reference":
-            with pytest.raises(ValueError, match=f"'{name}' cannot train this sweep: .* meta"):
-                sweep.run(NAC(2, 1), ADD, {"seed": [0]}, steps=1, backend=name, device="meta")
+    specification = Specification(NAC(2, 1), ADD, {"seed": [0]}, steps=1)
+    for name in nalu_kernels.backends():
+        lack = executors._lack(name, specification, torch.device("xpu"))
+        assert lack is None if name == "reference" else "does not serve xpu" in str(lack)
+
+
+def test_a_device_without_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="device: 'meta' has no numbers to train with"):
+        sweep.run(NAC(2, 1), ADD, {"seed": [0]}, steps=1, device="meta")
 
 
 def test_initial_weights_may_be_given() -> None:
@@ -198,6 +206,43 @@ def test_a_callback_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert events[-1][:5] == (2, 2, 0, 46, 46)
     assert [event.steps for event in events] == sorted(event.steps for event in events)
     assert {label for event in events for label in event.changed} == {0, 2}
+
+
+def test_a_callback_may_stop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nalu_kernels.sweep.watch.SEGMENT", 1e-3)
+    result = run(steps=100_000, callback=lambda event: event.steps < 50)
+    assert result.stopped == "callback" and "interrupted" in result.columns()["status"]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"sweep: stopped by callback; \d of 6 runs have steps left to do", said)
+
+
+@pytest.mark.parametrize("out", ["", 3])
+def test_a_folder_has_a_name(out: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="out: expected"):
+        run(out=out)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cpu:x", "nowhere"])
+def test_a_device_that_cannot_be_used_is_named(device: str, tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match=f"device: '{device}' cannot be used here"):
+        sweep.run(NAC(2, 1), ADD, {"seed": [0]}, steps=1, device=device, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(TypeError, match=r"device: expected a torch\.device or its name, got int"):
+        sweep.run(NAC(2, 1), ADD, {"seed": [0]}, steps=1, device=0)
+
+
+@needs_trainer
+def test_a_batch_beyond_counting_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'cpu' cannot train this sweep: .* than it can count"):
+        sweep.run(NAC(2, 1), ADD, {"seed": [0]}, steps=1, batch_size=2**32, backend="cpu")
+
+
+def test_a_forced_back_end_holds_in_an_executors_tasks() -> None:
+    with use_backend("reference"), ThreadPoolExecutor(1) as executor:
+        result = sweep.run(NAC(2, 1), ADD, {"seed": [0]}, steps=1, executor=executor)
+    assert result.columns()["backend"] == ["reference"]
 
 
 def test_an_error_of_a_callback_saves_and_comes_through(tmp_path: Any) -> None:

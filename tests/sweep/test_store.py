@@ -109,8 +109,19 @@ def test_a_copy_of_a_folder_is_not_joined_with_it(tmp_path: Path) -> None:
     run(out=tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     for other in ("a", "b"):
-        with pytest.raises(ValueError, match=f"folders: .*a and .*{other} have the same runs"):
+        with pytest.raises(
+            ValueError, match=f"folders: .*a and .*{other} have the same run, seed 0"
+        ):
             sweep.join([tmp_path / "a", tmp_path / other])
+
+
+def test_folders_that_have_a_run_in_common_are_not_joined(tmp_path: Path) -> None:
+    for name, seeds in (("a", [0, 1, 2]), ("b", [2, 3])):
+        run(runs={"seed": seeds}, out=tmp_path / name)
+    with pytest.raises(ValueError, match=r"folders: .*a and .*b have the same run, seed 2"):
+        sweep.join(tmp_path / name for name in "ab")
+    with pytest.raises(TypeError, match="folders: expected a list of folders"):
+        sweep.join(str(tmp_path / "a"))
 
 
 def test_the_table_of_another_sweep_is_refused(tmp_path: Path) -> None:

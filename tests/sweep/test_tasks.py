@@ -76,6 +76,20 @@ def test_a_function_may_return_a_vector() -> None:
     torch.testing.assert_close(task.answers(x), x.prod(-1, keepdim=True))
 
 
+def test_a_function_may_work_in_place() -> None:
+    task = sweep.Function(lambda x: x.mul_(2)[:, 0], 2, (1, 2), (2, 3))
+    x = torch.ones(3, 2)
+    assert task.answers(x).eq(2).all() and x.eq(1).all()
+
+
+def test_a_table_has_numbers_only() -> None:
+    x = torch.ones(3, 2)
+    gap = x.index_fill(0, torch.tensor([1]), torch.nan)
+    for name, given in (("x", (gap, x, x, x)), ("y_test", (x, x, x, gap))):
+        with pytest.raises(ValueError, match=f"{name}: 1 rows are not finite, row 1 is the first"):
+            sweep.Data(*given)
+
+
 def test_a_table_serves_both_tests_without_one_outside() -> None:
     task = sweep.Data(torch.rand(5, 2), torch.rand(5), torch.rand(4, 2), torch.rand(4))
     assert task.in_features == 2 and task.y.shape == (5, 1)

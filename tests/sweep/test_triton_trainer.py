@@ -198,7 +198,7 @@ def test_a_runs_bits_are_its_rows_alone(on_triton: None, monkeypatch: pytest.Mon
     alone = trained(stack, ARITHMETIC, runs[1:2], **options)
     assert alone._state.parameters[0].equal(expected._state.parameters[1])
     with monkeypatch.context() as patch:
-        patch.setattr(kernel, "_RUNS", 2)
+        patch.setitem(kernel._RUNS, "cpu", 2)
         patch.setattr(train, "_A_LAUNCH", 1e-9)  # a step each
         assert_same(trained(stack, ARITHMETIC, runs, **options), expected)
 
@@ -221,5 +221,5 @@ def test_stop_when_solved(on_triton: None) -> None:
 
 
 def test_a_stack_that_is_too_wide_is_named() -> None:
-    specification: Any = SimpleNamespace(stack=stack.Stack(NALU(600, 1)))
-    assert "600 inputs" in str(train.lacks(specification))
+    specification: Any = SimpleNamespace(stack=stack.Stack(NALU(600, 1)), batch_size=1, steps=1)
+    assert "600 inputs" in str(kernel.lacks("triton", specification))

@@ -110,7 +110,7 @@ NALU_INLINE Vec<float> in_part(const Inputs<float>& inputs, Vec<float> u) {
   return either(inputs.low) + apart(either(inputs.width) * within);
 }
 
-// A vector of rows, of which `count` are stored, from 24 random bits each. `plain` is inputs.plain(),
+// A vector of rows, of which `count` are stored, from 24 random bits each. `plain` is inputs.plain,
 // known outside of the loop.
 template <bool plain, class T, class Count>
 NALU_INLINE void write(const Inputs<T>& inputs, Rows32 bits, T* to, Count count) {
@@ -120,7 +120,7 @@ NALU_INLINE void write(const Inputs<T>& inputs, Rows32 bits, T* to, Count count)
       store<T>(to, inputs.low[0] + apart(step * to_float(bits)), count);
       return;
     }
-    if (inputs.distribution == Distribution::uniform) {
+    if (inputs.distribution == Distribution::uniform && inputs.two_parts) {
       store<T>(to, in_part(inputs, to_float(bits) * 0x1p-24f), count);
       return;
     }
@@ -175,7 +175,7 @@ inline void draw_batch(
       }
     });
   };
-  if (inputs.plain()) {
+  if (inputs.plain) {
     fill(std::true_type{});
   } else {
     fill(std::false_type{});
