@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from types import SimpleNamespace
 from typing import Any
 
@@ -149,10 +150,15 @@ def test_every_layer_equals_the_reference(
     agree(STACKS[layers], ARITHMETIC, a_run(optimizer), **options)
 
 
+def test_betas_of_0(on_triton: None) -> None:
+    runs = sweep.grid(seed=[1], betas=[(0.0, 0.9), (0.9, 0.0)])
+    agree(NAC(4, 1), ARITHMETIC, runs, steps=2, dtype=F64)
+
+
 @long
-@pytest.mark.parametrize("layers", list(STACKS))
-@pytest.mark.parametrize(
-    ("optimizer", "loss"), [("adam", "mse"), ("rmsprop", "l1"), ("sgd", "mse")]
+@pytest.mark.parametrize(  # a minute each
+    ("layers", "optimizer", "loss"),
+    list(zip(STACKS, cycle(OPTIONS), cycle(("mse", "l1")), strict=False)),
 )
 def test_200_steps_equal_the_reference(
     layers: str, optimizer: str, loss: str, on_triton: None
