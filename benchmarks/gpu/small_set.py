@@ -114,7 +114,8 @@ def main() -> None:
     chosen = parser.parse_args()
     share, shares = map(int, chosen.share.split("/"))
     device = choose(chosen.dry_run)
-    everything: list[Call | Network] = [NETWORKS[0], *calls(chosen.dry_run), *NETWORKS[1:]]
+    others = () if chosen.dry_run else NETWORKS[1:]
+    everything: list[Call | Network] = [NETWORKS[0], *calls(chosen.dry_run), *others]
     mine = everything[share::shares]
     for call in mine:
         if time.time() > chosen.until:

@@ -58,7 +58,6 @@ class Outcome:
         self.seeds: int = recorded["seeds"]
         self.steps: int = recorded["steps"]
         self.full: bool = recorded["full"]
-        self.on_cpu: bool = recorded["device"] == "cpu"
         self.options: dict[str, Any] = recorded["options"]
         self.narrowed: dict[str, list[str]] = recorded.get("narrowed", {})
         self.rows: list[dict[str, Any]] = recorded["trials"]
@@ -66,6 +65,10 @@ class Outcome:
     def values(self, metric: str, *, model: str, task: str) -> list[Any]:
         """One number (or what else the trial measured) for each seed, in their order."""
         return [row[metric] for row in self.rows if (row["model"], row["task"]) == (model, task)]
+
+    @property
+    def on_cpu(self) -> bool:
+        return bool(self.recorded["device"] == "cpu")
 
     @property
     def models(self) -> list[str]:
