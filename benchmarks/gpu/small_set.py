@@ -65,6 +65,18 @@ def calls(dry_run: bool) -> list[Call]:
     return found
 
 
+def everything(dry_run: bool) -> list[Call | Network]:
+    """The calls, and behind every kind of layer's smallest the trainings."""
+    found: list[Call | Network] = [*calls(dry_run)]
+    found[len(KINDS) : len(KINDS)] = NETWORKS[:1] if dry_run else NETWORKS
+    return found
+
+
+def words(call: Call | Network) -> str:
+    named = ("training", call.name) if isinstance(call, Network) else call
+    return " ".join(map(str, named))
+
+
 def train(network: Network, device: Device) -> None:
     """A few steps with their tests, of more runs than one."""
     for name in library_backends(torch.empty(0, device=device.name)):
@@ -100,10 +112,6 @@ def run(call: Call | Network, device: Device) -> None:
     device.synchronize()
 
 
-def _words(call: Call | Network) -> tuple[object, ...]:
-    return ("training", call.name) if isinstance(call, Network) else call
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.small_set")
     parser.add_argument("--dry-run", action="store_true")
@@ -114,14 +122,12 @@ def main() -> None:
     chosen = parser.parse_args()
     share, shares = map(int, chosen.share.split("/"))
     device = choose(chosen.dry_run)
-    others = () if chosen.dry_run else NETWORKS[1:]
-    everything: list[Call | Network] = [NETWORKS[0], *calls(chosen.dry_run), *others]
-    mine = everything[share::shares]
+    mine = everything(chosen.dry_run)[share::shares]
     for call in mine:
         if time.time() > chosen.until:
-            print(NOT_RUN, *_words(call), flush=True)
+            print(NOT_RUN, words(call), flush=True)
             continue
-        print(*_words(call), flush=True)
+        print(words(call), flush=True)
         run(call, device)
 
 

@@ -13,7 +13,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,16 +33,19 @@ STEP = "sweeps"
 SHARE_OF_TIME = 1 / 4
 GRAPH = "CUDA graph"
 RUNS = (1, 100, 10_000)
-SECONDS = (0.3, 0.9)  # of the two calls whose difference is measured
+# Of the two calls whose difference is measured.
+SECONDS, DRY_SECONDS = (0.3, 0.9), (0.01, 0.1)
 REPLAYS = 64  # steps between two looks at the clock
 ROW_S = 60.0
 
 
-def in_one_kernel(network: Network, runs: int, backend: str, device: Device) -> float:
+def in_one_kernel(
+    network: Network, runs: int, backend: str, device: Device, seconds: tuple[float, float]
+) -> float:
     """Steps of all runs a second, without what a call takes whatever their number."""
     stack, seeds = network.module(), sweep.grid(seed=range(runs), lr=[RATE])
 
-    def train(seconds: float) -> tuple[int, float]:
+    def train(limit: float) -> tuple[int, float]:
         begun = time.perf_counter()
         result = sweep.run(
             stack,
@@ -53,16 +56,16 @@ def in_one_kernel(network: Network, runs: int, backend: str, device: Device) -> 
             batch_size=BATCH,
             backend=backend,
             device=device.name,
-            seconds=seconds,
+            seconds=limit,
         )
         return sum(result.columns()["steps"]), time.perf_counter() - begun
 
-    train(SECONDS[0])  # compiles, where that has to be
-    (few, short), (many, long) = map(train, SECONDS)
+    train(seconds[0])  # compiles, where that has to be
+    (few, short), (many, long) = map(train, seconds)
     return (many - few) / (long - short)
 
 
-def stacked(network: Network, runs: int, device: Device) -> float:
+def stacked(network: Network, runs: int, device: Device, seconds: tuple[float, float]) -> float:
     """The same of the rival."""
     models = [network.module().to(device.name) for _ in range(runs)]
     parameters = {
@@ -85,7 +88,7 @@ def stacked(network: Network, runs: int, device: Device) -> float:
     replay()
     device.synchronize()
     begun, steps = time.perf_counter(), 0
-    while time.perf_counter() - begun < SECONDS[1] - SECONDS[0]:
+    while time.perf_counter() - begun < seconds[1] - seconds[0]:
         for _ in range(REPLAYS):
             replay()
         device.synchronize()
@@ -93,14 +96,16 @@ def stacked(network: Network, runs: int, device: Device) -> float:
     return runs * steps / (time.perf_counter() - begun)
 
 
-def measure(network: Network, runs: int, device: Device) -> dict[str, Any]:
+def measure(
+    network: Network, runs: int, device: Device, seconds: tuple[float, float]
+) -> dict[str, Any]:
     row: dict[str, Any] = {"network": network.name, "runs": runs, "steps_per_s": {}, "failed": {}}
     probe = torch.empty(0, device=device.name)
     providers: dict[str, Callable[[], float]] = {
-        name: functools.partial(in_one_kernel, network, runs, name, device)
+        name: functools.partial(in_one_kernel, network, runs, name, device, seconds)
         for name in library_backends(probe)
     }
-    providers[GRAPH] = functools.partial(stacked, network, runs, device)
+    providers[GRAPH] = functools.partial(stacked, network, runs, device, seconds)
     for name, rate in providers.items():
         try:
             row["steps_per_s"][name] = float(f"{rate():.4g}")
@@ -143,10 +148,13 @@ def main() -> None:
     written = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     device = choose(chosen.dry_run)
-    networks, counts = (NETWORKS[:1], (1, 3)) if chosen.dry_run else (NETWORKS, RUNS)
+    networks: Sequence[Network] = NETWORKS[1:2] if chosen.dry_run else NETWORKS
+    counts: Sequence[int] = (2,) if chosen.dry_run else RUNS
+    seconds = DRY_SECONDS if chosen.dry_run else SECONDS
     for network in networks:
         for runs in counts:
-            print(json.dumps(measure(network, runs, device), ensure_ascii=False), file=written)
+            row = measure(network, runs, device, seconds)
+            print(json.dumps(row, ensure_ascii=False), file=written)
 
 
 if __name__ == "__main__":
