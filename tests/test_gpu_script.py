@@ -38,7 +38,7 @@ from selection import long
 ROOT = Path(__file__).parent.parent
 # What a dry run measures, and how many cases that is.
 DRY_RUNS = [
-    pytest.param(("40x3-5-forward+backward-highest*", 1), id="one case"),
+    pytest.param(("40x3-5-forward+backward-highest*", 1), id="one case", marks=long),
     pytest.param(("forward+backward-highest*", len(DRY_GROUPS)), id="every group", marks=long),
 ]
 CASE = GpuCase(DRY_GROUPS[0], (3, 4, 2), BACKWARD, HIGHEST)
