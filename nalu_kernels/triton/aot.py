@@ -204,15 +204,15 @@ def launches(family: str) -> dict[Variant, trace.Launch]:
 
 
 def _trainers(chip: Chip) -> dict[Variant, trace.Launch]:
-    """Every stack in both dtypes, with the optimizers in turn."""
+    """Every stack, with the dtypes and the optimizers in turn: they take long to compile."""
     found = {}
-    for number, (name, program) in enumerate(_STACKS.items()):
-        for shift, dtype in enumerate((torch.float32, torch.float64)):
-            optimizer = OPTIMIZERS[(number + shift) % len(OPTIMIZERS)]
-            case, bits = f"{name} {optimizer}", dtype.itemsize * 8  # one number at a time
-            known = (chip.family, "train", case, "", "", str(dtype).removeprefix("torch."), None)
-            one = trace.train(program, dtype, chip, optimizer)
-            found[Variant(*known, "", "", bits, bits)] = one
+    for turn, (name, program) in enumerate(_STACKS.items(), tiles.FAMILIES.index(chip.family)):
+        dtype = (torch.float32, torch.float64)[turn % 2]
+        optimizer = OPTIMIZERS[turn % len(OPTIMIZERS)]
+        case, bits = f"{name} {optimizer}", dtype.itemsize * 8  # one number at a time
+        known = (chip.family, "train", case, "", "", str(dtype).removeprefix("torch."), None)
+        one = trace.train(program, dtype, chip, optimizer)
+        found[Variant(*known, "", "", bits, bits)] = one
     return found
 
 
