@@ -153,14 +153,16 @@ NALU_INLINE int tiles_of(int rows) {
 // C (M, n) = A B (K, n), of an A whose element (m, k) stands at m row_step + k column_step.
 template <class T>
 NALU_INLINE void product(
-    int M,
-    int K,
-    int n,
+    int64_t M_,
+    int64_t K_,
+    int64_t n_,
     const T* A,
-    int row_step,
-    int column_step,
+    int64_t row_step_,
+    int64_t column_step_,
     const T* B,
     T* C) {
+  const int M = static_cast<int>(M_), K = static_cast<int>(K_), n = static_cast<int>(n_);
+  const int row_step = static_cast<int>(row_step_), column_step = static_cast<int>(column_step_);
   for_each(tiles_of(M) * n, [&](int64_t item) {
     const int tile = static_cast<int>(item) / n, r = static_cast<int>(item) - tile * n;
     const int first = tile * kTile, height = M - first < kTile ? M - first : kTile;
@@ -187,30 +189,14 @@ NALU_INLINE void product(
 // Y (O, n) = A (O, I) X (I, n).
 template <class T>
 NALU_INLINE void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y) {
-  product(
-      static_cast<int>(O),
-      static_cast<int>(I),
-      static_cast<int>(n),
-      A,
-      static_cast<int>(I),
-      1,
-      X,
-      Y);
+  product(O, I, n, A, I, 1, X, Y);
 }
 
 // X (I, n) = A^T Y, for A (O, I).
 template <class T>
 NALU_INLINE void apply_transposed(
     int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X) {
-  product(
-      static_cast<int>(I),
-      static_cast<int>(O),
-      static_cast<int>(n),
-      A,
-      1,
-      static_cast<int>(I),
-      Y,
-      X);
+  product(I, O, n, A, 1, I, Y, X);
 }
 
 // sums[j] += the sum over [begin, end) of A[j, i] b[i], for `height` rows of N numbers.

@@ -191,10 +191,10 @@ def _train(
             drawn = _batches(specification, numbers, torch.arange(first, until))
             x, y = (tensor.to(kernel.device) for tensor in drawn)
         settings = _settings(specification, int(numbers[0]), first, until)
-        seeds, starts = specification.columns.seeds[numbers], _starts(specification, numbers)
-        hyper = torch.cat(
-            (specification.columns.hyper[numbers], specification.thresholds[numbers, None]), 1
-        )
+        seeds = specification.columns.seeds[numbers].to(kernel.device)
+        starts = _starts(specification, numbers).to(kernel.device)
+        thresholds = specification.thresholds[numbers, None]
+        hyper = torch.cat((specification.columns.hyper[numbers], thresholds), 1).to(kernel.device)
         part, going = state.part(numbers).to(kernel.device), True
         while going:
             kernel.train(
@@ -202,9 +202,9 @@ def _train(
                 eps,
                 settings,
                 given.constants,
-                seeds.to(kernel.device),
-                starts.to(kernel.device),
-                hyper.to(kernel.device),
+                seeds,
+                starts,
+                hyper,
                 x,
                 y,
                 *given.tests,
