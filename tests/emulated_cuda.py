@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -99,23 +99,23 @@ def install() -> None:
 
 
 @contextmanager
-def tf32_allowed() -> Iterator[None]:
+def _switched_on(name: str) -> Iterator[None]:
+    switch = getattr(_library(), name)
+    switch(1)
+    try:
+        yield
+    finally:
+        switch(0)
+
+
+def tf32_allowed() -> AbstractContextManager[None]:
     """What torch.set_float32_matmul_precision("high") tells cuBLAS."""
-    _library().cuda_on_cpu_allow_tf32(1)
-    try:
-        yield
-    finally:
-        _library().cuda_on_cpu_allow_tf32(0)
+    return _switched_on("cuda_on_cpu_allow_tf32")
 
 
-@contextmanager
-def last_thread_first() -> Iterator[None]:
+def last_thread_first() -> AbstractContextManager[None]:
     """A block's threads run in the other order between two barriers."""
-    _library().cuda_on_cpu_run_last_first(1)
-    try:
-        yield
-    finally:
-        _library().cuda_on_cpu_run_last_first(0)
+    return _switched_on("cuda_on_cpu_run_last_first")
 
 
 def launches() -> int:
