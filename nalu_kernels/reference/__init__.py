@@ -1,13 +1,31 @@
-"""The definition of truth: NAC and NALU in plain PyTorch, differentiable any number of times.
+"""The definition of truth: the layers in plain PyTorch, differentiable any number of times.
 
 Every kernel of this library is tested against these functions in float64. They are also the back
-end of last resort: any device, any floating dtype, no compiled code.
-
-Source: A. Trask, F. Hill, S. Reed, J. Rae, C. Dyer, P. Blunsom, "Neural Arithmetic Logic Units",
-NeurIPS 2018, section 3 (https://arxiv.org/abs/1808.00508).
+end of last resort: any device, any floating dtype, no compiled code. Each file names its source.
 """
 
+from .gnalu import gnalu
+from .inalu import inalu
 from .nac import nac, weight
 from .nalu import gate, nalu, paths
+from .nau import nau
+from .nmu import nmu, snmu
+from .npu import npu, real_npu
+from .nru import nmru, nru
 
-__all__ = ["gate", "nac", "nalu", "paths", "weight"]
+__all__ = [
+    "gate",
+    "gnalu",
+    "inalu",
+    "nac",
+    "nalu",
+    "nau",
+    "nmru",
+    "nmu",
+    "npu",
+    "nru",
+    "paths",
+    "real_npu",
+    "snmu",
+    "weight",
+]

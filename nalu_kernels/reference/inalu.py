@@ -1,0 +1,39 @@
+"""iNALU in plain PyTorch: Schlör, Ring and Hotho 2020, "iNALU: Improved Neural Arithmetic Logic
+Unit"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from .nac import weight
+from .product import product
+
+
+def inalu(
+    input: Tensor,
+    W_hat: Tensor,
+    M_hat: Tensor,
+    g: Tensor,
+    *,
+    W_hat_mul: Tensor | None = None,
+    M_hat_mul: Tensor | None = None,
+    eps: float = 1e-7,
+    omega: float = 20.0,
+) -> Tensor:
+    """:func:`nalu_kernels.inalu`: the same mathematics, arguments and shapes, nothing checked."""
+    W = weight(W_hat, M_hat)
+    W_mul = W if W_hat_mul is None or M_hat_mul is None else weight(W_hat_mul, M_hat_mul)
+    size = torch.abs(input)
+    per_sample = g.dim() == 2 and g.shape[0] == 1  # the authors' vector gate adds eps
+    log = torch.log(size + eps if per_sample else torch.clamp(size, min=eps))
+    m = torch.exp(torch.clamp(linear(log, W_mul), max=omega))
+    gate = torch.sigmoid(g if g.dim() == 1 else linear(size, g))
+    return gate * linear(input, W) + (1 - gate) * m * signs(input, W_mul)
+
+
+def signs(input: Tensor, W: Tensor) -> Tensor:
+    """The sign of each product: of an input 1 where it is positive, 1 - 2|w| where negative."""
+    part = torch.abs(W)
+    return product(torch.sign(input).unsqueeze(-2) * part + (1 - part))
