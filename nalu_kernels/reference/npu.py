@@ -32,7 +32,7 @@ def real_npu(
     eps: float | None = None,
     straight_through: bool = True,
 ) -> Tensor:
-    """:func:`nalu_kernels.real_npu`: the same mathematics, arguments and shapes, nothing checked."""
+    """:func:`nalu_kernels.real_npu`: the same mathematics and arguments, nothing checked."""
     log, angle = _polar(input, g, eps, straight_through)
     return torch.exp(linear(log, W_re)) * torch.cos(linear(angle, W_re))
 
