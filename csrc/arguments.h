@@ -77,30 +77,93 @@ inline bool one_row_stride(const Tensor& tensor, int64_t& row_stride) {
   return true;
 }
 
-// A layer's arguments: first checked, then read. Tensors whose memory the kernels cannot walk are
-// copied while they are read; the copies live as long as this does.
-class Arguments {
+// An operator's input of shape (..., I), and what is shaped like it. Tensors whose memory the kernels
+// cannot walk are copied while they are read; the copies live as long as this does.
+class Batch {
  public:
-  // `W` is W_hat, or the weights themselves if no M_hat follows.
-  Arguments(int32_t device_type, const Tensor& input, const Tensor& W, double eps)
-      : input_(input) {
-    check_eps(eps);
+  Batch(int32_t device_type, const Tensor& input) : input_(input) {
     const int64_t dim = input.dim();
     check(
         input.device_type() == device_type && dim >= 1 && dim <= Tensor::kMaxDim,
         "input must be on this operator's device, of 1 to 64 dimensions");
+    dtype = dtype_of(input);
+    for (int64_t d = 0; d < dim - 1; ++d) {
+      B *= input.sizes()[d];
+    }
+  }
+
+  void check_features(int64_t I) const {
+    check(
+        input_.sizes()[input_.dim() - 1] == I, "input must have in_features as its last dimension");
+  }
+
+  Rows read_rows(const Tensor& tensor) {
+    const int64_t* sizes = tensor.sizes();
+    const int64_t last = tensor.dim() - 1;
+    int64_t row_stride = sizes[last];
+    if (B == 0 || one_row_stride(tensor, row_stride)) {
+      return {tensor.data(), row_stride, tensor.strides()[last]};
+    }
+    return {keep(tensor.contiguous()), sizes[last], 1};
+  }
+
+  const void* read_contiguous(const Tensor& tensor) {
+    return tensor.is_contiguous() ? tensor.data() : keep(tensor.contiguous());
+  }
+
+  // input's shape with O as its last dimension.
+  Tensor empty_output(int64_t O) const {
+    int64_t sizes[Tensor::kMaxDim];
+    return input_.empty(sizes, output_sizes(O, sizes), input_.dtype());
+  }
+
+  void check_output_shape(int64_t O, const Tensor& tensor, const char* message) const {
+    int64_t sizes[Tensor::kMaxDim];
+    const int64_t dim = output_sizes(O, sizes);
+    check(tensor.dim() == dim && std::equal(sizes, sizes + dim, tensor.sizes()), message);
+  }
+
+  void check_grad_output(int64_t O, const Tensor& grad) const {
+    check_like(grad, input_, "grad_output");
+    check_output_shape(O, grad, "grad_output has the wrong shape");
+  }
+
+  Dtype dtype;
+  int64_t B = 1;
+
+ private:
+  // Returns how many there are.
+  int64_t output_sizes(int64_t O, int64_t* sizes) const {
+    const int64_t dim = input_.dim();
+    std::copy_n(input_.sizes(), dim, sizes);
+    sizes[dim - 1] = O;
+    return dim;
+  }
+
+  const void* keep(Tensor tensor) {
+    const void* data = tensor.data();
+    kept_.push_back(std::move(tensor));
+    return data;
+  }
+
+  const Tensor& input_;
+  std::vector<Tensor> kept_;
+};
+
+// A layer's arguments: first checked, then read.
+class Arguments {
+ public:
+  // `W` is W_hat, or the weights themselves if no M_hat follows.
+  Arguments(int32_t device_type, const Tensor& input, const Tensor& W, double eps)
+      : input_(input), batch_(device_type, input) {
+    check_eps(eps);
     check(W.dim() == 2, "W_hat must have 2 dimensions");
-    layer.dtype = dtype_of(input);
+    layer.dtype = batch_.dtype;
     layer.shape.O = W.sizes()[0];
     layer.shape.I = W.sizes()[1];
+    layer.shape.B = batch_.B;
     layer.eps = eps;
-    check(
-        input.sizes()[dim - 1] == layer.shape.I,
-        "input must have in_features as its last dimension");
-    layer.shape.B = 1;
-    for (int64_t d = 0; d < dim - 1; ++d) {
-      layer.shape.B *= input.sizes()[d];
-    }
+    batch_.check_features(layer.shape.I);
     check_weight(W, layer.shape.O, "W_hat", &Layer::W_hat);
   }
 
@@ -137,13 +200,12 @@ class Arguments {
   }
 
   void check_grad_output(const Tensor& grad) const {
-    check_like(grad, input_, "grad_output");
-    check_output_shape(grad, "grad_output has the wrong shape");
+    batch_.check_grad_output(layer.shape.O, grad);
   }
 
   void check_output(const Tensor& output) const {
     check_like(output, input_, "output");
-    check_output_shape(output, "output has the wrong shape");
+    batch_.check_output_shape(layer.shape.O, output, "output has the wrong shape");
     check(output.is_contiguous(), "output is not what nac_forward returned");
   }
 
@@ -157,46 +219,23 @@ class Arguments {
   // After the last check.
   void read() {
     for (int i = 0; i < count_; ++i) {
-      const Tensor& tensor = *parameters_[i].first;
-      const void* data = tensor.is_contiguous() ? tensor.data() : keep(tensor.contiguous());
-      layer.*parameters_[i].second = data;
+      layer.*parameters_[i].second = batch_.read_contiguous(*parameters_[i].first);
     }
     layer.input = read_rows(input_);
   }
 
   Rows read_rows(const Tensor& tensor) {
-    const int64_t* sizes = tensor.sizes();
-    const int64_t last = tensor.dim() - 1;
-    int64_t row_stride = sizes[last];
-    if (layer.shape.B == 0 || one_row_stride(tensor, row_stride)) {
-      return {tensor.data(), row_stride, tensor.strides()[last]};
-    }
-    return {keep(tensor.contiguous()), sizes[last], 1};
+    return batch_.read_rows(tensor);
   }
 
   // input's shape with out_features as its last dimension.
   Tensor empty_output() const {
-    int64_t sizes[Tensor::kMaxDim];
-    return input_.empty(sizes, output_sizes(sizes), input_.dtype());
+    return batch_.empty_output(layer.shape.O);
   }
 
   Layer layer{};
 
  private:
-  // Returns how many there are.
-  int64_t output_sizes(int64_t* sizes) const {
-    const int64_t dim = input_.dim();
-    std::copy_n(input_.sizes(), dim, sizes);
-    sizes[dim - 1] = layer.shape.O;
-    return dim;
-  }
-
-  void check_output_shape(const Tensor& tensor, const char* message) const {
-    int64_t sizes[Tensor::kMaxDim];
-    const int64_t dim = output_sizes(sizes);
-    check(tensor.dim() == dim && std::equal(sizes, sizes + dim, tensor.sizes()), message);
-  }
-
   using Field = const void* Layer::*;
 
   void check_weight(const Tensor& tensor, int64_t rows, const char* name, Field field) {
@@ -204,17 +243,11 @@ class Arguments {
     parameters_[count_++] = {&tensor, field};
   }
 
-  const void* keep(Tensor tensor) {
-    const void* data = tensor.data();
-    kept_.push_back(std::move(tensor));
-    return data;
-  }
-
   const Tensor& input_;
+  Batch batch_;
   // Checked, and where they will be in `layer`.
   std::pair<const Tensor*, Field> parameters_[6];
   int count_ = 0;
-  std::vector<Tensor> kept_;
 };
 
 } // namespace nalu

@@ -13,16 +13,16 @@
 //
 // train goes on with R trainings; nalu_kernels/sweep/kernel.py calls it. All tensors are
 // contiguous; parameters and samples are float32 or float64, the tables of numbers int64 or float64.
-// program, eps, settings and constants are on the CPU, all others on the device that trains; there,
+// program, layers, settings and constants are on the CPU, all others on the device that trains; there,
 // if it is a GPU, the numbers of starts and progress are not checked.
-//   program (layers, 6): kind (see training.h), in, out, gates, bias, untied; eps (layers)
+//   program (layers, 8): kind (see training.h), in, out, gates, bias, untied, option, modified
+//   layers (layers, 3): eps, omega, scale
 //   settings (12): batch size, steps, steps between tests, optimizer, loss, whether a solved run
 //     stops, source, operation, distribution, subset's length, first step of given data, until
 //   constants (6): uniform: two parts' low and high, the same twice for one part; normal: mean,
 //     standard deviation, p_low, p_width, least, most
 //   seeds (R); starts (R, 2) of the operands' subsets
-//   hyper (R, 9): lr, beta1, beta2 (RMSprop's alpha), eps, weight_decay, momentum, clip_value,
-//     clip_norm, threshold
+//   hyper (R, 16): see training.h; beta2 is RMSprop's alpha
 //   x, y: given (R, S, batch, ...), a table (N, ...), or empty; the tests' (n, ...), without y where
 //     it follows from x
 //   parameters (R, P); moments (R, 2, P); best (R, P)
@@ -46,13 +46,43 @@ STABLE_TORCH_LIBRARY_FRAGMENT(nalu_kernels, m) {
       "nalu_backward(float eps, int needed, Tensor grad_output, Tensor saved, Tensor input, "
       "Tensor W_hat, Tensor M_hat, Tensor G, Tensor? gate_bias=None, Tensor? W_hat_mul=None, "
       "Tensor? M_hat_mul=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("nau_forward(bool save, Tensor input, Tensor W) -> (Tensor, Tensor)");
+  m.def(
+      "nau_backward(int needed, Tensor grad_output, Tensor saved, Tensor input, Tensor W) -> "
+      "(Tensor, Tensor)");
+  m.def("nmu_forward(bool save, Tensor input, Tensor W) -> (Tensor, Tensor)");
+  m.def(
+      "nmu_backward(int needed, Tensor grad_output, Tensor saved, Tensor input, Tensor W) -> "
+      "(Tensor, Tensor)");
+  m.def(
+      "inalu_forward(float eps, float omega, bool save, Tensor input, Tensor W_hat, Tensor M_hat, "
+      "Tensor g, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> (Tensor, Tensor)");
+  m.def(
+      "inalu_backward(float eps, float omega, int needed, Tensor grad_output, Tensor saved, "
+      "Tensor input, Tensor W_hat, Tensor M_hat, Tensor g, Tensor? W_hat_mul=None, "
+      "Tensor? M_hat_mul=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "npu_forward(float eps, bool straight_through, bool save, Tensor input, Tensor W_re, "
+      "Tensor g, Tensor? W_im=None) -> (Tensor, Tensor)");
+  m.def(
+      "npu_backward(float eps, bool straight_through, int needed, Tensor grad_output, "
+      "Tensor saved, Tensor input, Tensor W_re, Tensor g, Tensor? W_im=None) -> "
+      "(Tensor, Tensor, Tensor, Tensor)");
+  m.def("nru_forward(bool training, bool save, Tensor input, Tensor W) -> (Tensor, Tensor)");
+  m.def(
+      "nru_backward(bool training, int needed, Tensor grad_output, Tensor saved, Tensor input, "
+      "Tensor W) -> (Tensor, Tensor)");
+  m.def("nmru_forward(float eps, bool save, Tensor input, Tensor W) -> (Tensor, Tensor)");
+  m.def(
+      "nmru_backward(float eps, int needed, Tensor grad_output, Tensor saved, Tensor input, "
+      "Tensor W) -> (Tensor, Tensor)");
   m.def("transform(Tensor W_hat, Tensor M_hat) -> Tensor");
   m.def("nac_of_W(float eps, bool log_space, Tensor input, Tensor W) -> Tensor");
   m.def(
       "nalu_of_W(float eps, Tensor input, Tensor W, Tensor G, Tensor? gate_bias=None, "
       "Tensor? W_mul=None) -> Tensor");
   m.def(
-      "train(Tensor program, Tensor eps, Tensor settings, Tensor constants, Tensor seeds, "
+      "train(Tensor program, Tensor layers, Tensor settings, Tensor constants, Tensor seeds, "
       "Tensor starts, Tensor hyper, Tensor x, Tensor y, Tensor x_inside, Tensor y_inside, "
       "Tensor x_outside, Tensor y_outside, Tensor(a!) parameters, Tensor(b!) moments, "
       "Tensor(c!) best, Tensor(d!) progress, Tensor(e!) scores, Tensor(f!) curves, "

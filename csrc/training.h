@@ -2,11 +2,27 @@
 // described beside the operator's schema, in ops.cpp.
 #pragma once
 
+#include <cmath>
+
 #include "layer.h"
 
 namespace nalu {
 
-enum class Kind : int64_t { nac, nac_log_space, nalu, linear, relu, relu6 };
+enum class Kind : int64_t {
+  nac,
+  nac_log_space,
+  nalu,
+  linear,
+  relu,
+  relu6,
+  nau,
+  nmu,
+  inalu,
+  npu,
+  nru,
+  nmru
+};
+constexpr int64_t kKinds = 12;
 enum class Optimizer : int64_t { sgd, rmsprop, adam };
 enum class Loss : int64_t { mse, l1 };
 enum class Source : int64_t { arithmetic, given, table };
@@ -15,31 +31,85 @@ enum class Distribution : int64_t { uniform, normal };
 enum class Status : int64_t { not_begun, running, out_of_steps, solved, diverged };
 
 constexpr int kMostLayers = 16; // of a stack
+constexpr int64_t kMostUnits = int64_t{1} << 20; // far beyond what is asked for
 
 struct StackLayer {
   Kind kind;
   int64_t in, out, gates; // gates: out, 1 or 0
-  bool bias, untied;
-  double eps;
+  // untied: weights of the product's own, or an NPU's imaginary ones. option: an NPU's gate passes its
+  // gradient on where it is clamped; an NRU trains with the surrogate of |w|. modified: an NPU is
+  // regularized and kept within bounds.
+  bool bias, untied, option, modified;
+  double eps, omega, scale; // omega: an iNALU's largest logarithm; scale: of a NALU's parameters
 
   constexpr bool weighted() const {
     return kind == Kind::nac || kind == Kind::nac_log_space || kind == Kind::nalu;
   }
+  // Whether it begins with log(|x| + eps).
   constexpr bool log_space() const {
     return kind == Kind::nac_log_space || kind == Kind::nalu;
   }
-  // In the order of the module's own: W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul; weight, bias.
+  // In the order in which the layer's function takes them: W_hat, M_hat, G, gate_bias, W_hat_mul,
+  // M_hat_mul; weight, bias; W; W_hat, M_hat, g, W_hat_mul, M_hat_mul; W_re, g, W_im.
   constexpr int64_t parameters() const {
-    if (weighted()) {
-      return (untied ? 4 : 2) * in * out + gates * in + (bias ? gates : 0);
+    switch (kind) {
+      case Kind::nac:
+      case Kind::nac_log_space:
+      case Kind::nalu:
+        return (untied ? 4 : 2) * in * out + gates * in + (bias ? gates : 0);
+      case Kind::linear:
+        return in * out + (bias ? out : 0);
+      case Kind::relu:
+      case Kind::relu6:
+        return 0;
+      case Kind::nau:
+      case Kind::nmu:
+      case Kind::nru:
+        return in * out;
+      case Kind::inalu:
+        return (untied ? 4 : 2) * in * out + (gates > 0 ? gates * in : out);
+      case Kind::npu:
+        return (untied ? 2 : 1) * in * out + in;
+      case Kind::nmru:
+        return 2 * in * out;
     }
-    return kind == Kind::linear ? in * out + (bias ? out : 0) : 0;
+    return 0;
   }
 };
 
+// Whether the sizes and constants are those of a layer of its kind.
+inline bool is_sound(const StackLayer& layer) {
+  const auto positive = [](double value) { return value > 0 && value < HUGE_VAL; };
+  const bool sizes = layer.in > 0 && layer.out > 0 && layer.in <= kMostUnits && layer.out <= kMostUnits;
+  const bool gated = layer.gates == 1 || layer.gates == layer.out;
+  switch (layer.kind) {
+    case Kind::nalu:
+      return sizes && gated && positive(layer.eps) && positive(layer.scale);
+    case Kind::inalu:
+      return sizes && (gated || layer.gates == 0) && positive(layer.eps) && positive(layer.omega) &&
+          layer.scale == 1;
+    case Kind::nac_log_space:
+      return sizes && layer.gates == 0 && !layer.untied && positive(layer.eps) && layer.scale == 1;
+    case Kind::npu:
+      return sizes && layer.gates == 0 && positive(layer.eps);
+    case Kind::nmru:
+      return sizes && layer.gates == 0 && !layer.untied && (layer.eps == 0 || positive(layer.eps));
+    case Kind::relu:
+    case Kind::relu6:
+      return sizes && layer.in == layer.out;
+    default:
+      return sizes && layer.gates == 0 && !layer.untied && layer.scale == 1;
+  }
+}
+
 struct Hyper {
-  double lr, beta1, beta2, eps, weight_decay, momentum, clip_value, clip_norm, threshold;
+  double lr, beta1, beta2, eps, weight_decay, momentum, clip_value, clip_norm;
+  // The weight of the layers' regularizer, from 0 to all of it between two steps, where the last error
+  // inside is below a bound; and of the parameters' L1 norm, which grows tenfold every so many steps.
+  double regularizer, ramp_start, ramp_stop, regularizer_below, l1, l1_last, l1_every;
+  double threshold;
 };
+constexpr int64_t kHyper = 16;
 
 struct Samples {
   int64_t rows;

@@ -15,7 +15,7 @@ inline void expect(bool right, const char* expected) {
 }
 
 // Far beyond what is asked for, and so small that no product of two overflows.
-constexpr int64_t kMostUnits = int64_t{1} << 20, kMostRows = int64_t{1} << 31;
+constexpr int64_t kMostRows = int64_t{1} << 31;
 constexpr int64_t kMostSamples = int64_t{1} << 62;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -26,7 +26,7 @@ class TrainingArguments {
   // `on_cpu`: the numbers of the runs can be read here, and are checked.
   explicit TrainingArguments(Stack& stack, bool on_cpu)
       : program_(stack.tensor()),
-        eps_(stack.tensor()),
+        constants_of_layers_(stack.tensor()),
         settings_(stack.tensor()),
         constants_(stack.tensor()),
         seeds_(stack.tensor()),
@@ -63,10 +63,10 @@ class TrainingArguments {
  private:
   // What describes the trainings is read here; what belongs to the runs, by the kernels.
   void check_devices() const {
-    for (const Tensor* of_all : {&program_, &eps_, &settings_, &constants_}) {
+    for (const Tensor* of_all : {&program_, &constants_of_layers_, &settings_, &constants_}) {
       expect(
           of_all->device_type() == aoti_torch_device_type_cpu(),
-          "program, eps, settings and constants on the CPU");
+          "program, layers' constants, settings and constants on the CPU");
     }
     for (const Tensor* of_runs :
          {&seeds_, &starts_, &hyper_, &x_, &y_, &x_inside_, &y_inside_, &x_outside_, &y_outside_,
@@ -100,20 +100,26 @@ class TrainingArguments {
   }
 
   void read_layers() {
-    const int64_t depth = eps_.numel();
+    const int64_t depth = program_.numel() / 8;
     expect(depth > 0 && depth <= kMostLayers, "from 1 to 16 layers");
-    const int64_t* row = integers(program_, 6 * depth, "6 numbers a layer");
-    const double* eps = doubles(eps_, depth, "an eps for each layer");
-    for (int64_t i = 0; i < depth; ++i, row += 6) {
+    const int64_t* row = integers(program_, 8 * depth, "8 numbers a layer");
+    const double* real = doubles(constants_of_layers_, 3 * depth, "3 constants a layer");
+    for (int64_t i = 0; i < depth; ++i, row += 8, real += 3) {
       const StackLayer layer{
-          static_cast<Kind>(row[0]), row[1], row[2], row[3], row[4] != 0, row[5] != 0, eps[i]};
-      const bool gated = layer.kind == Kind::nalu;
+          static_cast<Kind>(row[0]),
+          row[1],
+          row[2],
+          row[3],
+          row[4] != 0,
+          row[5] != 0,
+          row[6] != 0,
+          row[7] != 0,
+          real[0],
+          real[1],
+          real[2]};
       expect(
-          row[0] >= 0 && row[0] <= 5 && layer.in > 0 && layer.out > 0 && layer.in <= kMostUnits &&
-              layer.out <= kMostUnits && (!layer.log_space() || (eps[i] > 0 && eps[i] < kInfinity)) &&
-              (gated ? layer.gates == 1 || layer.gates == layer.out : layer.gates == 0) &&
-              (gated || !layer.untied) && (i == 0 || training.layers[i - 1].out == layer.in) &&
-              (row[0] < 4 || layer.in == layer.out),
+          row[0] >= 0 && row[0] < kKinds && is_sound(layer) &&
+              (i == 0 || training.layers[i - 1].out == layer.in),
           "layers of the known kinds, whose sizes fit");
       training.layers[i] = layer;
       training.parameters += layer.parameters();
@@ -154,9 +160,9 @@ class TrainingArguments {
     const int64_t runs = training.runs = seeds_.numel(), count = training.parameters;
     training.seeds = integers(seeds_, runs, "a seed for each run");
     training.starts = integers(starts_, 2 * runs, "2 starts a run");
-    static_assert(sizeof(Hyper) == 9 * sizeof(double));
+    static_assert(sizeof(Hyper) == kHyper * sizeof(double));
     training.hyper =
-        reinterpret_cast<const Hyper*>(doubles(hyper_, 9 * runs, "9 hyperparameters a run"));
+        reinterpret_cast<const Hyper*>(doubles(hyper_, kHyper * runs, "16 hyperparameters a run"));
     const bool is_double = parameters_.dtype() == aoti_torch_dtype_float64();
     expect(
         is_double || parameters_.dtype() == aoti_torch_dtype_float32(), "float32 or float64");
@@ -216,7 +222,7 @@ class TrainingArguments {
     }
   }
 
-  const Tensor program_, eps_, settings_, constants_, seeds_, starts_, hyper_, x_, y_, x_inside_,
+  const Tensor program_, constants_of_layers_, settings_, constants_, seeds_, starts_, hyper_, x_, y_, x_inside_,
       y_inside_, x_outside_, y_outside_, parameters_, moments_, best_, progress_, scores_, curves_;
   const bool on_cpu_;
 };

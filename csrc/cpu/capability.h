@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../layer.h"
+#include "../rows/call.h"
 #include "../training.h"
 
 namespace nalu {
@@ -11,6 +12,8 @@ struct Kernels {
   const char* name;
   void (*forward)(const Layer&, void* output, const Saved&);
   void (*backward)(const Layer&, const Backward&);
+  void (*forward_rows)(const RowsCall&, void* output, void* saved);
+  void (*backward_rows)(const RowsCall&, const RowsBackward&);
   void (*transform)(const Layer&, void* W);
   void (*train)(const Training&);
   void (*draw)(const Draw&);

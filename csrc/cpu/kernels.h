@@ -2,6 +2,7 @@
 #pragma once
 
 #include "large.h"
+#include "rows/layer.h"
 #include "small.h"
 #include "train/train.h"
 
@@ -28,7 +29,15 @@ inline void transform(const Layer& layer, void* W) {
   dispatch(layer.dtype, [&](auto s) { transform_of<decltype(s)>(layer, W); });
 }
 
-constexpr Kernels kKernels{NALU_STRING(NALU_NAMESPACE), forward, backward, transform, train, draw};
+constexpr Kernels kKernels{
+    NALU_STRING(NALU_NAMESPACE),
+    forward,
+    backward,
+    forward_rows,
+    backward_rows,
+    transform,
+    train,
+    draw};
 
 } // namespace NALU_NAMESPACE
 } // namespace nalu

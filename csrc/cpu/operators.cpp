@@ -3,6 +3,7 @@
 #include <string>
 
 #include "../operators.h"
+#include "../rows/operators.h"
 #include "../training_arguments.h"
 #include "capability.h"
 
@@ -40,6 +41,12 @@ struct Cpu {
   static void backward(const Tensor&, const Layer& layer, const Backward& backward) {
     kernels().backward(layer, backward);
   }
+  static void forward_rows(const Tensor&, const RowsCall& call, void* output, void* saved) {
+    kernels().forward_rows(call, output, saved);
+  }
+  static void backward_rows(const Tensor&, const RowsCall& call, const RowsBackward& pass) {
+    kernels().backward_rows(call, pass);
+  }
 };
 
 void train(StableIValue* values, uint64_t, uint64_t) {
@@ -68,6 +75,10 @@ STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CPU, m) {
   m.impl("nac_backward", nalu::nac_backward<nalu::Cpu>);
   m.impl("nalu_forward", nalu::nalu_forward<nalu::Cpu>);
   m.impl("nalu_backward", nalu::nalu_backward<nalu::Cpu>);
+  nalu::for_each_rows_operator<nalu::Cpu>([&](const std::string& name, auto forward, auto backward) {
+    m.impl((name + "_forward").c_str(), forward);
+    m.impl((name + "_backward").c_str(), backward);
+  });
   m.impl("transform", nalu::transform<nalu::Cpu>);
   m.impl("nac_of_W", nalu::nac_of_W<nalu::Cpu>);
   m.impl("nalu_of_W", nalu::nalu_of_W<nalu::Cpu>);

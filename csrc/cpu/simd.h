@@ -475,5 +475,54 @@ inline V tanh(V x) {
   return bitcast<V>(bitcast<Int<V>>(magnitude) | (bitcast<Int<V>>(x) & sign_bit));
 }
 
+// The sine and the cosine of x, within some ulps of the larger; by the C library where |x| is so large
+// that pi / 2 in three parts is not enough to reduce it.
+// Source of the polynomials: Moshier, Cephes (sinf, cosf, sin, cos).
+template <class V>
+inline void sine_cosine(V x, V& sine, V& cosine) {
+  using T = Scalar<V>;
+  using F = Format<T>;
+  constexpr bool single = std::is_same_v<T, float>;
+  constexpr T most = single ? T(8192) : T(1e6);
+  const V shifted = x * static_cast<T>(0.63661977236758134308) + F::magic; // 2 / pi
+  const Int<V> quadrant = bitcast<Int<V>>(shifted) - bitcast<Int<V>>(splat<V>(F::magic));
+  const V k = shifted - F::magic;
+  V r, z, s, c;
+  if constexpr (single) {
+    r = ((x - k * 0x1.92p0f) - k * 0x1.fb4p-12f) - k * 0x1.4442d2p-24f;
+    z = r * r;
+    s = ((z * -1.9515295891e-4f + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * r + r;
+    c = ((z * 2.443315711809948e-5f - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z -
+        z * 0.5f + 1.0f;
+  } else {
+    r = ((x - k * 0x1.921fb544p0) - k * 0x1.0b4611a6p-34) - k * 0x1.3198a2e037073p-69;
+    z = r * r;
+    s = z * 1.58962301576546568060e-10 - 2.50507477628578072866e-8;
+    s = (s * z + 2.75573136213857245213e-6) * z - 1.98412698295895385996e-4;
+    s = ((s * z + 8.33333333332211858878e-3) * z - 1.66666666666666307295e-1) * z * r + r;
+    c = z * -1.13585365213876817300e-11 + 2.08757008419747316778e-9;
+    c = (c * z - 2.75573141792967388112e-7) * z + 2.48015872888517045348e-5;
+    c = ((c * z - 1.38888888888730564116e-3) * z + 4.16666666666665929218e-2) * z * z - z * 0.5 + 1.0;
+  }
+  const Int<V> one = quadrant - quadrant + 1;
+  const V swapped_sine = (quadrant & one) == one ? c : s, swapped_cosine = (quadrant & one) == one ? s : c;
+  sine = (quadrant & (one + one)) == one + one ? -swapped_sine : swapped_sine;
+  cosine = ((quadrant + one) & (one + one)) == one + one ? -swapped_cosine : swapped_cosine;
+  alignas(V) T far[kLanes<T>];
+  store<T>(far, abs(x), Full<T>{});
+  for (int64_t i = 0; i < kLanes<T>; ++i) {
+    if (!(far[i] <= most)) {
+      T lanes[3][kLanes<T>];
+      store<T>(lanes[0], x, Full<T>{});
+      store<T>(lanes[1], sine, Full<T>{});
+      store<T>(lanes[2], cosine, Full<T>{});
+      lanes[1][i] = std::sin(lanes[0][i]);
+      lanes[2][i] = std::cos(lanes[0][i]);
+      sine = load<T>(lanes[1], Full<T>{});
+      cosine = load<T>(lanes[2], Full<T>{});
+    }
+  }
+}
+
 } // namespace NALU_NAMESPACE
 } // namespace nalu

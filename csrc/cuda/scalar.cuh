@@ -55,6 +55,13 @@ NALU_INLINE double log(double v) {
   return ::log(v);
 }
 
+NALU_INLINE void sine_cosine(float v, float& sine, float& cosine) {
+  ::sincosf(v, &sine, &cosine);
+}
+NALU_INLINE void sine_cosine(double v, double& sine, double& cosine) {
+  ::sincos(v, &sine, &cosine);
+}
+
 // sign(0) = 0, and a NaN is its own sign.
 template <class V>
 NALU_INLINE V sign(V v) {

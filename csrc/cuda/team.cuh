@@ -150,7 +150,8 @@ NALU_INLINE int tiles_of(int rows) {
   return (rows + kTile - 1) / kTile;
 }
 
-// C (M, n) = A B (K, n), of an A whose element (m, k) stands at m row_step + k column_step.
+// C (M, n) = or, with `add`, += A B (K, n), of an A whose element (m, k) stands at m row_step +
+// k column_step.
 template <class T>
 NALU_INLINE void product(
     int64_t M_,
@@ -160,7 +161,8 @@ NALU_INLINE void product(
     int64_t row_step_,
     int64_t column_step_,
     const T* B,
-    T* C) {
+    T* C,
+    bool add) {
   const int M = static_cast<int>(M_), K = static_cast<int>(K_), n = static_cast<int>(n_);
   const int row_step = static_cast<int>(row_step_), column_step = static_cast<int>(column_step_);
   for_each(tiles_of(M) * n, [&](int64_t item) {
@@ -180,23 +182,24 @@ NALU_INLINE void product(
     NALU_UNROLL
     for (int j = 0; j < kTile; ++j) {
       if (j < height) {
-        C[(first + j) * n + r] = sums[j];
+        T* to = C + (first + j) * n + r;
+        *to = add ? *to + sums[j] : sums[j];
       }
     }
   });
 }
 
-// Y (O, n) = A (O, I) X (I, n).
+// Y (O, n) = or, with `add`, += A (O, I) X (I, n).
 template <class T>
-NALU_INLINE void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y) {
-  product(O, I, n, A, I, 1, X, Y);
+NALU_INLINE void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y, bool add) {
+  product(O, I, n, A, I, 1, X, Y, add);
 }
 
-// X (I, n) = A^T Y, for A (O, I).
+// X (I, n) = or, with `add`, += A^T Y, for A (O, I).
 template <class T>
 NALU_INLINE void apply_transposed(
-    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X) {
-  product(I, O, n, A, 1, I, Y, X);
+    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X, bool add) {
+  product(I, O, n, A, 1, I, Y, X, add);
 }
 
 // sums[j] += the sum over [begin, end) of A[j, i] b[i], for `height` rows of N numbers.
@@ -278,6 +281,74 @@ NALU_INLINE void add_row_sums(int64_t rows, int64_t n, const T* values, T* sums)
   });
 }
 
+// y (O, n), a product of factors (../factors.h) over I inputs.
+template <class T, class Factor>
+NALU_INLINE void reduce(int64_t O, int64_t I, int64_t n, const Factor& factor, T* y) {
+  const int inputs = static_cast<int>(I), rows = static_cast<int>(n);
+  for_each(O * n, [&](int64_t item) {
+    const int o = static_cast<int>(item) / rows, r = static_cast<int>(item) - o * rows;
+    T product = 1;
+    for (int i = 0; i < inputs; ++i) {
+      const auto input = factor.load_input(i * rows + r, One{});
+      product *= factor.value(factor.of(o * inputs + i), input);
+    }
+    y[item] = product;
+  });
+}
+
+// Numbers that reduce_gradient needs beside.
+template <class T>
+NALU_BOTH int64_t reduction_scratch(int64_t I, int64_t n) {
+  return I * n;
+}
+
+// From dy (O, n): adds to grad_W (O, I), and writes grad_x (I, n), or with `add` adds to it; either may
+// be null. Nothing is divided by a factor: the product of the others is that of those before it, kept,
+// and of those after it.
+template <class T, class Factor>
+NALU_INLINE void reduce_gradient(
+    int64_t O,
+    int64_t I,
+    int64_t n,
+    const Factor& factor,
+    const T* dy,
+    T* grad_W,
+    T* grad_x,
+    bool add,
+    T* scratch) {
+  const int inputs = static_cast<int>(I), rows = static_cast<int>(n);
+  if (O == 0 && grad_x != nullptr && !add) {
+    clear(grad_x, I * n);
+  }
+  for (int o = 0; o < static_cast<int>(O); ++o) {
+    for_each(n, [&](int64_t r_) {
+      const int r = static_cast<int>(r_);
+      T product = 1;
+      for (int i = 0; i < inputs; ++i) {
+        scratch[i * rows + r] = product;
+        const auto input = factor.load_input(i * rows + r, One{});
+        product *= factor.value(factor.of(o * inputs + i), input);
+      }
+      T behind = dy[o * rows + r]; // times the product of the factors behind
+      for (int i = inputs - 1; i >= 0; --i) {
+        const int at = i * rows + r;
+        const auto input = factor.load_input(at, One{});
+        const auto terms = factor.of(o * inputs + i);
+        const T grad = behind * scratch[at];
+        behind *= factor.value(terms, input);
+        if (Factor::has_slope_of_input && grad_x != nullptr) {
+          const T of_input = factor.slope_of_input(terms, input, grad);
+          grad_x[at] = add || o > 0 ? grad_x[at] + of_input : of_input;
+        }
+        scratch[at] = factor.slope_of_weight(terms, input, grad);
+      }
+    });
+    if (grad_W != nullptr) {
+      add_row_sums(I, n, scratch, grad_W + o * inputs);
+    }
+  }
+}
+
 NALU_INLINE void multiply_wide(uint32_t a, uint32_t b, uint32_t& high, uint32_t& low) {
   const uint64_t product = static_cast<uint64_t>(a) * b;
   high = static_cast<uint32_t>(product >> 32);
@@ -316,6 +387,7 @@ class Arena {
 } // namespace device
 } // namespace nalu
 
+#include "../factors.h"
 #include "../stream.h"
 #include "../train/inputs.h"
 

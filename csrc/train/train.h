@@ -6,8 +6,10 @@
 #pragma once
 
 #include "inputs.h"
-#include "stack.h"
+#include "regularize.h"
 #include "update.h"
+
+#include "../rows/stack.h"
 
 namespace nalu {
 namespace NALU_NAMESPACE {
@@ -94,7 +96,7 @@ struct TestSet {
       transpose_rows(static_cast<const T*>(samples.y) + begin * O, n, O, y + begin * O);
     }
     if (logs != nullptr) {
-      Stack<T>::take_logs(training.layers[0], x + begin * I, n * I, logs + begin * I);
+      take_logs(training.layers[0], x + begin * I, n * I, logs + begin * I);
     }
   }
 };
@@ -174,8 +176,47 @@ class Trainer {
       stack_.backward(parameters_, x_, gradients_, n);
     });
     stack_.finish(gradients_);
+    add_regularizers(run, step, rule.hyper);
     clip(rule.hyper, count, gradients_);
     update(rule, step + 1, count, parameters_, gradients_, moments_, moments_ + count);
+    stack_.for_each_layer([&](const StackLayer& layer, int64_t at) {
+      keep_within(layer, parameters_ + at);
+    });
+  }
+
+  // To the gradients, before they are clipped.
+  NALU_DEVICE void add_regularizers(int64_t run, int64_t step, const Hyper& hyper) {
+    const double weight = hyper.regularizer == 0 ? 0 : hyper.regularizer * ramp(run, step, hyper);
+    if (weight != 0) {
+      stack_.for_each_layer([&](const StackLayer& layer, int64_t at) {
+        regularize(layer, static_cast<T>(weight), parameters_ + at, gradients_ + at);
+      });
+    }
+    if (hyper.l1 != 0) {
+      double l1 = hyper.l1;
+      for (double next = hyper.l1_every; next <= static_cast<double>(step) && l1 < hyper.l1_last;
+           next += hyper.l1_every) {
+        l1 *= 10;
+      }
+      l1 = l1 < hyper.l1_last ? l1 : hyper.l1_last;
+      add_l1(training_.parameters, static_cast<T>(l1), parameters_, gradients_);
+    }
+  }
+
+  // The share of the regularizer that counts in step number `step`, from 0 on.
+  NALU_DEVICE double ramp(int64_t run, int64_t step, const Hyper& hyper) const {
+    const double t = static_cast<double>(step);
+    if (!(t > hyper.ramp_start)) {
+      return 0;
+    }
+    if (hyper.regularizer_below < std::numeric_limits<double>::infinity()) {
+      const int64_t tested = step / training_.test_every;
+      const double* curves = training_.curves + 2 * run * training_.tests;
+      if (tested == 0 || !(curves[2 * (tested - 1)] < hyper.regularizer_below)) {
+        return 0;
+      }
+    }
+    return t < hyper.ramp_stop ? (t - hyper.ramp_start) / (hyper.ramp_stop - hyper.ramp_start) : 1;
   }
 
   // x_ and y_, for rows of the step's batch.

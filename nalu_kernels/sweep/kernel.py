@@ -181,7 +181,7 @@ def _train(
     kernel: Kernel,
 ) -> Iterator[Tensor]:
     """One chunk of runs, to the end of all of them."""
-    program, eps, given = specification.stack.program, specification.stack.eps, shared()
+    stack, given = specification.stack, shared()
     (x, y), first, until = given.table, 0, specification.steps
     while len(numbers):
         if isinstance(specification.task, Function):
@@ -198,8 +198,8 @@ def _train(
         part, going = state.part(numbers).to(kernel.device), True
         while going:
             kernel.train(
-                program,
-                eps,
+                stack.program,
+                stack.constants,
                 settings,
                 given.constants,
                 seeds,

@@ -109,7 +109,7 @@ class _Run:
 
     def _step(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad()
-        self.loss(self.module(x), y).backward()
+        (self.loss(self.module(x), y) + self._terms()).backward()
         if math.isfinite(self.hyper["clip_value"]):
             value = self.hyper["clip_value"]
             nn.utils.clip_grad_value_(self.module.parameters(), value, foreach=False)
@@ -117,7 +117,33 @@ class _Run:
             norm = self.hyper["clip_norm"]
             nn.utils.clip_grad_norm_(self.module.parameters(), norm, foreach=False)
         self.optimizer.step()
+        clamp_(self.module)
         self.steps += 1
+
+    def _terms(self) -> Tensor | float:
+        """What is added to the loss."""
+        hyper, total = self.hyper, 0.0
+        weight = hyper["regularizer"] and hyper["regularizer"] * self._ramp()
+        if weight:
+            total = total + weight * regularizer(self.module)
+        if hyper["l1"]:
+            stairs = Stairs(hyper["l1"], max(hyper["l1"], hyper["l1_last"]), hyper["l1_every"])
+            size = sum(parameter.abs().sum() for parameter in self.module.parameters())
+            total = total + stairs(self.steps) * size
+        return total
+
+    def _ramp(self) -> float:
+        """The share of the regularizer that counts in this step."""
+        start, stop = self.hyper["ramp_start"], self.hyper["ramp_stop"]
+        if not self.steps > start:
+            return 0.0
+        tested = self.steps // self.specification.test_every
+        inside = float(self.row.curves[tested - 1, 0]) if tested else math.nan
+        if math.isfinite(self.hyper["regularizer_below"]) and not (
+            inside < self.hyper["regularizer_below"]
+        ):
+            return 0.0
+        return (self.steps - start) / (stop - start) if self.steps < stop else 1.0
 
     def _test(self, outside: bool) -> tuple[Tensor, Tensor]:
         x = self.specification.test_inputs(self.number, outside=outside)

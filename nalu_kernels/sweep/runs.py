@@ -21,8 +21,16 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
 }
 _CLIP = {"clip_value": math.inf, "clip_norm": math.inf}
-# lr, beta1, beta2 (alpha of RMSprop), eps, weight_decay, momentum, clip_value, clip_norm
-HYPER = ("lr", "beta1", "beta2", "eps", "weight_decay", "momentum", "clip_value", "clip_norm")
+# What the layers' publications add to the loss; without l1_last, l1 stays as it is.
+_TERMS = {
+    "regularizer": 0.0, "ramp_start": 0.0, "ramp_stop": 0.0, "regularizer_below": math.inf,
+    "l1": 0.0, "l1_last": math.inf, "l1_every": 10_000.0,
+}  # fmt: skip
+_ENDLESS = {*_CLIP, "regularizer_below", "l1_last"}  # None or infinite: no bound
+# As csrc/training.h has them; beta2 is RMSprop's alpha too.
+HYPER = (
+    "lr", "beta1", "beta2", "eps", "weight_decay", "momentum", *_CLIP, *_TERMS,
+)  # fmt: skip
 RANGES = ("train", "test")
 MADE = (
     "run", "status", "steps", "solved_at", "error_inside", "error_outside", "best_step", "sparsity",
@@ -171,7 +179,7 @@ class Columns:
         table: the columns as given, with ``seed`` if that was missing; ints among floats are
             floats where that changes no number.
         seeds: int64 (runs).
-        hyper: float64 (runs, 8), in the order of HYPER.
+        hyper: float64 (runs, 15), in the order of HYPER.
         ranges: for each run the ranges of training and of the test outside; None for Data.
 
     Raises:
@@ -226,7 +234,7 @@ def _check_kept(where: str, value: Any) -> None:
 
 
 def _check_names(table: Runs, task: Task, optimizer: str) -> None:
-    allowed = {*OPTIMIZERS[optimizer], *_CLIP}
+    allowed = {*OPTIMIZERS[optimizer], *_CLIP, *_TERMS}
     if optimizer == "adam":
         allowed.add("betas")
     for name in table.columns:
@@ -263,7 +271,7 @@ def _seed(where: str, value: Any) -> int:
 
 def _hyper(table: Runs, optimizer: str) -> Tensor:
     columns = {}
-    for name, default in {**OPTIMIZERS[optimizer], **_CLIP}.items():
+    for name, default in {**OPTIMIZERS[optimizer], **_CLIP, **_TERMS}.items():
         if name in table.columns:
             columns[name] = [_positive(name, *cell) for cell in _cells(table, name)]
         else:
@@ -273,6 +281,8 @@ def _hyper(table: Runs, optimizer: str) -> Tensor:
         columns["beta1"], columns["beta2"] = map(list, zip(*pairs, strict=True))
     if "alpha" in columns:
         columns["beta2"] = columns["alpha"]
+    if "l1_last" not in table.columns:
+        columns["l1_last"] = columns["l1"]
     unused = [0.0] * len(table)
     chosen = [columns.get(name, unused) for name in HYPER]
     return torch.tensor(chosen, dtype=torch.float64).T.contiguous()
@@ -286,17 +296,19 @@ def _betas(where: str, value: Any) -> tuple[float, float]:
 
 def _positive(name: str, where: str, value: Any) -> float:
     """A number that may be the value of a hyperparameter of this name; None for no clipping."""
-    if value is None and name in _CLIP:
+    if value is None and name in _ENDLESS:
         return math.inf
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{where}: expected a number, got {value!r}")
     number = float(value)
-    if math.isnan(number) and name in _CLIP:  # None in a DataFrame
+    if math.isnan(number) and name in _ENDLESS:  # None in a DataFrame
         return math.inf
     if math.isnan(number) or number < 0 or (name in _BELOW_ONE and number >= 1):
         ends = "[0, 1)" if name in _BELOW_ONE else "[0, inf)"
         raise ValueError(f"{where}: expected a number in {ends}, got {number}")
-    if math.isinf(number) and name not in _CLIP:
+    if name == "l1_every" and number == 0:
+        raise ValueError(f"{where}: expected a number of steps above 0, got 0")
+    if math.isinf(number) and name not in _ENDLESS:
         raise ValueError(f"{where}: expected a finite number, got {number}")
     return number
 

@@ -42,9 +42,9 @@ class Stack:
         in_features, out_features: sizes of the stack's input and output.
         parameters: in the order of ``template.named_parameters()``.
         size: how many numbers they have in all.
-        program: int64 (layers, 6): kind, in, out, gates, bias, untied, a row a layer, without
-            Identity; kind 0 NAC, 1 NAC in log space, 2 NALU, 3 Linear, 4 ReLU, 5 ReLU6.
-        eps: float64 (layers), 0 where a layer has none.
+        program: int64 (layers, 7): kind, in, out, gates, bias, untied, option, a row a layer,
+            without Identity; the kinds are those of ``csrc/training.h``.
+        constants: float64 (layers, 3): eps, omega, scale; 0, 0, 1 where a layer has none.
 
     Raises:
         TypeError: a layer of another kind, or changed by hooks or parametrizations.
@@ -62,7 +62,7 @@ class Stack:
         if not sized:
             raise ValueError("stack: expected a layer with parameters, found none")
         self.in_features, width = int(sized[0].in_features), int(sized[0].in_features)
-        rows, eps = [], []
+        rows, constants = [], []
         for name, layer in named:
             if hasattr(layer, "in_features"):
                 if layer.in_features != width:
@@ -75,10 +75,10 @@ class Stack:
                 raise ValueError(f"stack: {_called(name, layer)} has no inputs or no outputs")
             if type(layer) is not nn.Identity:
                 rows.append(_row(layer, width))
-                eps.append(float(getattr(layer, "eps", 0.0)))
+                constants.append([float(getattr(layer, "eps", 0.0)), 0.0, 1.0])
         self.out_features = width
         self.program = torch.tensor(rows, dtype=torch.int64)
-        self.eps = torch.tensor(eps, dtype=torch.float64)
+        self.constants = torch.tensor(constants, dtype=torch.float64)
         self.parameters = list(_parameters(named))
         self.size = self.parameters[-1].place.stop
 
@@ -217,13 +217,14 @@ def _check(named: list[tuple[str, Any]]) -> None:
 def _row(layer: Any, width: int) -> list[int]:
     kind = _KINDS[type(layer)]
     if isinstance(layer, NAC):
-        return [int(layer.log_space), layer.in_features, width, 0, 0, 0]
+        return [int(layer.log_space), layer.in_features, width, 0, 0, 0, 0]
     if isinstance(layer, NALU):
         bias = layer.gate_bias is not None
-        return [kind, layer.in_features, width, layer.G.shape[0], int(bias), int(not layer.tied)]
+        gates, untied = layer.G.shape[0], int(not layer.tied)
+        return [kind, layer.in_features, width, gates, int(bias), untied, 0]
     if isinstance(layer, nn.Linear):
-        return [kind, layer.in_features, width, 0, int(layer.bias is not None), 0]
-    return [kind, width, width, 0, 0, 0]
+        return [kind, layer.in_features, width, 0, int(layer.bias is not None), 0, 0]
+    return [kind, width, width, 0, 0, 0, 0]
 
 
 def _parameters(named: list[tuple[str, Any]]) -> Iterator[Parameter]:

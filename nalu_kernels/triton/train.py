@@ -43,13 +43,13 @@ class Call(NamedTuple):
 
 
 def call(
-    program: Tensor, eps: Tensor, settings: Tensor, constants: Tensor, *tensors: Tensor
+    program: Tensor, layers: Tensor, settings: Tensor, constants: Tensor, *tensors: Tensor
 ) -> Call:
     """``tensors``: the others of the operator, in its order."""
     seeds, x, x_inside, x_outside, parameters = (tensors[place] for place in (0, 3, 5, 7, 9))
     numbers, device = settings.tolist(), parameters.device
     form = train_plan.form(
-        program.tolist(), eps.tolist(), numbers, constants.tolist(), parameters.dtype
+        program.tolist(), layers[:, 0].tolist(), numbers, constants.tolist(), parameters.dtype
     )
     require(
         all(tensor.is_contiguous() and tensor.device == device for tensor in tensors),

@@ -262,7 +262,7 @@ def _step(all, place, step, FORM: tl.constexpr):
         _grad_loss(run, block, FORM)
         backward(run, block, begin > 0, FORM, FORM.source == "arithmetic")
     _finish(run, FORM)
-    _update(run, all.hyper + 9 * place, step + 1, FORM)
+    _update(run, all.hyper + 16 * place, step + 1, FORM)
     _prepare(run, FORM)
 
 
@@ -301,7 +301,7 @@ def _test(all, place, step, steps, test_every, FORM: tl.constexpr):
     scores = all.scores + 5 * place
     best_inside, at_best = tl.load(scores), tl.load(scores + 1)
     best_step, first_below = tl.load(scores + 2), tl.load(scores + 3)
-    threshold = tl.load(all.hyper + 9 * place + 8)
+    threshold = tl.load(all.hyper + 16 * place + 15)
     # NaN is below nothing; anything finite is below none.
     best = (inside < best_inside) | ((best_inside != best_inside) & (tl.abs(inside) < float("inf")))
     below = outside < threshold

@@ -29,16 +29,16 @@ def everything() -> nn.Sequential:
 def test_the_program() -> None:
     stack = Stack(everything())
     assert stack.program.tolist() == [
-        [2, 5, 4, 1, 1, 1],
-        [5, 4, 4, 0, 0, 0],
-        [3, 4, 3, 0, 1, 0],
-        [4, 3, 3, 0, 0, 0],
-        [0, 3, 2, 0, 0, 0],
-        [2, 2, 2, 2, 0, 0],
-        [3, 2, 2, 0, 0, 0],
-        [1, 2, 1, 0, 0, 0],
+        [2, 5, 4, 1, 1, 1, 0],
+        [5, 4, 4, 0, 0, 0, 0],
+        [3, 4, 3, 0, 1, 0, 0],
+        [4, 3, 3, 0, 0, 0, 0],
+        [0, 3, 2, 0, 0, 0, 0],
+        [2, 2, 2, 2, 0, 0, 0],
+        [3, 2, 2, 0, 0, 0, 0],
+        [1, 2, 1, 0, 0, 0, 0],
     ]
-    assert stack.eps.tolist() == [1e-7, 0, 0, 0, 1e-7, 1e-3, 0, 1e-5]
+    assert stack.constants[:, 0].tolist() == [1e-7, 0, 0, 0, 1e-7, 1e-3, 0, 1e-5]
     assert (stack.in_features, stack.out_features) == (5, 1)
     named = dict(everything().named_parameters())
     assert [parameter.name for parameter in stack.parameters] == list(named)

@@ -4,6 +4,7 @@
 
 #include "../elementwise.h"
 #include "../gemm.h"
+#include "../rows/reduction.h"
 
 #include "random.h"
 
@@ -104,17 +105,17 @@ inline void dots(int64_t M, int64_t K, int64_t N, const T* A, const T* B, T* C) 
   }
 }
 
-// Y (O, n) = A (O, I) X (I, n).
+// Y (O, n) = or, with `add`, += A (O, I) X (I, n).
 template <class T>
-inline void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y) {
-  gemm<T>(O, n, I, {A, I, 1}, {X, n, X + I * n}, Y, n, false);
+inline void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y, bool add) {
+  gemm<T>(O, n, I, {A, I, 1}, {X, n, X + I * n}, Y, n, add);
 }
 
-// X (I, n) = A^T Y, for A (O, I).
+// X (I, n) = or, with `add`, += A^T Y, for A (O, I).
 template <class T>
 inline void apply_transposed(
-    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X) {
-  gemm<T>(I, n, O, {A, 1, I}, {Y, n, Y + O * n}, X, n, false);
+    int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X, bool add) {
+  gemm<T>(I, n, O, {A, 1, I}, {Y, n, Y + O * n}, X, n, add);
 }
 
 template <class T>
@@ -170,10 +171,11 @@ NALU_INLINE V square_root(V v) {
 template <class T>
 class Arena {
  public:
-  explicit Arena(T* memory) : memory_(memory) {}
+  // Pieces are multiples of `unit` numbers.
+  explicit Arena(T* memory, int64_t unit = 16) : memory_(memory), unit_(unit) {}
   T* take(int64_t count) {
     T* piece = memory_ == nullptr ? nullptr : memory_ + used_;
-    used_ += (count + 15) / 16 * 16;
+    used_ += (count + unit_ - 1) / unit_ * unit_;
     return piece;
   }
   int64_t used() const {
@@ -182,7 +184,7 @@ class Arena {
 
  private:
   T* memory_;
-  int64_t used_ = 0;
+  int64_t unit_, used_ = 0;
 };
 
 } // namespace NALU_NAMESPACE

@@ -1,0 +1,196 @@
+// A layer's operators by ../../rows/: the rows of a batch in chunks, each a thread's, transposed so
+// that they lie along the vectors.
+//
+// The size of chunks depends on the shape alone. Sums over rows are made by parts, runs of chunks, and
+// added in order, so the result has the same bits for every number of threads. Each thread transforms
+// the weights for itself: that takes less time than fetching them from another core's cache.
+#pragma once
+
+#include "../small.h"
+#include "../train/team.h"
+
+#include "../../rows/call.h"
+#include "../../rows/walk.h"
+
+namespace nalu {
+namespace NALU_NAMESPACE {
+
+struct Chunks {
+  int64_t rows, count, parts, chunks_a_part;
+
+  explicit Chunks(const RowsCall& call) {
+    const StackLayer& layer = call.layer;
+    const double I = static_cast<double>(layer.in), O = static_cast<double>(layer.out);
+    const double B = static_cast<double>(call.B);
+    const int64_t chunk = divide_up(16384, layer.in + layer.out + 1);
+    const int64_t most = chunk < 16 ? 16 : chunk > 256 ? 256 : divide_up(chunk, 16) * 16;
+    int64_t wanted = 1;
+    for (const double nanoseconds = B * (I + O + I * O / 4);
+         static_cast<double>(wanted) * 10e3 <= nanoseconds && wanted < call.B;) {
+      wanted *= 2;
+    }
+    const int64_t even = divide_up(divide_up(call.B, wanted), 8) * 8;
+    rows = even < most ? even : most;
+    rows = rows < call.B ? rows : call.B;
+    count = call.B > 0 ? divide_up(call.B, rows) : 0;
+    // Few enough parts that their sums stay small.
+    const int64_t room = divide_up(int64_t{1} << 22, layer.parameters() + 1);
+    const int64_t most_parts = room < 2 ? 2 : room > 64 ? 64 : room;
+    chunks_a_part = count > 0 ? divide_up(count, most_parts) : 1;
+    parts = divide_up(count, chunks_a_part);
+  }
+};
+
+// What a thread works with: the layer, its parameters in the compute type, and rows as columns.
+template <class T, class S>
+class RowsWorker {
+ public:
+  RowsWorker(const RowsCall& call, int64_t rows, bool grad_x)
+      : call_(call),
+        grad_x_(grad_x),
+        size_(placed(rows, nullptr, nullptr, nullptr)),
+        own_(size_.own),
+        block_(size_.block),
+        parameters_(call.layer.parameters()),
+        reader_(call.input, call.layer.in, rows) {
+    int64_t at = 0;
+    for (int i = 0; i < call.parameter_count; ++i) {
+      convert<T>(call.sizes[i], static_cast<const S*>(call.parameters[i]), parameters_.get() + at);
+      at += call.sizes[i];
+    }
+    lay_out(rows, nullptr);
+    prepare(unit_, parameters_.get());
+  }
+
+  // `kept`: where what the backward needs is to lie; null where there will be none.
+  void forward(int64_t begin, int64_t n, T* kept, S* output) {
+    read(begin, n, kept);
+    nalu::NALU_NAMESPACE::forward<T>(unit_, parameters_.get(), x_, nullptr, n);
+    put(unit_.y, call_.layer.out, n, output + begin * call_.layer.out);
+  }
+
+  // Before the chunks of a part, and after them.
+  void begin_sums(T* gradients) const {
+    clear(gradients, call_.layer.parameters());
+    clear_sums(unit_);
+  }
+  void end_sums(T* gradients) const {
+    finish(unit_, gradients);
+  }
+
+  // `kept` by a forward; `dy`: the rows of the output's gradient.
+  void backward(int64_t begin, int64_t n, const T* kept, const T* dy, T* gradients, S* grad_x) {
+    const T* own = parameters_.get();
+    read(begin, n, const_cast<T*>(kept));
+    transpose_rows(dy, n, call_.layer.out, unit_.y);
+    make_planes(unit_, own, x_, n);
+    nalu::NALU_NAMESPACE::backward<T>(unit_, own, x_, unit_.y, gradients, n);
+    if (grad_x_) {
+      put(unit_.grad_x, call_.layer.in, n, grad_x + begin * call_.layer.in);
+    }
+  }
+
+ private:
+  struct Size {
+    int64_t own, block;
+  };
+
+  // Returns what it takes; without memory it only counts.
+  Size placed(int64_t n, T* own_memory, T* block_memory, T* kept) {
+    const StackLayer& layer = call_.layer;
+    Arena<T> own(own_memory), block(block_memory), apart(kept, 1);
+    unit_ = {};
+    unit_.layer = layer;
+    x_ = block.take(layer.in * n);
+    turned_ = block.take((layer.in > layer.out ? layer.in : layer.out) * n);
+    LayOut<T>(unit_, n, own, block, kept != nullptr ? apart : block);
+    unit_.grad_x = grad_x_ ? block.take(layer.in * n) : nullptr;
+    return {own.used(), block.used()};
+  }
+  void lay_out(int64_t n, T* kept) {
+    placed(n, own_.get(), block_.get(), kept);
+  }
+
+  void read(int64_t begin, int64_t n, T* kept) {
+    lay_out(n, kept);
+    transpose_rows(reader_(begin, begin + n), n, call_.layer.in, x_);
+  }
+
+  // (columns, n) as rows of S.
+  void put(const T* from, int64_t columns, int64_t n, S* to) {
+    if constexpr (std::is_same_v<S, T>) {
+      transpose_rows(from, columns, n, to);
+    } else {
+      transpose_rows(from, columns, n, turned_);
+      convert<T>(columns * n, turned_, to);
+    }
+  }
+
+  const RowsCall& call_;
+  const bool grad_x_;
+  Unit<T> unit_{};
+  T *x_ = nullptr, *turned_ = nullptr;
+  const Size size_;
+  Buffer<T> own_, block_, parameters_;
+  RowReader<T, S> reader_;
+};
+
+template <class S>
+inline void forward_rows_of(const RowsCall& call, void* output, void* saved) {
+  using T = Compute<S>;
+  const Chunks chunks(call);
+  const int64_t kept = saved != nullptr ? kept_a_row(call.layer) : 0;
+  parallel(chunks.count, 1, [&](int64_t first, int64_t last) {
+    RowsWorker<T, S> worker(call, chunks.rows, false);
+    for (int64_t chunk = first; chunk < last; ++chunk) {
+      const int64_t begin = chunk * chunks.rows, left = call.B - begin;
+      const int64_t n = left < chunks.rows ? left : chunks.rows;
+      T* to = kept > 0 ? static_cast<T*>(saved) + kept * begin : nullptr;
+      worker.forward(begin, n, to, static_cast<S*>(output));
+    }
+  });
+}
+
+template <class S>
+inline void backward_rows_of(const RowsCall& call, const RowsBackward& pass) {
+  using T = Compute<S>;
+  const Chunks chunks(call);
+  const int64_t kept = kept_a_row(call.layer), count = call.layer.parameters();
+  const int64_t parts = chunks.parts > 0 ? chunks.parts : 1;
+  Buffer<T> sums(parts * count);
+  clear(sums.get(), chunks.parts > 0 ? 0 : count);
+  parallel(chunks.parts, 1, [&](int64_t first, int64_t last) {
+    RowsWorker<T, S> worker(call, chunks.rows, pass.input != nullptr);
+    const RowReader<T, S> grad(pass.grad_output, call.layer.out, chunks.rows);
+    for (int64_t part = first; part < last; ++part) {
+      T* gradients = sums.get() + part * count;
+      worker.begin_sums(gradients);
+      for (int64_t i = 0; i < chunks.chunks_a_part; ++i) {
+        const int64_t begin = (part * chunks.chunks_a_part + i) * chunks.rows;
+        const int64_t left = call.B - begin, n = left < chunks.rows ? left : chunks.rows;
+        if (n > 0) {
+          const T* from = kept > 0 ? static_cast<const T*>(pass.saved) + kept * begin : nullptr;
+          S* to = static_cast<S*>(pass.input);
+          worker.backward(begin, n, from, grad(begin, begin + n), gradients, to);
+        }
+      }
+      worker.end_sums(gradients);
+    }
+  });
+  int64_t at = 0;
+  for (int i = 0; i < call.parameter_count; at += call.sizes[i], ++i) {
+    if (pass.parameters[i] != nullptr) {
+      sum_parts<T, S>(call.sizes[i], sums.get() + at, parts, count, pass.parameters[i]);
+    }
+  }
+}
+
+inline void forward_rows(const RowsCall& call, void* output, void* saved) {
+  dispatch(call.dtype, [&](auto s) { forward_rows_of<decltype(s)>(call, output, saved); });
+}
+inline void backward_rows(const RowsCall& call, const RowsBackward& pass) {
+  dispatch(call.dtype, [&](auto s) { backward_rows_of<decltype(s)>(call, pass); });
+}
+
+} // namespace NALU_NAMESPACE
+} // namespace nalu

@@ -1,0 +1,177 @@
+// Products of factors over the inputs (see ../../factors.h), and their gradients, on a CPU: rows lie
+// along the vectors, and a tile of outputs and vectors hides the latency of one multiplication.
+//
+// Nothing is divided by a factor: the product of the others is that of those before it, kept, and of
+// those after it.
+#pragma once
+
+#include "../simd.h"
+
+#include "../../factors.h"
+
+namespace nalu {
+namespace NALU_NAMESPACE {
+
+constexpr int kReductionOutputs = 2, kReductionVectors = 2;
+
+// f(outputs, first output), for tiles of outputs.
+template <class F>
+NALU_INLINE void for_each_output_tile(int64_t O, const F& f) {
+  int64_t o = 0;
+  for (; o + kReductionOutputs <= O; o += kReductionOutputs) {
+    f(std::integral_constant<int, kReductionOutputs>{}, o);
+  }
+  for (; o < O; ++o) {
+    f(std::integral_constant<int, 1>{}, o);
+  }
+}
+
+// f(vectors, first row, lanes of each), for tiles of rows.
+template <class T, class F>
+NALU_INLINE void for_each_row_tile(int64_t n, const F& f) {
+  constexpr int64_t L = kLanes<T>, rows = kReductionVectors * L;
+  int64_t k = 0;
+  for (; k + rows <= n; k += rows) {
+    f(std::integral_constant<int, kReductionVectors>{}, k, Full<T>{});
+  }
+  for_each_vector<T>(n - k, [&](int64_t rest, auto lanes) {
+    f(std::integral_constant<int, 1>{}, k + rest, lanes);
+  });
+}
+
+// y (O, n), over I inputs.
+template <class T, class Factor>
+inline void reduce(int64_t O, int64_t I, int64_t n, const Factor& factor, T* y) {
+  constexpr int64_t L = kLanes<T>;
+  for_each_output_tile(O, [&](auto outputs, int64_t first) {
+    constexpr int C = decltype(outputs)::value;
+    for_each_row_tile<T>(n, [&](auto vectors, int64_t k, auto lanes) {
+      constexpr int R = decltype(vectors)::value;
+      Vec<T> products[C][R];
+      NALU_UNROLL
+      for (int c = 0; c < C; ++c) {
+        NALU_UNROLL
+        for (int r = 0; r < R; ++r) {
+          products[c][r] = splat<Vec<T>>(1);
+        }
+      }
+      for (int64_t i = 0; i < I; ++i) {
+        NALU_UNROLL
+        for (int r = 0; r < R; ++r) {
+          const auto input = factor.load_input(i * n + k + r * L, lanes);
+          NALU_UNROLL
+          for (int c = 0; c < C; ++c) {
+            products[c][r] *= factor.value(factor.of((first + c) * I + i), input);
+          }
+        }
+      }
+      NALU_UNROLL
+      for (int c = 0; c < C; ++c) {
+        NALU_UNROLL
+        for (int r = 0; r < R; ++r) {
+          store<T>(y + (first + c) * n + k + r * L, products[c][r], lanes);
+        }
+      }
+    });
+  });
+}
+
+// Numbers that reduce_gradient needs beside.
+template <class T>
+inline int64_t reduction_scratch(int64_t I, int64_t) {
+  return I * kReductionOutputs * (kReductionVectors + 1) * kLanes<T>;
+}
+
+// From dy (O, n): adds to grad_W (O, I), and writes grad_x (I, n), or with `add` adds to it; either may
+// be null.
+template <class T, class Factor>
+inline void reduce_gradient(
+    int64_t O,
+    int64_t I,
+    int64_t n,
+    const Factor& factor,
+    const T* dy,
+    T* grad_W,
+    T* grad_x,
+    bool add,
+    T* scratch) {
+  constexpr int64_t L = kLanes<T>;
+  if (O == 0 && grad_x != nullptr && !add) {
+    std::memset(grad_x, 0, static_cast<size_t>(I * n) * sizeof(T));
+  }
+  for_each_output_tile(O, [&](auto outputs, int64_t first) {
+    constexpr int C = decltype(outputs)::value;
+    T* const sums = scratch; // (I, C, lanes)
+    T* const before = scratch + I * C * L; // (I, C, R, lanes)
+    std::memset(sums, 0, static_cast<size_t>(I * C * L) * sizeof(T));
+    for_each_row_tile<T>(n, [&](auto vectors, int64_t k, auto lanes) {
+      constexpr int R = decltype(vectors)::value;
+      Vec<T> products[C][R];
+      NALU_UNROLL
+      for (int c = 0; c < C; ++c) {
+        NALU_UNROLL
+        for (int r = 0; r < R; ++r) {
+          products[c][r] = splat<Vec<T>>(1);
+        }
+      }
+      T* to = before;
+      for (int64_t i = 0; i < I; ++i) {
+        NALU_UNROLL
+        for (int r = 0; r < R; ++r) {
+          const auto input = factor.load_input(i * n + k + r * L, lanes);
+          NALU_UNROLL
+          for (int c = 0; c < C; ++c, to += L) {
+            store<T>(to, products[c][r], Full<T>{});
+            products[c][r] *= factor.value(factor.of((first + c) * I + i), input);
+          }
+        }
+      }
+      // From here on dy times the product of the factors behind.
+      NALU_UNROLL
+      for (int c = 0; c < C; ++c) {
+        NALU_UNROLL
+        for (int r = 0; r < R; ++r) {
+          products[c][r] = load<T>(dy + (first + c) * n + k + r * L, lanes);
+        }
+      }
+      for (int64_t i = I - 1; i >= 0; --i) {
+        Vec<T> of_weight[C] = {};
+        to = before + i * C * R * L;
+        NALU_UNROLL
+        for (int r = 0; r < R; ++r) {
+          const auto input = factor.load_input(i * n + k + r * L, lanes);
+          Vec<T> of_input{};
+          NALU_UNROLL
+          for (int c = 0; c < C; ++c, to += L) {
+            const auto terms = factor.of((first + c) * I + i);
+            const Vec<T> grad = products[c][r] * load<T>(to, Full<T>{});
+            products[c][r] *= factor.value(terms, input);
+            of_weight[c] += first_lanes<T>(factor.slope_of_weight(terms, input, grad), lanes);
+            of_input += factor.slope_of_input(terms, input, grad);
+          }
+          if constexpr (Factor::has_slope_of_input) {
+            if (grad_x != nullptr) {
+              T* at = grad_x + i * n + k + r * L;
+              store<T>(at, add || first > 0 ? load<T>(at, lanes) + of_input : of_input, lanes);
+            }
+          }
+        }
+        NALU_UNROLL
+        for (int c = 0; c < C; ++c) {
+          T* sum = sums + (i * C + c) * L;
+          store<T>(sum, load<T>(sum, Full<T>{}) + of_weight[c], Full<T>{});
+        }
+      }
+    });
+    if (grad_W != nullptr) {
+      for (int64_t i = 0; i < I; ++i) {
+        for (int c = 0; c < C; ++c) {
+          grad_W[(first + c) * I + i] += sum_lanes<T>(load<T>(sums + (i * C + c) * L, Full<T>{}));
+        }
+      }
+    }
+  });
+}
+
+} // namespace NALU_NAMESPACE
+} // namespace nalu

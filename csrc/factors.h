@@ -1,0 +1,135 @@
+// The factors of the layers whose output is a product over the inputs,
+//   y[o] = f(x[1], w[o, 1]) f(x[2], w[o, 2]) ...
+// for every device and vector width. V holds one input of several rows; a weight is one number.
+//
+// A Factor has
+//   Terms of(j): what the weight number j, of (out, in), comes to
+//   Input load(at, lanes): an input of (in, rows)
+//   value(terms, input): f
+//   slope_of_weight(terms, input, grad): grad df/dw
+//   slope_of_input(terms, input, grad): grad df/dx, if has_slope_of_input
+// Before including this file define NALU_NAMESPACE, NALU_INLINE and NALU_DEVICE, and declare in that
+// namespace: exp, sign and splat for V, and load.
+#pragma once
+
+#include <limits>
+
+namespace nalu {
+namespace NALU_NAMESPACE {
+
+// f = w x + 1 - w: 1 for a weight of 0, x for one of 1. With `forgiving`, an infinite x too is 1 for a
+// weight of 0.
+// Source: Madsen and Johansen 2020, "Neural Arithmetic Units", equation 9.
+template <class T, bool forgiving>
+struct SelectingFactor {
+  static constexpr bool has_slope_of_input = true;
+  const T *W, *x;
+
+  struct Terms {
+    T w, rest;
+  };
+  NALU_INLINE Terms of(int64_t j) const {
+    return {W[j], T(1) - W[j]};
+  }
+  template <class Lanes>
+  NALU_INLINE Vec<T> load_input(int64_t at, Lanes lanes) const {
+    return load<T>(x + at, lanes);
+  }
+  NALU_INLINE static Vec<T> seen(const Terms& terms, Vec<T> x_) {
+    if constexpr (forgiving) {
+      const Vec<T> one = splat<Vec<T>>(1);
+      const Vec<T> infinity = splat<Vec<T>>(std::numeric_limits<T>::infinity());
+      return terms.w == 0 ? (x_ == infinity ? one : x_) : x_;
+    }
+    return x_;
+  }
+  NALU_INLINE Vec<T> value(const Terms& terms, Vec<T> x_) const {
+    return seen(terms, x_) * terms.w + terms.rest;
+  }
+  NALU_INLINE Vec<T> slope_of_weight(const Terms& terms, Vec<T> x_, Vec<T> grad) const {
+    return grad * seen(terms, x_) - grad;
+  }
+  NALU_INLINE Vec<T> slope_of_input(const Terms& terms, Vec<T>, Vec<T> grad) const {
+    return grad * terms.w;
+  }
+};
+
+// f = |w| sign(x) + 1 - |w|, which has no slope in x.
+// Source: Schlör, Ring and Hotho 2020, "iNALU", equation 8.
+template <class T>
+struct SignFactor {
+  static constexpr bool has_slope_of_input = false;
+  const T *W, *x;
+
+  struct Terms {
+    T part, rest, sign;
+  };
+  NALU_INLINE Terms of(int64_t j) const {
+    const T w = W[j], part = w < 0 ? -w : w;
+    return {part, T(1) - part, w > 0 ? T(1) : w < 0 ? T(-1) : T(0)};
+  }
+  template <class Lanes>
+  NALU_INLINE Vec<T> load_input(int64_t at, Lanes lanes) const {
+    const Vec<T> v = load<T>(x + at, lanes), zero{};
+    return v == v ? sign(v) : v + zero; // a NaN is its own sign
+  }
+  NALU_INLINE Vec<T> value(const Terms& terms, Vec<T> s) const {
+    return s * terms.part + terms.rest;
+  }
+  NALU_INLINE Vec<T> slope_of_weight(const Terms& terms, Vec<T> s, Vec<T> grad) const {
+    return (grad * s - grad) * terms.sign;
+  }
+  NALU_INLINE Vec<T> slope_of_input(const Terms&, Vec<T>, Vec<T> grad) const {
+    return grad;
+  }
+};
+
+// f = a p + 1 - a, with p = sign(x) |x|^w and an a that is near 1 for every weight but 0. `part` is a
+// and `slope` da/dw, of each weight. A sign of 0 is that of a positive number, and what a weight of 0
+// makes of it is 1.
+// Source: Mistry, Farrahi and Hare 2022, "Exploring the Learning Mechanisms of Neural Division
+// Modules" (the NRU).
+template <class T>
+struct PowerFactor {
+  static constexpr bool has_slope_of_input = true;
+  const T *W, *part, *slope, *x, *logs; // logs: of |x|
+
+  struct Terms {
+    T w, part, rest, slope;
+  };
+  struct Input {
+    Vec<T> x, log;
+  };
+  NALU_INLINE Terms of(int64_t j) const {
+    return {W[j], part[j], T(1) - part[j], slope[j]};
+  }
+  template <class Lanes>
+  NALU_INLINE Input load_input(int64_t at, Lanes lanes) const {
+    return {load<T>(x + at, lanes), load<T>(logs + at, lanes)};
+  }
+  NALU_INLINE static Vec<T> power(T w, const Input& input) {
+    const Vec<T> zero{}, one = splat<Vec<T>>(1);
+    const Vec<T> size = w == 0 ? one : exp(input.log * w);
+    return input.x < zero ? -size : size;
+  }
+  NALU_INLINE Vec<T> value(const Terms& terms, const Input& input) const {
+    return power(terms.w, input) * terms.part + terms.rest;
+  }
+  NALU_INLINE Vec<T> slope_of_weight(const Terms& terms, const Input& input, Vec<T> grad) const {
+    const Vec<T> zero{}, p = power(terms.w, input);
+    Vec<T> through_power = p * input.log;
+    through_power = terms.w >= 0 ? (input.x == zero ? zero : through_power) : through_power;
+    return (grad * terms.part) * through_power + (grad * p - grad) * terms.slope;
+  }
+  NALU_INLINE Vec<T> slope_of_input(const Terms& terms, const Input& input, Vec<T> grad) const {
+    const Vec<T> zero{};
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    const T w = terms.w;
+    const T at_zero = w == 0 ? T(0) : w == 1 ? T(1) : w > 1 ? T(0) : w > 0 ? infinity : -infinity;
+    const Vec<T> rate = (power(w, input) / input.x) * w;
+    return (grad * terms.part) * (input.x == zero ? splat<Vec<T>>(at_zero) : rate);
+  }
+};
+
+} // namespace NALU_NAMESPACE
+} // namespace nalu

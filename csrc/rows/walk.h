@@ -1,0 +1,303 @@
+// A layer's forward and backward over a block of rows, for every device. A matrix of values is
+// (features, rows): the rows lie along a CPU's vectors and a GPU's threads.
+//
+// The mathematics of the layers is that of formulas.h and factors.h. What walks over the numbers is
+// the including file's team.h or team.cuh; its loops and sums end with all their results in place.
+#pragma once
+
+#include "inalu.h"
+#include "lay_out.h"
+#include "logs.h"
+#include "nalu.h"
+#include "npu.h"
+#include "nru.h"
+#include "rectify.h"
+#include "unit.h"
+#include "weights.h"
+
+#include "../factors.h"
+
+namespace nalu {
+namespace NALU_NAMESPACE {
+
+// What the layer's parameters come to, before any row.
+template <class T>
+NALU_DEVICE void prepare(const Unit<T>& unit, const T* own) {
+  const StackLayer& layer = unit.layer;
+  const int64_t count = layer.out * layer.in;
+  const T scale = static_cast<T>(layer.scale);
+  for (int w = 0; w < unit.weight_count; ++w) {
+    const Transformed<T> weight = unit.weights[w];
+    if (layer.kind == Kind::nau) {
+      clamp_weight(count, own, weight);
+    } else if (layer.kind == Kind::nru) {
+      power_part(count, layer.option, own, weight);
+    } else {
+      transform_pair(count, scale, own + weight.at, own + weight.at + count, weight);
+    }
+  }
+  if (unit.gates != nullptr) {
+    scale_all(layer.gates * layer.in, scale, own + 2 * count, unit.gates);
+  }
+}
+
+// From the gradients of the matrices to those of the parameters, after all rows.
+template <class T>
+NALU_DEVICE void finish(const Unit<T>& unit, T* gradients) {
+  const StackLayer& layer = unit.layer;
+  const int64_t count = layer.out * layer.in;
+  const T scale = static_cast<T>(layer.scale);
+  for (int w = 0; w < unit.weight_count; ++w) {
+    const Transformed<T> weight = unit.weights[w];
+    if (layer.kind == Kind::nau) {
+      clamp_weight_gradient(count, weight, gradients);
+    } else if (layer.kind != Kind::nru) {
+      T* to = gradients + weight.at;
+      transform_pair_gradient(count, scale, weight, to, to + count);
+    }
+  }
+  if (unit.gates != nullptr) {
+    scale_all(layer.gates * layer.in, scale, unit.grad_gates, gradients + 2 * count);
+  }
+}
+
+// Before a backward that adds up what is not among the gradients themselves.
+template <class T>
+NALU_DEVICE void clear_sums(const Unit<T>& unit) {
+  for (int p = 0; p < unit.product_count; ++p) {
+    const Product<T> product = unit.products[p];
+    if (product.grad_A != nullptr) {
+      clear(product.grad_A, product.rows * product.columns);
+    }
+  }
+}
+
+// f(the factor of the layer's reduction), given the input x.
+template <class T, class F>
+NALU_DEVICE void with_factor(const Unit<T>& unit, const T* own, const T* x, const F& f) {
+  const Reduced<T> reduced = unit.reduced;
+  const T* W = reduced.W != nullptr ? reduced.W : own;
+  const T* of = reduced.plane == 0 ? x : unit.planes[reduced.plane - 1];
+  switch (reduced.kind) {
+    case Reduction::none:
+      break;
+    case Reduction::selecting:
+      if (reduced.plane == 0) {
+        f(SelectingFactor<T, false>{W, of});
+      } else {
+        f(SelectingFactor<T, true>{W, of});
+      }
+      break;
+    case Reduction::sign:
+      f(SignFactor<T>{W, of});
+      break;
+    case Reduction::power:
+      f(PowerFactor<T>{W, unit.weights[0].t, unit.weights[0].s, x, unit.planes[0]});
+      break;
+  }
+}
+
+// Where the parameters of a gate begin.
+template <class T>
+NALU_DEVICE int64_t at_gate(const StackLayer& layer) {
+  return (layer.kind == Kind::npu ? 1 : 2) * layer.out * layer.in;
+}
+
+// The planes that are made of x.
+template <class T>
+NALU_DEVICE void make_planes(const Unit<T>& unit, const T* own, const T* x, int64_t n) {
+  const StackLayer& layer = unit.layer;
+  switch (layer.kind) {
+    case Kind::nac_log_space:
+    case Kind::nalu:
+      take_logs(layer, x, layer.in * n, unit.planes[0]);
+      break;
+    case Kind::inalu:
+      inalu_planes(unit, x, n);
+      break;
+    case Kind::npu:
+      npu_planes(unit, own + at_gate<T>(layer), x, n);
+      break;
+    case Kind::nru:
+      nru_planes(unit, x, n);
+      break;
+    case Kind::nmru:
+      nmru_planes(unit, x, n);
+      break;
+    default:
+      break;
+  }
+}
+
+// From the products to the layer's output.
+template <class T>
+NALU_DEVICE void join(const Unit<T>& unit, const T* own, const T* x, int64_t n) {
+  const StackLayer& layer = unit.layer;
+  const int64_t out = layer.out, size = out * layer.in;
+  switch (layer.kind) {
+    case Kind::nac_log_space:
+      for_each_vector<T>(out * n, [&](int64_t k, auto lanes) {
+        store<T>(unit.y + k, exp(load<T>(unit.y + k, lanes)), lanes);
+      });
+      break;
+    case Kind::nalu:
+      gate(unit, layer.bias ? own + 2 * size + layer.gates * layer.in : nullptr, n);
+      break;
+    case Kind::linear:
+      if (layer.bias) {
+        const T* bias = own + size;
+        for_each_vector_of_rows<T>(out, n, [&](int64_t o, int64_t k, auto lanes) {
+          T* y = unit.y + o * n + k;
+          store<T>(y, load<T>(y, lanes) + bias[o], lanes);
+        });
+      }
+      break;
+    case Kind::relu:
+    case Kind::relu6:
+      rectify(x, out * n, layer.kind == Kind::relu6, unit.y);
+      break;
+    case Kind::inalu:
+      inalu_join(unit, layer.gates == 0 ? own + at_gate<T>(layer) : nullptr, n);
+      break;
+    case Kind::npu:
+      npu_join(unit, n);
+      break;
+    case Kind::nmru:
+      nmru_join(unit, n);
+      break;
+    default:
+      break;
+  }
+}
+
+// From the gradient of the layer's output to those of the products, and of a bias; of a layer without
+// products, to that of x.
+template <class T>
+NALU_DEVICE void part(
+    const Unit<T>& unit, const T* own, const T* x, const T* dy, T* gradients, int64_t n) {
+  const StackLayer& layer = unit.layer;
+  const int64_t out = layer.out, size = out * layer.in, gates = layer.gates;
+  switch (layer.kind) {
+    case Kind::nac_log_space:
+      for_each_vector<T>(out * n, [&](int64_t k, auto lanes) {
+        store<T>(unit.grad_l + k, load<T>(dy + k, lanes) * load<T>(unit.y + k, lanes), lanes);
+      });
+      break;
+    case Kind::nalu:
+      gate_gradient(unit, dy, n);
+      if (layer.bias) {
+        add_row_sums<T>(gates, n, unit.grad_sums + out * n, gradients + 2 * size + gates * layer.in);
+      }
+      break;
+    case Kind::linear:
+      if (layer.bias) {
+        add_row_sums<T>(out, n, dy, gradients + size);
+      }
+      break;
+    case Kind::relu:
+    case Kind::relu6:
+      if (unit.grad_x != nullptr) {
+        rectify_gradient(x, dy, out * n, layer.kind == Kind::relu6, unit.grad_x);
+      }
+      break;
+    case Kind::inalu: {
+      const int64_t at = at_gate<T>(layer);
+      inalu_part(unit, gates == 0 ? own + at : nullptr, dy, gradients + at, n);
+      break;
+    }
+    case Kind::npu:
+      npu_part(unit, dy, n);
+      break;
+    case Kind::nmru:
+      nmru_part(unit, dy, n);
+      break;
+    default:
+      break;
+  }
+}
+
+// From the planes' gradients to that of x, to which is added what it has.
+template <class T>
+NALU_DEVICE void through_planes(
+    const Unit<T>& unit, const T* own, const T* x, T* gradients, int64_t n) {
+  const StackLayer& layer = unit.layer;
+  if (layer.kind == Kind::npu) {
+    const int64_t at = at_gate<T>(layer);
+    npu_through(unit, own + at, x, gradients + at, n);
+  } else if (unit.grad_x != nullptr) {
+    switch (layer.kind) {
+      case Kind::nac_log_space:
+      case Kind::nalu: {
+        const bool add = layer.kind == Kind::nalu;
+        through_logs(layer, x, layer.in * n, unit.planes[0], add, unit.grad_x);
+        break;
+      }
+      case Kind::inalu:
+        inalu_through(unit, x, n);
+        break;
+      case Kind::nmru:
+        nmru_through(unit, x, n);
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+// unit.y (out, n). `logs` are those of x where the layer begins with them; null: not yet taken.
+template <class T>
+NALU_DEVICE void forward(const Unit<T>& unit, const T* own, const T* x, const T* logs, int64_t n) {
+  if (logs == nullptr) {
+    make_planes(unit, own, x, n);
+  }
+  for (int p = 0; p < unit.product_count; ++p) {
+    const Product<T> product = unit.products[p];
+    const T* A = product.A != nullptr ? product.A : own + product.at;
+    const T* of = product.plane == 0 ? x : (logs != nullptr ? logs : unit.planes[product.plane - 1]);
+    apply<T>(product.rows, product.columns, n, A, of, product.y, product.add);
+  }
+  with_factor(unit, own, x, [&](const auto& factor) {
+    reduce<T>(unit.layer.out, unit.reduced.columns, n, factor, unit.reduced.y);
+  });
+  join(unit, own, x, n);
+}
+
+// From dy (out, n), for the rows x of the last forward, which made the planes: adds to the gradients
+// and to the sums of matrices, and leaves that of x in unit.grad_x.
+template <class T>
+NALU_DEVICE void backward(
+    const Unit<T>& unit, const T* own, const T* x, const T* dy, T* gradients, int64_t n) {
+  part(unit, own, x, dy, gradients, n);
+  for (int p = 0; p < unit.product_count; ++p) {
+    const Product<T> product = unit.products[p];
+    const T* of = product.plane == 0 ? x : unit.planes[product.plane - 1];
+    const T* grad = product.grad_y != nullptr ? product.grad_y : dy;
+    T* grad_A = product.grad_A != nullptr ? product.grad_A : gradients + product.at;
+    dots<T>(product.rows, product.columns, n, grad, of, grad_A);
+  }
+  bool begun[4] = {}; // gradients of x and of the planes
+  with_factor(unit, own, x, [&](const auto& factor) {
+    const Reduced<T> reduced = unit.reduced;
+    T* grad_W = reduced.grad_W != nullptr ? reduced.grad_W : gradients;
+    T* to = unit.grad_plane != nullptr ? unit.grad_plane : unit.grad_x;
+    const T* grad = reduced.grad_y != nullptr ? reduced.grad_y : dy;
+    reduce_gradient<T>(
+        unit.layer.out, reduced.columns, n, factor, grad, grad_W, to, false, unit.scratch);
+  });
+  for (int p = 0; p < unit.product_count; ++p) {
+    const Product<T> product = unit.products[p];
+    T* to = product.plane == 0 ? unit.grad_x : unit.planes[product.plane - 1];
+    const bool of_x_only = unit.layer.kind != Kind::npu; // whose gate has its gradient from the planes
+    if (!product.passes || (of_x_only && unit.grad_x == nullptr)) {
+      continue;
+    }
+    const T* A = product.A != nullptr ? product.A : own + product.at;
+    const T* grad = product.grad_y != nullptr ? product.grad_y : dy;
+    apply_transposed<T>(product.rows, product.columns, n, A, grad, to, begun[product.plane]);
+    begun[product.plane] = true;
+  }
+  through_planes(unit, own, x, gradients, n);
+}
+
+} // namespace NALU_NAMESPACE
+} // namespace nalu
