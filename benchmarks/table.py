@@ -1,8 +1,8 @@
 """Turns results files into tables: for the terminal, and for the pages.
 
     python -m benchmarks.table             prints what the last runs measured
-    python -m benchmarks.table --write .   puts it into README.md, docs/speed.md and
-                                           docs/accuracy.md of this folder, between their marks
+    python -m benchmarks.table --write .   puts it into README.md and the pages of docs/ in this
+                                           folder, between their marks
 
 So no number between such marks is typed by hand.
 """
@@ -15,6 +15,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from nalu_kernels import published
 
 from . import accuracy, instructions, markdown, scale, sweep, training_step
 from .cases import BACKWARD, FORWARD, NEEDED, NEEDED_ON_GRID, shape_name
@@ -214,6 +216,7 @@ def pages(
             "scale": scale.section(sweeps["scale"]),
         },
         "docs/accuracy.md": {"accuracy table": accuracy.section(errors)},
+        "docs/family.md": {"published settings": published.table()},
     }
 
 

@@ -158,7 +158,9 @@ def test_sparsity_error_of_cells_and_of_single_layers() -> None:
 
 @pytest.mark.parametrize("model", [nn.Linear(2, 2), nn.Sequential(), NAC(0, 3)], ids=str)
 def test_sparsity_error_needs_weights(model: nn.Module) -> None:
-    with pytest.raises(ValueError, match="model: expected a NAC or a NALU with weights in it"):
+    with pytest.raises(
+        ValueError, match="model: expected a layer of this library with weights in it"
+    ):
         sparsity_error(model)
 
 

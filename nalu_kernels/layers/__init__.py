@@ -1,9 +1,43 @@
 """The layers as torch.nn.Modules, a file each."""
 
-from .cells import NACCell, NALUCell
+from .cells import INALUCell, NACCell, NALUCell, NAUCell, NMUCell, RealNPUCell
+from .gnalu import GNALU
+from .inalu import INALU
 from .keep import keep_weights
 from .nac import NAC
 from .nalu import NALU
+from .nau import NAU
+from .nmu import NMU
+from .npu import NPU, RealNPU
+from .nru import NMRU, NRU
+from .snmu import SNMU
 from .sparsity import sparsity_error
+from .training import Ramp, Stairs, clamp_, clamp_after_step, input_regularizer, regularizer
 
-__all__ = ["NAC", "NALU", "NACCell", "NALUCell", "keep_weights", "sparsity_error"]
+__all__ = [
+    "GNALU",
+    "INALU",
+    "NAC",
+    "NALU",
+    "NAU",
+    "NMRU",
+    "NMU",
+    "NPU",
+    "NRU",
+    "SNMU",
+    "INALUCell",
+    "NACCell",
+    "NALUCell",
+    "NAUCell",
+    "NMUCell",
+    "Ramp",
+    "RealNPU",
+    "RealNPUCell",
+    "Stairs",
+    "clamp_",
+    "clamp_after_step",
+    "input_regularizer",
+    "keep_weights",
+    "regularizer",
+    "sparsity_error",
+]

@@ -1,8 +1,10 @@
-"""What the layers have in common: their sizes, eps, and the W that is made of W_hat and M_hat."""
+"""What the layers have in common, and the kinds of weights that some of them share: a W as it
+stands, and the W that is made of W_hat and M_hat."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +13,166 @@ from torch.fx import Proxy
 from .. import reference
 from ..autocast import wide
 from ..checks import check_dtype, check_eps, check_size
+from .initialize import draw_uniform, nau_range
+
+# Where the published training keeps parameters, by their names, after each optimizer step.
+Bounds = Mapping[str, tuple[float, float]]
+UNBOUNDED: Bounds = {}
+SIGNED: Bounds = {"W": (-1.0, 1.0)}
+UNSIGNED: Bounds = {"W": (0.0, 1.0)}
+
+_Self = TypeVar("_Self", bound="Layer")
 
 
 class Layer(nn.Module):
-    """A layer from (..., in_features) to (..., out_features) with parameters W_hat and M_hat."""
+    """A layer from (..., in_features) to (..., out_features)."""
+
+    # Its parameters, in the order in which its function takes them.
+    _names: ClassVar[tuple[str, ...]]
+    _bounds: Bounds = UNBOUNDED
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.in_features = check_size("in_features", in_features)
+        self.out_features = check_size("out_features", out_features)
+        check_dtype(dtype)
+
+    def __prepare_scriptable__(self) -> None:
+        """What torch.jit.script asks a module first."""
+        raise RuntimeError(
+            f"torch.jit.script cannot compile a {type(self).__name__}; use torch.export or, for "
+            "TorchScript, torch.jit.trace, which records the plain formulas"
+        )
+
+    def regularizer(self) -> Tensor:
+        """0: the layer's publications have no regulariser."""
+        parameter = next(self.parameters())
+        return torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+
+    def clamp_(self: _Self) -> _Self:
+        """Puts parameters back where the published training keeps them, after an optimizer step.
+
+        Returns:
+            the layer. One without such bounds stays as it is.
+
+        Raises:
+            RuntimeError: a parameter with bounds is computed from others (parametrized, pruned).
+        """
+        with torch.no_grad():
+            for name, (low, high) in self._bounds.items():
+                parameter = self._parameters.get(name)
+                if parameter is None:
+                    raise RuntimeError(
+                        f"clamp_: expected a {type(self).__name__} whose {name} is its own "
+                        "parameter, got one that computes it of others (parametrized, pruned)"
+                    )
+                parameter.clamp_(low, high)
+        return self
+
+    def _weights(self) -> list[Tensor]:
+        """What is -1, 0 or 1 in a layer that has become a formula."""
+        raise NotImplementedError
+
+    def _input_term(self, mean: Tensor) -> Tensor | None:
+        """The regulariser's term for inputs of this mean; None if the layer has none."""
+        return None
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+    def _tensors(self, input: Any) -> list[Any]:
+        """What the function takes after the input, in its order; None for a parameter without."""
+        own = self._parameters
+        try:  # several times faster than attributes, whose look-up is Python in nn.Module
+            return [own[name] for name in self._names]
+        except KeyError:  # parametrized, pruned, or replaced by plain tensors
+            if isinstance(input, Proxy):
+                raise RuntimeError(
+                    f"torch.fx: expected a {type(self).__name__} whose parameters are its own, got "
+                    "one that computes them of others (pruned, weight_norm), which a graph would "
+                    "take for constants; trace it as a leaf (torch.fx.Tracer.is_leaf_module)"
+                ) from None
+            return [getattr(self, name) for name in self._names]
+
+
+class WeightLayer(Layer):
+    """A layer whose one parameter is W, which is to come to 0 and 1, and to -1 if it is signed:
+    as its ``_bounds`` say."""
+
+    W: nn.Parameter
+    _names = ("W",)
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+        *,
+        columns: int = 1,
+    ) -> None:
+        super().__init__(in_features, out_features, dtype)
+        shape = (self.out_features, columns * self.in_features)
+        self.W = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws W anew: a signed one as an NAU does, else as an NMU does."""
+        if self._bounds is SIGNED:
+            r = nau_range(self.in_features, self.out_features)
+            draw_uniform(self.W, -r, r)
+        else:
+            draw_uniform(self.W, 0.25, 0.75)
+
+    def regularizer(self) -> Tensor:
+        r"""How far W is from whole numbers, to be added to the loss.
+
+        .. math::
+            R = \operatorname{mean}_{oi}\, \min(|W_{oi}|,\; |1 - w_{oi}|)
+
+        where w is |W| in a layer whose weights may be negative (NAU, NRU), and W elsewhere.
+
+        Returns:
+            R, a scalar, 0 without weights; float32 for weights of half precision.
+
+        Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 2.
+        """
+        return sparsity(self.W, signed=self._bounds is SIGNED)
+
+    def _weights(self) -> list[Tensor]:
+        return [self.W]
+
+
+class MeanLayer(WeightLayer):
+    """One whose regulariser has a term for the mean of its inputs."""
+
+    def input_regularizer(self, input: Tensor) -> Tensor:
+        r"""What the regulariser adds for a layer's inputs, where these change in training.
+
+        .. math::
+            R_z = \operatorname{mean}_{oi}\, (1 - |W_{oi}|)\, \bar x_i^2
+            \;\text{(NAU)}, \qquad
+            R_z = \operatorname{mean}_{oi}\, (1 - W_{oi})\, (1 - \bar x_i)^2 \;\text{(NMU)}
+
+        of the mean input of all rows. It reaches what made the input, for which it is meant: an
+        input that is not selected shall be neutral on average.
+
+        Args:
+            input: x, (..., in_features), with at least one row.
+
+        Returns:
+            R_z, a scalar. :func:`nalu_kernels.input_regularizer` sums it over a model's layers.
+
+        Source: Madsen and Johansen 2020, "Neural Arithmetic Units", their sequential MNIST.
+        """
+        return self._input_term(wide(input).reshape(-1, self.in_features).mean(0))
+
+    def _input_term(self, mean: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class TanhSigmoidLayer(Layer):
+    """A layer whose weights are made of its parameters W_hat and M_hat."""
 
     W_hat: nn.Parameter
     M_hat: nn.Parameter
@@ -28,21 +186,11 @@ class Layer(nn.Module):
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
-        super().__init__()
-        self.in_features = check_size("in_features", in_features)
-        self.out_features = check_size("out_features", out_features)
+        super().__init__(in_features, out_features, dtype)
         self.eps = check_eps(eps)
-        check_dtype(dtype)
         for name in ("W_hat", "M_hat"):
             weight = torch.empty(self.out_features, self.in_features, device=device, dtype=dtype)
             self.register_parameter(name, nn.Parameter(weight))
-
-    def __prepare_scriptable__(self) -> None:
-        """What torch.jit.script asks a module first."""
-        raise RuntimeError(
-            f"torch.jit.script cannot compile a {type(self).__name__}; use torch.export or, for "
-            "TorchScript, torch.jit.trace, which records the plain formulas"
-        )
 
     @property
     def W(self) -> Tensor:
@@ -59,16 +207,33 @@ class Layer(nn.Module):
     def _weight(W_hat: Tensor, M_hat: Tensor) -> Tensor:
         return reference.weight(wide(W_hat), wide(M_hat)).to(W_hat.dtype)
 
-    def _tensors(self, input: Any) -> list[Any]:
-        """What the function takes after the input, in its order; None for a parameter without."""
-        own = self._parameters
-        try:  # several times faster than attributes, whose look-up is Python in nn.Module
-            return [own[name] for name in self._names]
-        except KeyError:  # parametrized, pruned, or replaced by plain tensors
-            if isinstance(input, Proxy):
-                raise RuntimeError(
-                    f"torch.fx: expected a {type(self).__name__} whose parameters are its own, got "
-                    "one that computes them of others (pruned, weight_norm), which a graph would "
-                    "take for constants; trace it as a leaf (torch.fx.Tracer.is_leaf_module)"
-                ) from None
-            return [getattr(self, name) for name in self._names]
+    def _weights(self) -> list[Tensor]:
+        return [self.W]
+
+
+class UntiedLayer(TanhSigmoidLayer):
+    """One whose product may have weights of its own, W_hat_mul and M_hat_mul; None if tied."""
+
+    W_hat_mul: nn.Parameter | None
+    M_hat_mul: nn.Parameter | None
+    tied: bool
+
+    @property
+    def W_mul(self) -> Tensor:
+        """The weights of the product, made like :attr:`W` of W_hat_mul and M_hat_mul.
+
+        They are W itself if the weights are tied.
+        """
+        if self.W_hat_mul is None or self.M_hat_mul is None:
+            return self.W
+        return self._weight(self.W_hat_mul, self.M_hat_mul)
+
+    def _weights(self) -> list[Tensor]:
+        return [self.W] if self.tied else [self.W, self.W_mul]
+
+
+def sparsity(W: Tensor, *, signed: bool) -> Tensor:
+    """The mean distance of weights from 0 and 1, and from -1 if they are signed; 0 of none."""
+    W = wide(W)
+    distance: Tensor = torch.minimum(W.abs(), (1 - (W.abs() if signed else W)).abs())
+    return distance.mean() if W.numel() else distance.sum()

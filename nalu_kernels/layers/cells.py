@@ -1,4 +1,4 @@
-"""NAC and NALU as the transition of a recurrent network, with torch.nn.RNNCell's habits."""
+"""Layers as the transition of a recurrent network, with torch.nn.RNNCell's habits."""
 
 import inspect
 from typing import Any, ClassVar
@@ -9,8 +9,12 @@ from torch.fx import Proxy
 
 from ..checks import check_size, check_state
 from .base import Layer
+from .inalu import INALU
 from .nac import NAC
 from .nalu import NALU
+from .nau import NAU
+from .nmu import NMU
+from .npu import RealNPU
 
 
 def _options(layer: type[Layer]) -> list[inspect.Parameter]:
@@ -129,3 +133,132 @@ class NALUCell(_Cell):
 
     layer = NALU
     nalu: NALU
+
+
+class NAUCell(_Cell):
+    r"""An NAU as recurrent transition: sums and differences over time.
+
+    .. math::
+        h' = [x, h] \operatorname{clamp}(W, -1, 1)^\top
+
+    Args:
+        input_size: size of the last dimension of the input.
+        hidden_size: size of the last dimension of the state.
+        device, dtype: of the parameters; float32, float64, bfloat16 or float16.
+
+    Shape:
+        input x: (batch, input_size) or (input_size,); hx, the state h: (batch, hidden_size) or
+        (hidden_size,), zeros if None. Returns the next state, h', in the shape of hx.
+
+    Attributes:
+        nau: the :class:`nalu_kernels.NAU` from input_size + hidden_size to hidden_size features;
+            the first input_size columns of its weights are x's, the others h's.
+
+    Raises:
+        TypeError, ValueError: an option or argument of the wrong type, shape, dtype or device.
+
+    Source: Madsen and Johansen 2020, "Neural Arithmetic Units": the recurrent layer of their
+    sequential MNIST.
+    """
+
+    layer = NAU
+    nau: NAU
+
+
+class NMUCell(_Cell):
+    r"""An NMU as recurrent transition: products over time.
+
+    .. math::
+        h'_o = \prod_i (W_{oi} [x, h]_i + 1 - W_{oi})
+
+    Start it from a state of ones, the product of nothing: zeros, the default, stay zeros.
+
+    Args:
+        input_size: size of the last dimension of the input.
+        hidden_size: size of the last dimension of the state.
+        device, dtype: of the parameters; float32, float64, bfloat16 or float16.
+
+    Shape:
+        input x: (batch, input_size) or (input_size,); hx, the state h: (batch, hidden_size) or
+        (hidden_size,), zeros if None. Returns the next state, h', in the shape of hx.
+
+    Attributes:
+        nmu: the :class:`nalu_kernels.NMU` from input_size + hidden_size to hidden_size features;
+            the first input_size columns of its weights are x's, the others h's.
+
+    Raises:
+        TypeError, ValueError: an option or argument of the wrong type, shape, dtype or device.
+
+    Source: Madsen and Johansen 2020, "Neural Arithmetic Units": the recurrent layer of their
+    sequential MNIST.
+    """
+
+    layer = NMU
+    nmu: NMU
+
+
+class INALUCell(_Cell):
+    r"""An iNALU as recurrent transition: a gate chooses between sums and products over time.
+
+    .. math::
+        h' = \sigma(g) \odot a + (1 - \sigma(g)) \odot m \odot s \quad\text{of}\quad [x, h],
+
+    with a, m and s as in :class:`nalu_kernels.INALU`.
+
+    Args:
+        input_size: size of the last dimension of the input.
+        hidden_size: size of the last dimension of the state.
+        gate, tied, eps, omega: as of :class:`nalu_kernels.INALU`.
+        device, dtype: of the parameters; float32, float64, bfloat16 or float16.
+
+    Shape:
+        input x: (batch, input_size) or (input_size,); hx, the state h: (batch, hidden_size) or
+        (hidden_size,), zeros if None. Returns the next state, h', in the shape of hx.
+
+    Attributes:
+        inalu: the :class:`nalu_kernels.INALU` from input_size + hidden_size to hidden_size
+            features; the first input_size columns of its weights are x's, the others h's.
+
+    Raises:
+        TypeError, ValueError: an option or argument of the wrong type, shape, dtype or device.
+
+    Source: Schlör, Ring and Hotho 2020, "iNALU: Improved Neural Arithmetic Logic Unit", for the
+    layer.
+    """
+
+    layer = INALU
+    inalu: INALU
+
+
+class RealNPUCell(_Cell):
+    r"""A RealNPU as recurrent transition: products of powers over time.
+
+    .. math::
+        h' = \exp(\log r\, W_\text{re}^\top) \odot \cos(k W_\text{re}^\top)
+        \quad\text{of}\quad [x, h],
+
+    with r and k as in :class:`nalu_kernels.RealNPU`. Start it from a state of ones, the product of
+    nothing.
+
+    Args:
+        input_size: size of the last dimension of the input.
+        hidden_size: size of the last dimension of the state.
+        eps, gate_gradient, modified: as of :class:`nalu_kernels.RealNPU`.
+        device, dtype: of the parameters; float32, float64, bfloat16 or float16.
+
+    Shape:
+        input x: (batch, input_size) or (input_size,); hx, the state h: (batch, hidden_size) or
+        (hidden_size,), zeros if None. Returns the next state, h', in the shape of hx.
+
+    Attributes:
+        realnpu: the :class:`nalu_kernels.RealNPU` from input_size + hidden_size to hidden_size
+            features; the first input_size columns of its weights are x's, the others h's.
+
+    Raises:
+        TypeError, ValueError: an option or argument of the wrong type, shape, dtype or device.
+
+    Source: Heim, Pevný and Šmídl 2020, "Neural Power Units", for the layer.
+    """
+
+    layer = RealNPU
+    realnpu: RealNPU

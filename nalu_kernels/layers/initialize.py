@@ -1,11 +1,11 @@
-"""Initial values of W_hat and M_hat."""
+"""Initial values of the layers' parameters."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def init_range(in_features: int, out_features: int) -> float:
@@ -39,3 +39,32 @@ def draw_weights(*parameters: Tensor | None) -> None:
             r = init_range(in_features, out_features)
             with torch.no_grad():
                 parameter.uniform_(-r, r)
+
+
+def nau_range(in_features: int, out_features: int) -> float:
+    r"""The r of an NAU's W, uniform on (-r, r): :math:`\min(1/2, \sqrt{6 / (in + out)})`.
+
+    Glorot's range, within the half of [-1, 1] that is closer to 0 than to ±1. Source: Madsen and
+    Johansen 2020, "Neural Arithmetic Units", section 2.4, and their code.
+    """
+    return min(0.5, math.sqrt(6 / max(in_features + out_features, 1)))
+
+
+def draw_xavier(parameter: Tensor) -> None:
+    """Draws a parameter uniformly within Glorot's range, which the sigmoid's gain of 1 keeps."""
+    if parameter.numel():
+        with torch.no_grad():
+            nn.init.xavier_uniform_(parameter)
+
+
+def draw_uniform(parameter: Tensor, low: float, high: float) -> None:
+    """Draws a parameter uniformly on (low, high)."""
+    with torch.no_grad():
+        parameter.uniform_(low, high)
+
+
+def draw_normal(parameter: Tensor | None, mean: float, std: float) -> None:
+    """Draws a parameter of that mean and standard deviation; None has nothing to draw."""
+    if parameter is not None:
+        with torch.no_grad():
+            parameter.normal_(mean, std)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
 from ..dispatch import _load, select
-from .base import Layer
+from .base import TanhSigmoidLayer
 
 
 class _Weight(NamedTuple):
@@ -39,7 +39,7 @@ class _Kept:
     weights: dict[str, _Weight] = field(default_factory=dict)
 
 
-_layers: WeakKeyDictionary[Layer, _Kept] = WeakKeyDictionary()
+_layers: WeakKeyDictionary[TanhSigmoidLayer, _Kept] = WeakKeyDictionary()
 _lock = threading.Lock()
 # Whether there are any, which is all that a call elsewhere pays for.
 active = False
@@ -75,7 +75,11 @@ def keep_weights(model: nn.Module) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     global active
-    named = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, Layer)]
+    named = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, TanhSigmoidLayer)
+    ]
     with _lock:
         for _, layer in named:
             _layers.setdefault(layer, _Kept()).blocks += 1

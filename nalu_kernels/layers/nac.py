@@ -6,11 +6,11 @@ from torch import Tensor
 from ..checks import check_flag
 from ..functional.nac import nac
 from . import keep
-from .base import Layer
+from .base import TanhSigmoidLayer
 from .initialize import draw_weights
 
 
-class NAC(Layer):
+class NAC(TanhSigmoidLayer):
     r"""Neural accumulator, a layer whose weights are pulled to -1, 0 and 1.
 
     .. math::
@@ -66,7 +66,7 @@ class NAC(Layer):
         return nac(input, W_hat, M_hat, log_space=self.log_space, eps=self.eps)
 
     def extra_repr(self) -> str:
-        text = f"in_features={self.in_features}, out_features={self.out_features}"
+        text = super().extra_repr()
         if self.log_space:
             text += f", log_space=True, eps={self.eps:g}"
         return text

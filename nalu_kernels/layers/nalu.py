@@ -9,11 +9,11 @@ from ..autocast import disabled, wide, widen
 from ..checks import check_flag, check_nalu
 from ..functional.nalu import nalu
 from . import keep
-from .base import Layer
-from .initialize import draw_weights
+from .base import UntiedLayer
+from .initialize import draw_weights, draw_xavier
 
 
-class NALU(Layer):
+class NALU(UntiedLayer):
     r"""Neural arithmetic logic unit: a gate chooses between a sum (NAC) and a product.
 
     .. math::
@@ -52,8 +52,6 @@ class NALU(Layer):
     """
 
     gate_bias: nn.Parameter | None
-    W_hat_mul: nn.Parameter | None
-    M_hat_mul: nn.Parameter | None
     _names = ("W_hat", "M_hat", "G", "gate_bias", "W_hat_mul", "M_hat_mul")
 
     def __init__(
@@ -89,21 +87,10 @@ class NALU(Layer):
     def reset_parameters(self) -> None:
         """Draws all parameters anew; the gate's bias becomes 0."""
         draw_weights(self.W_hat, self.M_hat, self.W_hat_mul, self.M_hat_mul)
-        with torch.no_grad():
-            if self.G.numel():
-                nn.init.xavier_uniform_(self.G, gain=nn.init.calculate_gain("sigmoid"))
-            if self.gate_bias is not None:
+        draw_xavier(self.G)
+        if self.gate_bias is not None:
+            with torch.no_grad():
                 self.gate_bias.zero_()
-
-    @property
-    def W_mul(self) -> Tensor:
-        """The weights of the product, made like :attr:`W` of W_hat_mul and M_hat_mul.
-
-        They are W itself if the weights are tied.
-        """
-        if self.W_hat_mul is None or self.M_hat_mul is None:
-            return self.W
-        return self._weight(self.W_hat_mul, self.M_hat_mul)
 
     def gate(self, input: Tensor) -> Tensor:
         r"""What the layer mixes by, :math:`g = \sigma(x G^\top + b)`: near 1 an output is the sum,
@@ -142,7 +129,7 @@ class NALU(Layer):
         )
 
     def extra_repr(self) -> str:
-        text = f"in_features={self.in_features}, out_features={self.out_features}, eps={self.eps:g}"
+        text = f"{super().extra_repr()}, eps={self.eps:g}"
         if not self.tied:
             text += ", tied=False"
         if self.gate_per != "output":

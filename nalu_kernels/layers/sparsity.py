@@ -7,18 +7,18 @@ from torch import Tensor, nn
 
 from ..checks import is_dtensor
 from .base import Layer
-from .nalu import NALU
 
 
 def sparsity_error(model: nn.Module) -> float:
-    r"""The largest distance of a weight of the model's NACs and NALUs from the nearest of -1, 0, 1.
+    r"""The largest distance of a weight of the model's layers from the nearest of -1, 0, 1.
 
     .. math::
         \max_{i,j} \; \min(|W_{ij}|,\; |1 - |W_{ij}||)
 
-    of every layer's W, and of W_mul where a NALU's weights are untied: 0 where all weights are
-    whole, and at most 0.5. NaN if a weight is NaN. Where weights are DTensors, every process has to
-    call it.
+    of every layer's W (an NAU's as it is used, clamped), of W_mul where a NALU's or an iNALU's
+    weights are untied, and of an NPU's W_re, W_im and clamped gate: 0 where all weights are whole,
+    and at most 0.5 where none is beyond ±1. NaN if a weight is NaN. Where weights are DTensors,
+    every process has to call it.
 
     Args:
         model: a layer, or a module that holds layers (also in cells) anywhere.
@@ -36,18 +36,14 @@ def sparsity_error(model: nn.Module) -> float:
             weight
             for layer in model.modules()
             if isinstance(layer, Layer)
-            for weight in _weights(layer)
+            for weight in layer._weights()
             if weight.numel()
         ]
         if not weights:
-            raise ValueError("model: expected a NAC or a NALU with weights in it, found none")
+            raise ValueError(
+                "model: expected a layer of this library with weights in it, found none"
+            )
         return torch.stack([_farthest(weight).cpu().double() for weight in weights]).max().item()
-
-
-def _weights(layer: Layer) -> list[Tensor]:
-    if isinstance(layer, NALU) and not layer.tied:
-        return [layer.W, layer.W_mul]
-    return [layer.W]
 
 
 def _farthest(W: Tensor) -> Tensor:

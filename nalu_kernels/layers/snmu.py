@@ -1,0 +1,76 @@
+"""SNMU as a torch.nn.Module with torch.nn.Linear's habits."""
+
+import math
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from ..functional.nmu import nmu, snmu
+from .nmu import NMU
+
+
+class SNMU(NMU):
+    r"""Stochastic NMU: an :class:`nalu_kernels.NMU` whose inputs are noisy in training.
+
+    .. math::
+        y_o = \frac{\prod_i (W_{oi} x_i n_i + 1 - W_{oi})}{\prod_i (W_{oi} n_i + 1 - W_{oi})},
+        \qquad n_i \sim U(a, b)
+
+    Where the weights are 0 and 1 that is the NMU, whatever the noise; between them it differs from
+    call to call. Each sample has a number of its own for each input. In ``eval()`` the layer is an
+    NMU.
+
+    Args:
+        in_features: size of the last dimension of the input.
+        out_features: size of the last dimension of the output.
+        noise: (a, b), of positive numbers; or "batch" for (1, 1 + 1 / std(x)), of the standard
+            deviation of the whole input.
+        device, dtype: of the parameter; float32, float64, bfloat16 or float16.
+
+    Shape:
+        (..., in_features) to (..., out_features).
+
+    Attributes:
+        W: parameter of shape (out_features, in_features), initialised uniformly on (1/4, 3/4).
+
+    Raises:
+        TypeError, ValueError: an option of the wrong type or out of range.
+
+    The authors' input_regularizer sees the input times the noise; this one the input.
+
+    Source: Mistry, Farrahi and Hare 2022, "Improving the Robustness of Neural Multiplication
+    Units".
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        noise: tuple[float, float] | str = (1.0, 5.0),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, device=device, dtype=dtype)
+        self.noise = _check_noise(noise)
+
+    def forward(self, input: Tensor) -> Tensor:
+        (W,) = self._tensors(input)
+        return snmu(input, W, noise=self.noise) if self.training else nmu(input, W)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, noise={self.noise!r}"
+
+
+def _check_noise(noise: object) -> tuple[float, float] | str:
+    if noise == "batch":
+        return "batch"
+    if not isinstance(noise, (tuple, list)) or len(noise) != 2:
+        raise TypeError(f"noise: expected (a, b) or 'batch', got {noise!r}")
+    if not all(isinstance(end, Real) and not isinstance(end, bool) for end in noise):
+        raise TypeError(f"noise: expected two numbers (a, b), got {noise!r}")
+    low, high = map(float, noise)
+    if not 0 < low <= high < math.inf:
+        raise ValueError(f"noise: expected 0 < a <= b, got {noise!r}")
+    return low, high

@@ -1,0 +1,217 @@
+"""What the publications add to a training: regularisers with their schedules, and the weights that
+are put back within bounds after each step of the optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..autocast import wide
+from ..checks import is_dtensor
+from .base import Layer, MeanLayer
+
+
+def regularizer(model: nn.Module) -> Tensor:
+    """The sum of ``layer.regularizer()`` over a model's layers, to be added to the loss::
+
+        loss = criterion(model(x), y) + ramp(step) * nalu_kernels.regularizer(model)
+
+    A layer whose publications have none adds 0.
+
+    Args:
+        model: a layer, or a module that holds layers (also in cells) anywhere.
+
+    Raises:
+        TypeError: model is not a module.
+        ValueError: it holds no layer of this library.
+    """
+    return torch.stack([_whole(layer.regularizer()) for layer in _layers(model)]).sum()
+
+
+class input_regularizer:
+    r"""Watches the inputs of a model's NAUs, NMUs and SNMUs for the regulariser's term of them::
+
+        inputs = nalu_kernels.input_regularizer(model)
+        loss = criterion(model(x), y) + inputs()
+
+    A call is the sum of ``layer.input_regularizer`` of what the layers have been given since the
+    last call, in training: a layer that was called several times, as in a recurrent network, takes
+    the mean of all rows. In ``eval()`` nothing is watched.
+
+    It consists of forward pre-hooks, and works from its making until :meth:`remove`, or as a
+    context until the end of the ``with`` block.
+
+    Args:
+        model: a layer, or a module that holds layers (also in cells) anywhere.
+
+    Raises:
+        TypeError: model is not a module.
+        ValueError: it holds no layer that has such a term.
+
+    Source: Madsen and Johansen 2020, "Neural Arithmetic Units", their sequential MNIST.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        layers = [layer for layer in _layers(model) if isinstance(layer, MeanLayer)]
+        if not layers:
+            raise ValueError("model: expected a NAU, an NMU or an SNMU in it, found none")
+        self._seen: dict[MeanLayer, tuple[Tensor, int]] = {}
+        self._handles = [
+            layer.register_forward_pre_hook(self._see, with_kwargs=True) for layer in layers
+        ]
+
+    def _see(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if layer.training:
+            input = wide(args[0] if args else kwargs["input"]).reshape(-1, layer.in_features)
+            total, rows = self._seen.get(layer, (input.new_zeros(layer.in_features), 0))
+            self._seen[layer] = (total + input.sum(0), rows + len(input))
+
+    def __call__(self) -> Tensor:
+        """The term of what has been seen, a scalar; 0 of nothing."""
+        seen, self._seen = self._seen, {}
+        terms = [
+            _whole(layer._input_term(total / rows)) for layer, (total, rows) in seen.items() if rows
+        ]
+        return torch.stack(terms).sum() if terms else torch.zeros(())
+
+    def remove(self) -> None:
+        """Ends the watch. May be called again."""
+        for handle in self._handles:
+            handle.remove()
+
+    def __enter__(self) -> input_regularizer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+
+@dataclass(frozen=True)
+class Ramp:
+    r"""A regulariser's weight that rises in a line: 0 until a step, all of it from another on.
+
+    .. math::
+        \lambda(t) = \text{scale} \cdot
+        \operatorname{clip}\Bigl(\frac{t - \text{start}}{\text{stop} - \text{start}},\; 0,\; 1\Bigr)
+
+    Args:
+        start, stop: steps, start < stop.
+        scale: the weight from stop on.
+
+    Raises:
+        ValueError: stop is not after start.
+
+    Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 2.2.
+    """
+
+    start: float
+    stop: float
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.start < self.stop:
+            raise ValueError(f"stop: expected a step after start = {self.start}, got {self.stop}")
+
+    def __call__(self, step: float) -> float:
+        """The weight at a step."""
+        share = (step - self.start) / (self.stop - self.start)
+        return self.scale * min(max(share, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Stairs:
+    r"""A regulariser's weight that is multiplied every so many steps, up to a last one.
+
+    .. math::
+        \beta(t) = \min(\text{first} \cdot \text{factor}^{\lfloor t / \text{every} \rfloor},\;
+        \text{last})
+
+    Args:
+        first, last: the weight at first, and the largest.
+        every: how many steps a stair has.
+        factor: how much higher the next one is.
+
+    Raises:
+        ValueError: first is not positive, last below it, every not positive, or factor at most 1.
+
+    Source: Heim, Pevný and Šmídl 2020, "Neural Power Units": the L1 term of their large tasks.
+    """
+
+    first: float
+    last: float
+    every: int = 10_000
+    factor: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first <= self.last:
+            raise ValueError(f"first: expected 0 < first <= last = {self.last}, got {self.first}")
+        if not self.every > 0:
+            raise ValueError(f"every: expected a positive number of steps, got {self.every}")
+        if not self.factor > 1:
+            raise ValueError(f"factor: expected more than 1, got {self.factor}")
+
+    def __call__(self, step: int) -> float:
+        """The weight at a step."""
+        weight = self.first
+        for _ in range(step // self.every):
+            if weight >= self.last:
+                break
+            weight *= self.factor
+        return min(weight, self.last)
+
+
+def clamp_(model: nn.Module) -> None:
+    """Has each of a model's layers put its weights back within bounds: ``layer.clamp_()``.
+
+    Args:
+        model: a layer, or a module that holds layers (also in cells) anywhere.
+
+    Raises:
+        TypeError: model is not a module.
+        ValueError: it holds no layer of this library.
+        RuntimeError: a weight with bounds is computed from others (parametrized, pruned).
+    """
+    for layer in _layers(model):
+        layer.clamp_()
+
+
+def clamp_after_step(optimizer: torch.optim.Optimizer, model: nn.Module) -> RemovableHandle:
+    """Has :func:`clamp_` follow each step of an optimizer, any of torch's::
+
+        optimizer = torch.optim.Adam(model.parameters())
+        nalu_kernels.clamp_after_step(optimizer, model)
+
+    Args:
+        optimizer: whose ``step`` is meant.
+        model: as of :func:`clamp_`.
+
+    Returns:
+        a handle, whose ``remove()`` ends it.
+
+    Raises:
+        TypeError, ValueError: optimizer is no optimizer, or model holds no layer of this library.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}"
+        )
+    _layers(model)
+    return optimizer.register_step_post_hook(lambda *_: clamp_(model))
+
+
+def _layers(model: nn.Module) -> list[Layer]:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    layers = [layer for layer in model.modules() if isinstance(layer, Layer)]
+    if not layers:
+        raise ValueError("model: expected a layer of this library in it, found none")
+    return layers
+
+
+def _whole(term: Tensor) -> Tensor:
+    """Of weights that are shared out, the term of all of them."""
+    return term.full_tensor() if is_dtensor(term) else term  # type: ignore[attr-defined]

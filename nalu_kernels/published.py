@@ -1,0 +1,180 @@
+"""The settings that the papers train these layers with: a row for each layer and task.
+
+``SETTINGS`` has them; :func:`settings` finds a layer's. Each row is what its source's code does
+where that and the paper's text differ, and ``notes`` says where they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .layers import Ramp, Stairs
+
+Weight = float | Ramp | Stairs
+
+_MADSEN = "Madsen and Johansen 2020, arXiv 2001.05016; AndreasMadsen/stable-nalu"
+_PRIMER = "Mistry, Farrahi and Hare 2022, arXiv 2101.09530; bmistry4/nalm-benchmark"
+_DIVISION = "Mistry, Farrahi and Hare 2022, arXiv 2110.05177; bmistry4/nalm-division"
+_ROBUST = "Mistry, Farrahi and Hare 2022, arXiv 2211.05624; bmistry4/nalm-robust-nmu"
+_HEIM = "Heim, Pevný and Šmídl 2020, arXiv 2006.01681; nmheim/NeuralPowerUnits"
+_SCHLÖR = "Schlör, Ring and Hotho 2020, arXiv 2003.07629; daschloer/inalu"
+
+
+class Setting(NamedTuple):
+    """How a paper trains a layer on a task.
+
+    Attributes:
+        layer: its name here, or those of a stack, from the input on.
+        task: what it learns.
+        optimizer: its name in ``torch.optim``, with torch's defaults but for the rate.
+        lr: the rate.
+        batch: samples a step.
+        steps: of the optimizer; None where the notes have epochs.
+        regularizer: the weight of each term in the loss, a number or a schedule: "regularizer" is
+            ``layer.regularizer()``, "inputs" is ``layer.input_regularizer(x)``, and "l1", "weights"
+            and "gate" are those terms of an NPU's.
+        notes: what else belongs to it.
+        source: the paper, and the repository that was read.
+
+    The bounds within which weights are put after each step are the layer's: ``layer.clamp_()``.
+    """
+
+    layer: str
+    task: str
+    optimizer: str
+    lr: float
+    batch: int
+    steps: int | None
+    regularizer: Mapping[str, Weight]
+    notes: str
+    source: str
+
+
+def _sparse(start: int, stop: int, scale: float) -> dict[str, Weight]:
+    return {"regularizer": Ramp(start, stop, scale)}
+
+
+def _modified(start: int, stop: int) -> dict[str, Weight]:
+    ramp = Ramp(start, stop, 1.0)
+    return {"l1": Stairs(1e-9, 1e-7), "weights": ramp, "gate": ramp}
+
+
+_SINGLE = "one layer, 2 inputs"
+_TEN = "one layer, 2 of 10 inputs"
+_SUMS, _PRODUCT = "100 inputs, two sums, their", "100 inputs, two sums, their product"
+_SATURATION = (
+    "gradients clipped to ±0.1 each; the term only after {when}, where the error is below 1; "
+    "{redrawn} are redrawn where the error stays above 1"
+)
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("NAC", f"a ± b, {_SINGLE}", "Adam", 1e-3, 128, 50_000, {}, "", _PRIMER),
+    Setting("NAC", f"a · b, a / b, {_SINGLE}", "Adam", 1e-3, 128, 50_000, {},
+            "log_space=True", _PRIMER),
+    Setting("NAC, NAC", f"{_SUMS} sum, difference or product", "Adam", 1e-3, 128, 5_000_000, {},
+            "the product: log_space=True in the second", _MADSEN),
+    Setting("NALU", f"a ± b, a · b, a / b, {_SINGLE}", "Adam", 1e-3, 128, 50_000, {}, "", _PRIMER),
+    Setting("NALU, NALU", f"{_SUMS} sum, difference or product", "Adam", 1e-3, 128, 5_000_000, {},
+            "", _MADSEN),
+    Setting("GNALU", f"a ± b, a · b, a / b, {_SINGLE}", "Adam", 1e-3, 128, 50_000, {}, "", _PRIMER),
+    Setting("NAU", f"a ± b, {_SINGLE}", "Adam", 1e-3, 128, 50_000,
+            _sparse(20_000, 35_000, 0.01), "", _PRIMER),
+    Setting("NAU", "a ± b, one layer, 2 of 10 or 100 inputs", "Adam", 1e-3, 128, 100_000,
+            _sparse(50_000, 75_000, 0.01), "", _PRIMER),
+    Setting("NAU, NAU", f"{_SUMS} sum or difference", "Adam", 1e-3, 128, 5_000_000,
+            _sparse(5_000, 50_000, 0.01), "", _MADSEN),
+    Setting("NMU", f"a · b, {_SINGLE}", "Adam", 1e-3, 128, 50_000,
+            _sparse(20_000, 35_000, 10.0), "", _PRIMER),
+    Setting("NAU, NMU", _PRODUCT, "Adam", 1e-3, 128, 5_000_000,
+            _sparse(1_000_000, 2_000_000, 10.0), "one weight for both layers", _MADSEN),
+    Setting("NAUCell", "the sum of 10 images of digits", "Adam", 1e-3, 64, None,
+            {**_sparse(10_000, 100_000, 10.0), "inputs": 1.0},
+            "1,001 epochs; the cell is given what a small convolutional network makes of an image",
+            _MADSEN),
+    Setting("NMUCell", "the product of 2 images of digits, from a state of 1", "Adam", 1e-3, 64,
+            None, {**_sparse(10_000, 100_000, 10.0), "inputs": 1.0}, "as for the sum", _MADSEN),
+    Setting("SNMU", f"a · b, {_SINGLE}", "Adam", 1e-3, 128, 50_000,
+            _sparse(20_000, 35_000, 10.0), "noise=(1, 5)", _ROBUST),
+    Setting("INALU", "a ± b, a · b, a / b, 64,000 samples of 2 inputs", "RMSprop", 1e-2, 64,
+            100_000, {"regularizer": 0.05},
+            "of 10 steps 8 are the weights', 2 the gate's; the term in steps of its own; "
+            + _SATURATION.format(when="epoch 10 of 100", redrawn="all parameters, on (-2, 2),"),
+            _SCHLÖR),
+    Setting("INALU", f"a ± b, a · b, a / b, {_SINGLE}", "Adam", 1e-3, 128, 50_000,
+            {"regularizer": 0.05},
+            "means of 0.88, 0.5 and 0 with 0.2 to begin with; "
+            + _SATURATION.format(when="step 10,000", redrawn="all parameters, as at first,"),
+            _PRIMER),
+    Setting("NPU", f"a · b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, {"l1": Stairs(1e-7, 1e-5)},
+            'gate_gradient="clamped", eps=2⁻²³', _PRIMER),
+    Setting("NPU", f"a / b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, {"l1": Stairs(1e-9, 1e-7)},
+            'gate_gradient="clamped", eps=2⁻²³', _PRIMER),
+    Setting("NAU, NPU", f"{_SUMS} sum", "RMSprop", 1e-2, 128, 100_000, {"l1": Stairs(1e-5, 1e-4)},
+            "weights begin uniform on (0, 0.1), gates with 1; L1 of both layers; Sobol samples",
+            _HEIM),
+    Setting("NAU, NPU", _PRODUCT, "RMSprop", 5e-3, 128, 100_000, {"l1": Stairs(1e-5, 1e-4)},
+            "as for the sum; the paper's table has 1e-7 for the last L1 weight", _HEIM),
+    Setting("NAU, NPU", "100 inputs, a sum's reciprocal", "RMSprop", 5e-3, 128, 100_000,
+            {"l1": Stairs(1e-9, 1e-7)}, "as for the sum", _HEIM),
+    Setting("NAU, NPU", "100 inputs, a sum's square root", "RMSprop", 5e-3, 128, 100_000,
+            {"l1": Stairs(1e-6, 1e-4)}, "as for the sum", _HEIM),
+    Setting("RealNPU", f"a · b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, {"l1": Stairs(1e-7, 1e-5)},
+            'gate_gradient="clamped", eps=2⁻²³', _PRIMER),
+    Setting("RealNPU", f"a / b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, {"l1": Stairs(1e-9, 1e-7)},
+            'gate_gradient="clamped", eps=2⁻²³', _DIVISION),
+    Setting("RealNPU", f"a / b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, _modified(40_000, 50_000),
+            "modified=True", _DIVISION),
+    Setting("RealNPU", f"a / b, {_TEN}", "Adam", 5e-3, 128, 100_000, _modified(50_000, 75_000),
+            "modified=True", _DIVISION),
+    Setting("NRU", f"a / b, {_SINGLE}", "Adam", 1.0, 128, 50_000,
+            _sparse(20_000, 35_000, 10.0), "", _DIVISION),
+    Setting("NRU", f"a / b, {_TEN}", "Adam", 1e-3, 128, 100_000,
+            _sparse(50_000, 75_000, 10.0), "", _DIVISION),
+    Setting("NMRU", f"a / b, {_SINGLE}", "Adam", 1e-2, 128, 50_000,
+            _sparse(20_000, 35_000, 10.0), "the gradients' norm clipped to 1", _DIVISION),
+    Setting("NMRU", f"a / b, {_TEN}", "Adam", 1e-2, 128, 100_000,
+            _sparse(50_000, 75_000, 10.0), "the gradients' norm clipped to 1", _DIVISION),
+)  # fmt: skip
+
+
+def settings(layer: str) -> tuple[Setting, ...]:
+    """The rows of a layer, by its name, alone or in a stack.
+
+    Raises:
+        ValueError: no row has it.
+    """
+    found = tuple(row for row in SETTINGS if layer in row.layer.split(", "))
+    if not found:
+        known = sorted({name for row in SETTINGS for name in row.layer.split(", ")})
+        raise ValueError(f"layer: expected one of {', '.join(known)}, got {layer!r}")
+    return found
+
+
+def table() -> str:
+    """All rows as a table of Markdown."""
+    head = ("layers", "task", "optimizer", "batch", "steps", "terms", "notes", "source")
+    rows = [
+        (
+            f"`{row.layer}`",
+            row.task,
+            f"{row.optimizer} {row.lr:g}",
+            str(row.batch),
+            f"{row.steps:,}" if row.steps else "",
+            ", ".join(f"{term} {_in_words(weight)}" for term, weight in row.regularizer.items()),
+            row.notes,
+            row.source,
+        )
+        for row in SETTINGS
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _in_words(weight: Weight) -> str:
+    if isinstance(weight, Ramp):
+        return f"0 to {weight.scale:g} over {weight.start:,} to {weight.stop:,}"
+    if isinstance(weight, Stairs):
+        return (
+            f"{weight.first:g} to {weight.last:g}, times {weight.factor:g} every {weight.every:,}"
+        )
+    return f"{weight:g}"
