@@ -3,7 +3,19 @@
 from .convert import convert
 from .dispatch import BackendUnavailable, backends, use_backend, which_backend
 from .finite import check_finite
-from .functional import nac, nalu
+from .functional import (
+    gnalu,
+    inalu,
+    nac,
+    nalu,
+    nau,
+    nmru,
+    nmu,
+    npu,
+    nru,
+    real_npu,
+    snmu,
+)
 from .layers import NAC, NALU, NACCell, NALUCell, keep_weights, sparsity_error
 
 __version__ = "0.1.0"
@@ -17,9 +29,18 @@ __all__ = [
     "backends",
     "check_finite",
     "convert",
+    "gnalu",
+    "inalu",
     "keep_weights",
     "nac",
     "nalu",
+    "nau",
+    "nmru",
+    "nmu",
+    "npu",
+    "nru",
+    "real_npu",
+    "snmu",
     "sparsity_error",
     "use_backend",
     "which_backend",
