@@ -14,7 +14,7 @@ import statistics
 import torch
 from torch import Tensor
 
-from nalu_kernels import autograd
+from nalu_kernels.autograd import with_gradients
 from nalu_kernels.operators import Operators
 from nalu_kernels.triton import launch
 
@@ -40,10 +40,10 @@ def calls(operators: Operators, shape: tuple[int, int, int]) -> dict[str, Call]:
     def new() -> None:
         launch.forward.cache_clear()
         launch.backward.cache_clear()
-        backward(autograd.apply_nalu(operators, 1e-7, *tensors))
+        backward(with_gradients["nalu"](operators["nalu"], 1e-7, *tensors))
 
     return {
-        REPEATED: lambda: backward(autograd.apply_nalu(operators, 1e-7, *tensors)),
+        REPEATED: lambda: backward(with_gradients["nalu"](operators["nalu"], 1e-7, *tensors)),
         NEW: new,
         EMPTY: lambda: backward(Empty.apply(O, *tensors)),
     }

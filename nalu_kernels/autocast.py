@@ -32,6 +32,12 @@ def widen(*arguments: Any) -> tuple[torch.dtype | None, tuple[Any, ...]]:
     return torch.get_autocast_dtype(input.device.type), tuple(map(wide, arguments))
 
 
+def computed_in(input: Tensor) -> torch.dtype:
+    """The dtype that :func:`widen` would leave an input in."""
+    half = input.dtype in HALVES and torch._C._is_any_autocast_enabled()
+    return torch.float32 if half and _enabled(input.device.type) else input.dtype
+
+
 def disabled(input: Tensor) -> AbstractContextManager[Any]:
     """For the plain formulas: what has been widened is computed as it is."""
     if torch._C._is_any_autocast_enabled() and _enabled(input.device.type):

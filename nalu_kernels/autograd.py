@@ -1,4 +1,5 @@
-"""The custom backward: saves the inputs and the paths' outputs, and calls one operator each way.
+"""The custom backward: saves the inputs and what the forward has for it, and calls one operator
+each way.
 
 It knows operators, not back ends. Where a gradient of the gradient is asked for
 (``create_graph=True``), the backward is that of the reference formulas, which autograd can
@@ -9,42 +10,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 
-from . import reference
-
-
-def nac_by_reference(eps: float, log_space: bool, *tensors: Tensor) -> Tensor:
-    """The reference, of arguments in the order that operators take them."""
-    return reference.nac(*tensors, log_space=log_space, eps=eps)
-
-
-def nalu_by_reference(
-    eps: float,
-    input: Tensor,
-    W_hat: Tensor,
-    M_hat: Tensor,
-    G: Tensor,
-    gate_bias: Tensor | None = None,
-    W_hat_mul: Tensor | None = None,
-    M_hat_mul: Tensor | None = None,
-) -> Tensor:
-    """As :func:`nac_by_reference`."""
-    return reference.nalu(
-        input,
-        W_hat,
-        M_hat,
-        G,
-        gate_bias=gate_bias,
-        W_hat_mul=W_hat_mul,
-        M_hat_mul=M_hat_mul,
-        eps=eps,
-    )
+from .family import FAMILY, Function
 
 
 def _reference_needed(grad_output: Tensor) -> bool:
@@ -55,13 +29,13 @@ def _reference_needed(grad_output: Tensor) -> bool:
     return not torch.compiler.is_dynamo_compiling() and is_legacy_batchedtensor(grad_output)
 
 
-def _reference_gradients(
+def gradients(
     function: Callable[..., Tensor],
-    tensors: list[Tensor | None],
+    tensors: Sequence[Tensor | None],
     needed: tuple[bool, ...],
     grad_output: Tensor,
 ) -> list[Tensor | None]:
-    """The gradients of function(*tensors), themselves differentiable if autograd is to go on.
+    """The gradients of function(*tensors) by autograd, themselves differentiable if it is to go on.
 
     Each tensor is taken as a view of its own: one that depends on another, or is the same, must
     not pass its gradient on here, for the engine will do so after us.
@@ -79,70 +53,55 @@ def _reference_gradients(
 # compiled autograd traces no cache.
 _BITS = {
     needed: sum(1 << i for i, need in enumerate(needed) if need)
-    for tensors in range(3, 8)  # trailing ones may be left out
+    for tensors in range(2, 8)  # trailing ones may be left out
     for needed in itertools.product((False, True), repeat=tensors)
 }
 
 
-class NACFunction(torch.autograd.Function):
-    """nac() of tensors = (input, W_hat, M_hat), by ``operators`` (an ``operators.Operators``)."""
+def _with_gradients(function: Function) -> Callable[..., Tensor]:
+    """``function`` of (kernels, *options, *tensors), by ``kernels`` (an ``operators.Kernels``)."""
+    options = len(function.options)
+    saves_output = bool(function.saves_output_if)
+    told = options - saves_output  # of the options, to the backward
+    no_gradients = (None,) * (1 + options)
 
-    @staticmethod
-    def forward(ctx: Any, operators: Any, eps: float, log_space: bool, *tensors: Tensor) -> Tensor:
-        output: Tensor = operators.nac_forward(eps, log_space, *tensors)
-        ctx.operators = operators
-        ctx.eps = eps
-        # exp's own gradient is its output; the linear form needs nothing but the inputs.
-        ctx.save_for_backward(output if log_space else None, *tensors)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        output, *tensors = ctx.saved_tensors
-        if output is not None:
-            output = output.contiguous()  # saved_tensors_hooks may have given it other strides
-        needed = ctx.needs_input_grad[3:]
-        if _reference_needed(grad_output):
-            function = functools.partial(nac_by_reference, ctx.eps, output is not None)
-            grads = _reference_gradients(function, tensors, needed, grad_output)
+    def forward(ctx: Any, kernels: Any, *arguments: Any) -> Tensor:
+        given, tensors = arguments[:options], arguments[options:]
+        if saves_output:
+            output: Tensor = kernels.forward(*arguments)
+            saved = output if given[-1] else None
         else:
-            grads = ctx.operators.nac_backward(
-                ctx.eps, _BITS[needed], grad_output, output, *tensors
-            )
-        return None, None, None, *grads
-
-
-class NALUFunction(torch.autograd.Function):
-    """nalu() of tensors = (input, W_hat, M_hat, G), or these and (gate_bias, W_hat_mul, M_hat_mul),
-    each a tensor or None, by ``operators`` (an ``operators.Operators``)."""
-
-    @staticmethod
-    def forward(ctx: Any, operators: Any, eps: float, *tensors: Tensor | None) -> Tensor:
-        output, saved = operators.nalu_forward(eps, any(ctx.needs_input_grad), *tensors)
-        ctx.operators = operators
-        ctx.eps = eps
+            output, saved = kernels.forward(*given, any(ctx.needs_input_grad), *tensors)
+        ctx.kernels = kernels
+        ctx.options = given
         ctx.save_for_backward(saved, *tensors)
         return output
 
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         saved, *tensors = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2:]
+        needed = ctx.needs_input_grad[1 + options :]
         if _reference_needed(grad_output):
-            function = functools.partial(nalu_by_reference, ctx.eps)
-            grads = _reference_gradients(function, tensors, needed, grad_output)
-        else:
-            grads = ctx.operators.nalu_backward(
-                ctx.eps, _BITS[needed], grad_output, saved, *tensors
-            )
-        return None, None, *grads[: len(needed)]
+            formula = functools.partial(function.reference, *ctx.options)
+            return *no_gradients, *gradients(formula, tensors, needed, grad_output)
+        if saves_output and saved is not None:
+            saved = saved.contiguous()  # saved_tensors_hooks may have given it other strides
+        grads = ctx.kernels.backward(
+            *ctx.options[:told], _BITS[needed], grad_output, saved, *tensors
+        )
+        return *no_gradients, *grads[: len(needed)]
+
+    body = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    name = f"{function.name.upper()}Function"
+    made: Any = types.new_class(
+        name, (torch.autograd.Function,), exec_body=lambda ns: ns.update(body)
+    )
+    # Two short cuts, together 2.5 of the 45 us that a tiny layer's forward and backward take:
+    # what the engine calls, without the two frames that look our backward up each time,
+    if hasattr(made, "_backward_cls"):  # torch's own, so not promised
+        made._backward_cls.apply = backward
+    # and Function.apply without what it does for torch.func, which dispatch.select has ruled out.
+    apply: Callable[..., Tensor] = super(torch.autograd.Function, made).apply
+    return apply
 
 
-# Two short cuts, together 2.5 of the 45 us that a tiny layer's forward and backward take.
-# Function.apply without what it does for torch.func, which dispatch.select has ruled out:
-apply_nac = super(torch.autograd.Function, NACFunction).apply
-apply_nalu = super(torch.autograd.Function, NALUFunction).apply
-# and what the engine calls, without the two frames that look our backward up each time.
-for _function in (NACFunction, NALUFunction):
-    if hasattr(_function, "_backward_cls"):  # torch's own, so not promised
-        _function._backward_cls.apply = _function.backward  # type: ignore[attr-defined]
+with_gradients = {name: _with_gradients(function) for name, function in FAMILY.items()}

@@ -77,15 +77,20 @@ def _shape(name: str, value: Tensor, *expected: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {wanted}, got {tuple(value.shape)}")
 
 
-def check_eps(eps: Any) -> float:
+def check_eps(eps: Any, name: str = "eps") -> float:
     """eps as a float; TypeError or ValueError unless it is a positive finite number."""
+    return _finite(name, eps, "positive", 5e-324)
+
+
+def _finite(name: str, value: Any, sign: str, least: float) -> float:
+    """The value as a float; TypeError or ValueError unless it is finite and at least ``least``."""
     # First what a compiler can trace: numpy's numbers are known to the abstract class alone.
-    if not isinstance(eps, (int, float, numbers.Real)) or isinstance(eps, bool):
-        raise TypeError(f"eps: expected a positive finite float, got {_kind(eps)}")
-    value = float(eps)
-    if not 0 < value <= sys.float_info.max:
-        raise ValueError(f"eps: expected a positive finite float, got {eps}")
-    return value
+    if not isinstance(value, (int, float, numbers.Real)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a {sign} finite float, got {_kind(value)}")
+    number = float(value)
+    if not least <= number <= sys.float_info.max:
+        raise ValueError(f"{name}: expected a {sign} finite float, got {value}")
+    return number
 
 
 def check_size(name: str, value: Any) -> int:
@@ -134,27 +139,52 @@ def _untraced(check: Callable[..., None]) -> Callable[..., None]:
     return checked
 
 
-def _check_common(
-    input: object, W_hat: object, M_hat: object, eps: object
+def _input_and_weight(
+    input: object, name: str, weight: object, for_each_input: int = 1
 ) -> tuple[Tensor, tuple[int, int]]:
-    """input as a tensor, and (out_features, in_features)."""
+    """input as a tensor, and (out_features, in_features), which the first weight has."""
     x = _floating("input", input)
-    w = _like_input("W_hat", W_hat, x)
+    w = _like_input(name, weight, x)
+    columns = "in_features" if for_each_input == 1 else f"{for_each_input} in_features"
     if w.dim() != 2:
         raise ValueError(
-            f"W_hat: expected 2 dimensions (out_features, in_features), got shape {tuple(w.shape)}"
+            f"{name}: expected 2 dimensions (out_features, {columns}), got shape {tuple(w.shape)}"
         )
+    if w.shape[1] % for_each_input:
+        raise ValueError(f"{name}: expected shape (out_features, {columns}), got {tuple(w.shape)}")
     if x.dim() == 0:
         raise ValueError("input: expected at least 1 dimension (..., in_features), got a scalar")
-    out_features, in_features = w.shape
+    out_features, in_features = w.shape[0], w.shape[1] // for_each_input
     if x.shape[-1] != in_features:
         raise ValueError(
             f"input: expected a last dimension of in_features = {in_features} "
-            f"(W_hat is {tuple(w.shape)}), got shape {tuple(x.shape)}"
+            f"({name} is {tuple(w.shape)}), got shape {tuple(x.shape)}"
         )
-    _shape("M_hat", _like_input("M_hat", M_hat, x), (out_features, in_features))
-    check_eps(eps)
     return x, (out_features, in_features)
+
+
+def _check_common(
+    input: object, W_hat: object, M_hat: object, eps: object
+) -> tuple[Tensor, tuple[int, int]]:
+    """As :func:`_input_and_weight`."""
+    x, shape = _input_and_weight(input, "W_hat", W_hat)
+    _shape("M_hat", _like_input("M_hat", M_hat, x), shape)
+    check_eps(eps)
+    return x, shape
+
+
+def _check_untied(x: Tensor, shape: tuple[int, int], W_hat_mul: object, M_hat_mul: object) -> None:
+    """The product's own weights: both or neither."""
+    if (W_hat_mul is None) != (M_hat_mul is None):
+        names = ("W_hat_mul", "M_hat_mul")
+        missing, given = names if W_hat_mul is None else reversed(names)
+        raise ValueError(
+            f"{missing}: expected a tensor because {given} is given, got None; pass both "
+            "(untied weights) or neither (tied)"
+        )
+    if W_hat_mul is not None:
+        for name, value in (("W_hat_mul", W_hat_mul), ("M_hat_mul", M_hat_mul)):
+            _shape(name, _like_input(name, value, x), shape)
 
 
 @_untraced
@@ -181,16 +211,102 @@ def check_nalu(
     _shape("G", gates, (out_features, in_features), (1, in_features))
     if gate_bias is not None:
         _shape("gate_bias", _like_input("gate_bias", gate_bias, x), (gates.shape[0],))
-    if (W_hat_mul is None) != (M_hat_mul is None):
-        names = ("W_hat_mul", "M_hat_mul")
-        missing, given = names if W_hat_mul is None else reversed(names)
-        raise ValueError(
-            f"{missing}: expected a tensor because {given} is given, got None; pass both "
-            "(untied weights) or neither (tied)"
+    _check_untied(x, (out_features, in_features), W_hat_mul, M_hat_mul)
+
+
+@_untraced
+def check_W(input: object, W: object) -> None:
+    """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.nau` or
+    :func:`nalu_kernels.nmu`."""
+    _input_and_weight(input, "W", W)
+
+
+@_untraced
+def check_snmu(noise: Any, seed: Any, input: object, W: object) -> None:
+    """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.snmu`."""
+    x, _ = _input_and_weight(input, "W", W)
+    if is_dtensor(x):
+        raise TypeError(
+            "input: snmu takes no DTensors, for each process would draw noise of its own; call "
+            "nmu(input * noise, W) / nmu(noise, W) with a noise that is a DTensor"
         )
-    if W_hat_mul is not None:
-        for name, value in (("W_hat_mul", W_hat_mul), ("M_hat_mul", M_hat_mul)):
-            _shape(name, _like_input(name, value, x), (out_features, in_features))
+    if seed is not None and not 0 <= check_size("seed", seed) < 2**63:
+        raise ValueError(f"seed: expected an int below 2**63, got {seed}")
+    check_noise(noise)
+    if noise == "batch" and x.numel() == 1:
+        raise ValueError(
+            "input: expected at least two numbers, whose standard deviation noise='batch' takes, "
+            "got one"
+        )
+
+
+def check_noise(noise: Any) -> tuple[float, float] | None:
+    """The range of the noise, None for "batch"; TypeError or ValueError if it is neither."""
+    words = "noise: expected 'batch' or two finite numbers (a, b) with 0 < a <= b"
+    if isinstance(noise, str):
+        if noise != "batch":
+            raise ValueError(f"{words}, got {noise!r}")
+        return None
+    if not isinstance(noise, (tuple, list)) or len(noise) != 2:
+        got = f"{len(noise)} values" if isinstance(noise, (tuple, list)) else _kind(noise)
+        raise TypeError(f"{words}, got {got}")
+    low, high = (
+        check_eps(end, name) for end, name in zip(noise, ("noise[0]", "noise[1]"), strict=True)
+    )
+    if low > high:
+        raise ValueError(f"{words}, got ({low}, {high})")
+    return low, high
+
+
+@_untraced
+def check_inalu(
+    eps: object,
+    omega: object,
+    input: object,
+    W_hat: object,
+    M_hat: object,
+    g: object,
+    W_hat_mul: object = None,
+    M_hat_mul: object = None,
+) -> None:
+    """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.inalu`."""
+    x, (out_features, in_features) = _check_common(input, W_hat, M_hat, eps)
+    check_eps(omega, "omega")
+    gates = ((out_features,), (out_features, in_features), (1, in_features))
+    _shape("g", _like_input("g", g, x), *gates)
+    _check_untied(x, (out_features, in_features), W_hat_mul, M_hat_mul)
+
+
+@_untraced
+def check_npu(
+    eps: object,
+    straight_through: object,
+    input: object,
+    W_re: object,
+    g: object,
+    W_im: object = None,
+) -> None:
+    """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.npu`."""
+    x, shape = _input_and_weight(input, "W_re", W_re)
+    if W_im is not None:
+        _shape("W_im", _like_input("W_im", W_im, x), shape)
+    _shape("g", _like_input("g", g, x), shape[1:])
+    check_eps(eps)
+    check_flag("straight_through", straight_through)
+
+
+@_untraced
+def check_nru(training: object, input: object, W: object) -> None:
+    """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.nru`."""
+    _input_and_weight(input, "W", W)
+    check_flag("training", training)
+
+
+@_untraced
+def check_nmru(eps: object, input: object, W: object) -> None:
+    """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.nmru`."""
+    _input_and_weight(input, "W", W, for_each_input=2)
+    _finite("eps", eps, "non-negative", 0.0)
 
 
 @_untraced

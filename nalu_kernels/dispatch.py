@@ -2,8 +2,9 @@
 
 A back end is a name, the device types it serves, and a loader that returns its
 :class:`Operators` or raises :class:`BackendUnavailable` with the cause. Adding one is a row in
-``_BACKENDS``: no caller changes. ``reference`` has no operators: it is the plain PyTorch of
-``nalu_kernels.reference``, differentiated by autograd itself.
+``_BACKENDS``: no caller changes. One that has no kernels of a function is passed over for it.
+``reference`` has no operators: it is the plain PyTorch of ``nalu_kernels.reference``,
+differentiated by autograd itself.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from . import native
 from .checks import DTYPES
+from .family import COMPOSED, FAMILY
 from .operators import Operators
 from .triton import NAMESPACE as TRITON
 from .triton.deferred import define_operators
@@ -120,7 +122,7 @@ def _try_on_gpu(operators: Operators) -> None:
     """Which GPUs a binary serves was settled when it was built; only a launch tells."""
     tensors = [torch.ones(1, 1, device="cuda") for _ in range(3)]
     try:
-        operators.nac_forward(1.0, False, *tensors)
+        operators["nac"].forward(1.0, False, *tensors)
     except RuntimeError as error:
         major, minor = torch.cuda.get_device_capability()
         raise BackendUnavailable(
@@ -277,27 +279,49 @@ def _needs_reference() -> str | None:
     return None
 
 
-def which_backend(input: Tensor) -> tuple[str, str]:
+def which_backend(input: Tensor, function: str | None = None) -> tuple[str, str]:
     """The name of the back end that a call with ``input`` would run on now, and why that one.
 
+    Args:
+        input: the tensor that the call is given first.
+        function: the name of the function that is called, such as ``"nmu"``. A back end that has
+            no kernels of it is passed over. None asks for the back end of any function.
+
     Raises:
-        TypeError: input is not a tensor.
-        ValueError: a back end is forced that does not serve its device, or that does not exist.
+        TypeError: input is not a tensor, or function no string.
+        ValueError: there is no such function; or a back end is forced that does not serve the
+            input's device, or that does not exist.
         BackendUnavailable: a back end is forced that cannot be used here.
     """
     if not isinstance(input, Tensor):
         raise TypeError(f"input: expected a torch.Tensor, got {type(input).__name__}")
-    chosen = _choose(_forced.choice, input.device.type, input.dtype)
+    if function is not None:
+        function = _kernels_of(function)
+    chosen = _choose(_forced.choice, input.device.type, input.dtype, function)
     reason = _needs_reference()
     return chosen if reason is None else ("reference", reason)
 
 
+def _kernels_of(function: object) -> str:
+    """The name of the function whose kernels are called for this one."""
+    if not isinstance(function, str):
+        raise TypeError(f"function: expected a function's name, got {type(function).__name__}")
+    name = COMPOSED.get(function, function)
+    if name not in FAMILY:
+        names = ", ".join([*FAMILY, *COMPOSED])
+        raise ValueError(f"function: expected one of {names}, got {function!r}")
+    return name
+
+
 def _choose(
-    forced: tuple[str, str] | None, device_type: str, dtype: torch.dtype
+    forced: tuple[str, str] | None,
+    device_type: str,
+    dtype: torch.dtype,
+    function: str | None,
 ) -> tuple[str, str]:
     """The back end's name and why that one, if no transform is at work."""
     if forced is None:
-        return _automatic(device_type, dtype)
+        return _automatic(device_type, dtype, function)
     name, source = forced
     require_usable(name, source)
     backend = _BACKENDS[name]
@@ -307,7 +331,14 @@ def _choose(
             f"input: back end {name!r}, forced by {source}, serves {', '.join(types)} tensors "
             f"of floating dtype, got {dtype} on {device_type}"
         )
+    if not _has(_load(name)[0], function):
+        return "reference", f"{name}, forced by {source}, has no kernels of {function}"
     return name, f"forced by {source}"
+
+
+def _has(operators: Operators | None, function: str | None) -> bool:
+    """Whether a back end computes the function; it need have no operators for that."""
+    return operators is None or function is None or function in operators
 
 
 def _serves(
@@ -320,12 +351,16 @@ def _serves(
 
 
 @functools.cache
-def _automatic(device_type: str, dtype: torch.dtype) -> tuple[str, str]:
+def _automatic(
+    device_type: str, dtype: torch.dtype, function: str | None = None
+) -> tuple[str, str]:
     passed_over: list[str] = []
     for backend in _BACKENDS.values():
         if not _serves(backend.device_types, backend.dtypes, device_type, dtype):
             continue
-        usable, reason = _load(backend.name)[1]
+        operators, (usable, reason) = _load(backend.name)
+        if usable and not _has(operators, function):
+            usable, reason = False, f"no kernels of {function}"
         if usable:
             why = f"the best usable for {dtype} on {device_type}"
             if passed_over:
@@ -336,15 +371,23 @@ def _automatic(device_type: str, dtype: torch.dtype) -> tuple[str, str]:
 
 
 @functools.cache
-def _automatic_operators(device_type: str, dtype: torch.dtype) -> Operators | None:
-    name, why = _automatic(device_type, dtype)
+def _automatic_operators(
+    device_type: str, dtype: torch.dtype, function: str | None
+) -> Operators | None:
+    name, why = _automatic(device_type, dtype, function)
     if name == "reference" and device_type in ("cpu", "cuda") and dtype in DTYPES:
-        warnings.warn(
-            f"nalu_kernels runs on its slow plain PyTorch reference: {why}",
-            RuntimeWarning,
-            stacklevel=_frames_of_ours(),
-        )
+        _warn(function, device_type, why)
     return _load(name)[0]
+
+
+@functools.cache
+def _warn(function: str | None, device_type: str, why: str) -> None:
+    """Once for each function and device."""
+    warnings.warn(
+        f"nalu_kernels runs {function or 'all'} on its slow plain PyTorch reference: {why}",
+        RuntimeWarning,
+        stacklevel=_frames_of_ours(),
+    )
 
 
 def _frames_of_ours() -> int:
@@ -355,9 +398,9 @@ def _frames_of_ours() -> int:
     return count
 
 
-def select(input: Tensor) -> Operators | None:
-    """The operators for ``input``; None stands for the reference, and for a graph that is being
-    traced (``namespace_in_graph``)."""
+def select(input: Tensor, function: str | None = None) -> Operators | None:
+    """The operators for ``input``, those of ``function`` among them; None stands for the reference,
+    and for a graph that is being traced (``namespace_in_graph``)."""
     if torch.compiler.is_compiling():  # first, so that the compiler sees nothing of the rest
         return None
     # The plain case of which_backend, at a fifth of its cost.
@@ -367,19 +410,25 @@ def select(input: Tensor) -> Operators | None:
         and torch.autograd.forward_ad._current_level < 0
         and torch._C._get_tracing_state() is None
     ):
-        return _automatic_operators("cpu" if input.is_cpu else input.device.type, input.dtype)
-    return _load(which_backend(input)[0])[0]
+        device_type = "cpu" if input.is_cpu else input.device.type
+        return _automatic_operators(device_type, input.dtype, function)
+    name, why = which_backend(input, function)
+    if name == "reference" and forced() not in (None, name) and _needs_reference() is None:
+        _warn(function, input.device.type, why)
+    return _load(name)[0]
 
 
-def namespace_in_graph(input: Tensor) -> str:
+def namespace_in_graph(input: Tensor, function: str) -> str:
     """Where in torch.ops the operators are that a traced graph is to call; "": the reference."""
     if _needs_reference() is not None:
         return ""
-    return _namespace(_forced.choice, input.device.type, input.dtype)
+    return _namespace(_forced.choice, input.device.type, input.dtype, function)
 
 
-def _namespace(forced: tuple[str, str] | None, device_type: str, dtype: torch.dtype) -> str:
-    return _BACKENDS[_choose(forced, device_type, dtype)[0]].namespace
+def _namespace(
+    forced: tuple[str, str] | None, device_type: str, dtype: torch.dtype, function: str
+) -> str:
+    return _BACKENDS[_choose(forced, device_type, dtype, function)[0]].namespace
 
 
 # As above; it is called again when an argument changes.

@@ -60,13 +60,12 @@ def load_cpu() -> Operators:
         "-e .; or a bundle, such as PyInstaller's, without nalu_kernels/_cpu.*: docs/install.md)",
     )
     register(NAMESPACE)
-    operators = overloads(NAMESPACE)
     # The bare callable inside an OpOverload, where torch has it: a Python frame less in each call.
     # Not of the backwards, which compiled autograd traces.
-    return operators._replace(
-        nac_forward=getattr(operators.nac_forward, "_op", operators.nac_forward),
-        nalu_forward=getattr(operators.nalu_forward, "_op", operators.nalu_forward),
-    )
+    return {
+        name: kernels._replace(forward=getattr(kernels.forward, "_op", kernels.forward))
+        for name, kernels in overloads(NAMESPACE).items()
+    }
 
 
 @functools.cache

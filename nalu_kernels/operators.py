@@ -1,91 +1,124 @@
 """What PyTorch has to know of the operators: schemas, shapes without numbers, gradients.
 
 There is one set of operators for each namespace: ``nalu_kernels`` (C++ and CUDA, see
-``csrc/ops.cpp``) and ``nalu_kernels_triton``. The Functions of ``autograd`` call the kernels,
-``nac_forward`` to ``nalu_backward``, of which autograd itself sees nothing. Graphs of torch.compile
-and torch.export call ``nac`` and ``nalu``, which are the Functions, as operators.
+``csrc/ops.cpp``) and ``nalu_kernels_triton``. All is made of the rows of ``family.py``, for those
+functions that the namespace has kernels of. The Functions of ``autograd`` call the kernels,
+``nac_forward`` to ``nmru_backward``, of which autograd itself sees nothing. Graphs of torch.compile
+and torch.export call ``nac`` to ``nmru``, which are the Functions, as operators.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import flops, reference
+from . import flops
 from .autocast import HALVES, wide
-from .autograd import apply_nac, apply_nalu
-from .checks import check_nac, check_nalu
+from .autograd import with_gradients
+from .family import FAMILY, Function
 from .when_imported import when_imported
 
 
-class Operators(NamedTuple):
-    """What a back end computes: forward and backward of each layer, each in one call.
+class Kernels(NamedTuple):
+    """What a back end computes for a function: forward and backward, each in one call.
 
     The signatures are those of ``SCHEMAS``. An operator checks its arguments before it launches
     anything, and raises RuntimeError if they are wrong.
     """
 
-    nac_forward: Callable[..., Any]
-    nac_backward: Callable[..., Any]
-    nalu_forward: Callable[..., Any]
-    nalu_backward: Callable[..., Any]
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
 
 
-# As they stand in csrc/ops.cpp, where the words for the arguments are.
-SCHEMAS = {
-    "nac_forward": "(float eps, bool log_space, Tensor input, Tensor W_hat, Tensor M_hat) -> "
-    "Tensor",
-    "nac_backward": "(float eps, int needed, Tensor grad_output, Tensor? output, Tensor input, "
-    "Tensor W_hat, Tensor M_hat) -> (Tensor, Tensor, Tensor)",
-    "nalu_forward": "(float eps, bool save, Tensor input, Tensor W_hat, Tensor M_hat, Tensor G, "
-    "Tensor? gate_bias=None, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> (Tensor, Tensor)",
-    "nalu_backward": "(float eps, int needed, Tensor grad_output, Tensor saved, Tensor input, "
-    "Tensor W_hat, Tensor M_hat, Tensor G, Tensor? gate_bias=None, Tensor? W_hat_mul=None, "
-    "Tensor? M_hat_mul=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-}
+# A back end's kernels, by the names of the functions that it has some for.
+Operators = dict[str, Kernels]
+
+
+def _schemas(function: Function) -> dict[str, str]:
+    """Those of a function's operators, by name."""
+    options = [f"{kind.__name__} {name}" for name, kind in function.options.items()]
+    tensors = [
+        *(f"Tensor {name}" for name in ("input", *function.weights)),
+        *(f"Tensor? {name}=None" for name in function.optional),
+    ]
+    gradients = ", ".join(["Tensor"] * len(tensors))
+    if function.saves_output_if:
+        save, outputs, told = [], "Tensor", options[:-1]
+        saved = "Tensor? output"
+    else:
+        save, outputs, told = ["bool save"], "(Tensor, Tensor)", options
+        saved = "Tensor saved"
+    backward = [*told, "int needed", "Tensor grad_output", saved, *tensors]
+    return {
+        f"{function.name}_forward": f"({', '.join([*options, *save, *tensors])}) -> {outputs}",
+        f"{function.name}_backward": f"({', '.join(backward)}) -> ({gradients})",
+        function.name: f"({', '.join([*options, *tensors])}) -> Tensor",
+    }
+
+
+# As they stand in csrc/ops.cpp, where the words for the arguments are; but for those without
+# ``_forward`` or ``_backward``, which are defined here.
+SCHEMAS = {name: _schemas(function) for name, function in FAMILY.items()}
 
 
 def overloads(namespace: str) -> Operators:
     """The operators of a namespace, as torch.ops has them."""
-    operators = getattr(torch.ops, namespace)
-    return Operators(*(getattr(operators, name).default for name in Operators._fields))
+    packets = getattr(torch.ops, namespace)
+    return {
+        name: Kernels(
+            getattr(packets, f"{name}_forward").default,
+            getattr(packets, f"{name}_backward").default,
+        )
+        for name in FAMILY
+        if hasattr(packets, f"{name}_forward")
+    }
 
 
 def define(
-    namespace: str, implementation: Callable[[str], Callable[..., Any]], keys: tuple[str, ...]
+    namespace: str,
+    functions: Iterable[str],
+    implementation: Callable[[str, str], Callable[..., Any]],
+    keys: tuple[str, ...],
 ) -> None:
-    """Defines the kernels of a namespace by Python functions, for these dispatch keys."""
+    """Defines the kernels of a namespace for these functions, by Python functions that
+    ``implementation`` gives for a name and "forward" or "backward", for these dispatch keys."""
 
     def fill(library: torch.library.Library) -> None:
-        for name, schema in SCHEMAS.items():
-            library.define(name + schema)
-            for key in keys:
-                library.impl(name, implementation(name), key)
+        for name in functions:
+            for way in Kernels._fields:
+                operator = f"{name}_{way}"
+                library.define(operator + SCHEMAS[name][operator])
+                for key in keys:
+                    library.impl(operator, implementation(name, way), key)
 
-    _once(namespace, "DEF", fill)
+    once(namespace, "DEF", "kernels", fill)
 
 
 def register(namespace: str) -> None:
-    """Tells PyTorch what it has to know of the kernels of a namespace, and adds nac and nalu."""
-    _once(namespace, "FRAGMENT", functools.partial(_register, namespace))
+    """Tells PyTorch what it has to know of the kernels of a namespace, and adds what graphs call,
+    ``nac`` and so on."""
+    once(namespace, "FRAGMENT", "family", functools.partial(_register, namespace))
 
 
-def _once(
-    namespace: str, kind: Literal["DEF", "FRAGMENT"], fill: Callable[[torch.library.Library], None]
+def once(
+    namespace: str,
+    kind: Literal["DEF", "FRAGMENT"],
+    what: str,
+    fill: Callable[[torch.library.Library], None],
 ) -> None:
-    """Fills a library of this kind, unless the process has one.
+    """Fills a library of this kind, unless the process has the one with this name.
 
     PyTorch takes a definition once, and forgets it with its library. This module can be imported
     again or reloaded, as notebooks and Streamlit do; so the libraries are kept by PyTorch's own
     namespace, which stays.
     """
     kept = vars(getattr(torch.ops, namespace))
-    name = f"_library_{kind}"
+    name = f"_library_{what}"
     if name not in kept:
         library = torch.library.Library(namespace, kind)
         fill(library)
@@ -93,49 +126,45 @@ def _once(
 
 
 def _register(namespace: str, library: torch.library.Library) -> None:
-    kernels = overloads(namespace)
-
-    def nac(eps: float, log_space: bool, *tensors: Tensor) -> Tensor:
-        return kernels.nac_forward(eps, log_space, *tensors)
-
-    def nalu(eps: float, *tensors: Tensor | None) -> Tensor:
-        return kernels.nalu_forward(eps, False, *tensors)[0]
-
-    for name in Operators._fields:
-        library.impl(name, torch.library.fallthrough_kernel, "Autograd")
-    library.define(
-        "nac(float eps, bool log_space, Tensor input, Tensor W_hat, Tensor M_hat) -> Tensor"
-    )
-    library.impl("nac", nac, "CompositeExplicitAutograd")
-    library.impl("nac", functools.partial(apply_nac, kernels), "Autograd")
-    library.define(
-        "nalu(float eps, Tensor input, Tensor W_hat, Tensor M_hat, Tensor G, "
-        "Tensor? gate_bias=None, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> Tensor"
-    )
-    library.impl("nalu", nalu, "CompositeExplicitAutograd")
-    library.impl("nalu", functools.partial(apply_nalu, kernels), "Autograd")
-
     packets = getattr(torch.ops, namespace)
-    for name, fake in _FAKES.items():
-        if hasattr(packets, name):
-            torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
-    # What nac and nalu turn into where they are decomposed.
-    torch._decomp.register_decomposition(packets.nac_forward)(_decomposed_nac_forward)
-    torch._decomp.register_decomposition(packets.nalu_forward)(_decomposed_nalu_forward)
+    found = overloads(namespace)
+    for name, kernels in found.items():
+        function = FAMILY[name]
+        for way in Kernels._fields:
+            library.impl(f"{name}_{way}", torch.library.fallthrough_kernel, "Autograd")
+        library.define(name + SCHEMAS[name][name])
+        library.impl(name, _inference(function, kernels), "CompositeExplicitAutograd")
+        library.impl(name, functools.partial(with_gradients[name], kernels), "Autograd")
+        for operator, fake in _fakes(function).items():
+            torch.library.register_fake(f"{namespace}::{operator}", fake, lib=library)
+        # What ``name`` turns into where it is decomposed.
+        forward = getattr(packets, f"{name}_forward")
+        torch._decomp.register_decomposition(forward)(_decomposition(function))
+    for operator, fake in _FAKES_OF_W.items():
+        if hasattr(packets, operator):
+            torch.library.register_fake(f"{namespace}::{operator}", fake, lib=library)
     # Where the environment says CI, Inductor refuses to call what it could decompose.
-    kept = [f"{namespace}::{name}" for name in ("nac_forward", "nalu_forward")]
+    kept = [f"{namespace}::{name}_forward" for name in found]
     when_imported(
         "torch._inductor.lowering", lambda lowering: lowering.FALLBACK_ALLOW_LIST.update(kept)
     )
     flops.register(namespace)
 
 
+def _inference(function: Function, kernels: Kernels) -> Callable[..., Tensor]:
+    """The output alone."""
+    if function.saves_output_if:
+        return lambda *arguments: kernels.forward(*arguments)
+    options = len(function.options)
+    return lambda *arguments: kernels.forward(*arguments[:options], False, *arguments[options:])[0]
+
+
 # Shapes without numbers. What is wrong with the arguments is said here too, for a tensor that has
 # no numbers never meets an operator's own checks.
 
 
-def _output(input: Tensor, W_hat: Tensor) -> Tensor:
-    return input.new_empty((*input.shape[:-1], W_hat.shape[0]))
+def _output(input: Tensor, W: Tensor) -> Tensor:
+    return input.new_empty((*input.shape[:-1], W.shape[0]))
 
 
 def _gradients(needed: int, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
@@ -145,111 +174,53 @@ def _gradients(needed: int, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor 
     )
 
 
-def _fake_nac_forward(
-    eps: float, log_space: bool, input: Tensor, W_hat: Tensor, M_hat: Tensor
-) -> Tensor:
-    check_nac(eps, log_space, input, W_hat, M_hat)
-    return _output(input, W_hat)
+def _fakes(function: Function) -> dict[str, Callable[..., Any]]:
+    """Of a function's operators, by name."""
+    options, saves_output = len(function.options), bool(function.saves_output_if)
+    told = options - saves_output
+
+    def whole(*arguments: Any) -> Tensor:
+        function.check(*arguments)
+        return _output(*arguments[options : options + 2])
+
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        save, tensors = arguments[options], arguments[options + 1 :]
+        output, input = whole(*arguments[:options], *tensors), tensors[0]
+        rows = math.prod(input.shape[:-1])
+        size = rows * function.saved(function.shapes(tensors)) if save else 0
+        kind = torch.float32 if input.dtype in HALVES else input.dtype
+        return output, input.new_empty((size,), dtype=kind)
+
+    def backward(*arguments: Any) -> tuple[Tensor | None, ...]:
+        needed, _grad_output, _saved, *tensors = arguments[told:]
+        left_out = [None] * (len(function.tensors) - len(tensors))
+        return _gradients(needed, (*tensors, *left_out))
+
+    name = function.name
+    ahead: Callable[..., Any] = whole if saves_output else forward
+    return {name: whole, f"{name}_forward": ahead, f"{name}_backward": backward}
 
 
-def _fake_nac_backward(
-    eps: float, needed: int, grad_output: Tensor, output: Tensor | None, *tensors: Tensor
-) -> tuple[Tensor | None, ...]:
-    return _gradients(needed, tensors)
-
-
-def _fake_nalu_forward(
-    eps: float,
-    save: bool,
-    input: Tensor,
-    W_hat: Tensor,
-    M_hat: Tensor,
-    G: Tensor,
-    gate_bias: Tensor | None = None,
-    W_hat_mul: Tensor | None = None,
-    M_hat_mul: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    check_nalu(eps, input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul)
-    size = math.prod(input.shape[:-1]) * (2 * W_hat.shape[0] + G.shape[0]) if save else 0
-    half = input.dtype in HALVES
-    saved = input.new_empty((size,), dtype=torch.float32 if half else input.dtype)
-    return _output(input, W_hat), saved
-
-
-def _fake_nalu(eps: float, *tensors: Tensor) -> Tensor:
-    return _fake_nalu_forward(eps, False, *tensors)[0]
-
-
-def _fake_nalu_backward(
-    eps: float,
-    needed: int,
-    grad_output: Tensor,
-    saved: Tensor,
-    input: Tensor,
-    W_hat: Tensor,
-    M_hat: Tensor,
-    G: Tensor,
-    gate_bias: Tensor | None = None,
-    W_hat_mul: Tensor | None = None,
-    M_hat_mul: Tensor | None = None,
-) -> tuple[Tensor | None, ...]:
-    return _gradients(needed, (input, W_hat, M_hat, G, gate_bias, W_hat_mul, M_hat_mul))
-
-
-def _fake_transform(W_hat: Tensor, M_hat: Tensor) -> Tensor:
-    return W_hat.new_empty(W_hat.shape)
-
-
-def _fake_nac_of_W(eps: float, log_space: bool, input: Tensor, W: Tensor) -> Tensor:
-    return _output(input, W)
-
-
-def _fake_nalu_of_W(eps: float, input: Tensor, W: Tensor, *_: Tensor | None) -> Tensor:
-    return _output(input, W)
-
-
-_FAKES: dict[str, Callable[..., Any]] = {
-    "nac": _fake_nac_forward,
-    "nac_forward": _fake_nac_forward,
-    "nac_backward": _fake_nac_backward,
-    "nalu": _fake_nalu,
-    "nalu_forward": _fake_nalu_forward,
-    "nalu_backward": _fake_nalu_backward,
-    "transform": _fake_transform,
-    "nac_of_W": _fake_nac_of_W,
-    "nalu_of_W": _fake_nalu_of_W,
+_FAKES_OF_W: dict[str, Callable[..., Any]] = {
+    "transform": lambda W_hat, M_hat: W_hat.new_empty(W_hat.shape),
+    "nac_of_W": lambda eps, log_space, input, W: _output(input, W),
+    "nalu_of_W": lambda eps, input, W, *_: _output(input, W),
 }
 
 
-# As PyTorch's own operations, for exporters that know no others. Half precision is widened, as the
-# kernels do it.
+def _decomposition(function: Function) -> Callable[..., Any]:
+    """A forward as PyTorch's own operations, for exporters that know no others. Half precision is
+    widened, as the kernels do it."""
+    options = len(function.options)
 
+    def whole(*arguments: Any) -> Tensor:
+        return function.reference(*map(wide, arguments)).to(arguments[options].dtype)
 
-def _decomposed_nac_forward(eps: float, log_space: bool, *tensors: Tensor) -> Tensor:
-    y = reference.nac(*map(wide, tensors), log_space=log_space, eps=eps)
-    return y.to(tensors[0].dtype)
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        given, save, tensors = arguments[:options], arguments[options], arguments[options + 1 :]
+        parts = function.parts(*given, *map(wide, tensors)) if save else ()
+        # An empty one for those that save nothing.
+        saved = torch.cat([wide(tensors[0]).new_empty(0), *(part.flatten() for part in parts)])
+        return whole(*given, *tensors), saved
 
-
-def _decomposed_nalu_forward(
-    eps: float,
-    save: bool,
-    input: Tensor,
-    W_hat: Tensor,
-    M_hat: Tensor,
-    G: Tensor,
-    gate_bias: Tensor | None = None,
-    W_hat_mul: Tensor | None = None,
-    M_hat_mul: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    a, m, g = reference.paths(
-        wide(input),
-        wide(W_hat),
-        wide(M_hat),
-        wide(G),
-        wide(gate_bias),
-        wide(W_hat_mul),
-        wide(M_hat_mul),
-        eps,
-    )
-    saved = torch.cat([a.flatten(), m.flatten(), g.flatten()]) if save else a.new_empty(0)
-    return (g * a + (1 - g) * m).to(input.dtype), saved
+    return whole if function.saves_output_if else forward

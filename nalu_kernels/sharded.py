@@ -1,4 +1,4 @@
-r"""nac() and nalu() of DTensors: every process runs the kernels on its own shards.
+r"""The family's functions of DTensors: every process runs the kernels on its own shards.
 
 What is computed along a dimension of the mesh follows from how the weights lie on it:
 
@@ -23,11 +23,13 @@ whole sum, so the sums are added up first, in one all-reduce. (The product of th
 would be the same number, but overflows where one process's factor does; and the gradient of every
 share takes the whole y, which no process would have.) exp, sigmoid and mixing are plain PyTorch
 then; the products with W stay the kernels'.
+
+Of the functions after NALU no inputs are sharded: most of them multiply over all inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -37,17 +39,49 @@ from torch.distributed.tensor.placement_types import Placement
 from torch.nn.functional import linear
 
 from .autocast import disabled, wide
-from .execute import NAC, NALU, execute
+from .execute import execute
+from .family import NAC, NALU, Function
 
 _REPLICATE, _OUTPUTS, _INPUTS = Replicate(), Shard(0), Shard(1)
 
 
-def nac(eps: float, log_space: bool, input: Any, W_hat: Any, M_hat: Any) -> Tensor:
-    """:func:`nalu_kernels.nac` of DTensors, whose types and shapes have been checked.
+def execute_sharded(
+    function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...]
+) -> Tensor:
+    """The function's output of DTensors, whose types and shapes have been checked.
 
     Raises:
         ValueError: the tensors lie on several meshes, or in a way that has no meaning here.
     """
+    own = _OWN.get(function.name)
+    return _by_outputs(function, options, tensors) if own is None else own(*options, *tensors)
+
+
+def _by_outputs(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...]) -> Tensor:
+    """Each process has the outputs, or the rows of the batch, whose shards it has."""
+    input, *weights = tensors
+    named = dict(zip(function.tensors[1:], weights))  # noqa: B905 - some may be left out
+    first, W = function.weights[0], weights[0]
+    _check_mesh(input, named)
+    if not {_REPLICATE, _OUTPUTS}.issuperset(W.placements):
+        raise ValueError(
+            f"{first}: expected Replicate() or Shard(dim=0) (outputs) along every dimension of the "
+            f"mesh, for {function.name} takes all inputs at once, got {W.placements}; "
+            f"{first}.redistribute(placements=...) lays it so"
+        )
+    for name, weight in named.items():
+        if weight is not None:
+            shared = name in function.per_input or weight.shape[0] != W.shape[0]
+            lie = _replacing(W.placements, _OUTPUTS) if shared else tuple(W.placements)
+            _check_placements(name, weight, lie)
+    plan = _plan(input, {first: W}, None, None)
+    local = [weight if weight is None else plan.local(weight) for weight in weights]
+    with disabled(input):
+        return plan.whole(execute(function, options, (plan.local_input(input), *local)))
+
+
+def nac(eps: float, log_space: bool, input: Any, W_hat: Any, M_hat: Any) -> Tensor:
+    """As :func:`execute_sharded`."""
     weights = {"W_hat": W_hat, "M_hat": M_hat}
     plan = _plan(input, weights, None, None)
     x, W, M = plan.local_input(input), plan.local(W_hat), plan.local(M_hat)
@@ -74,11 +108,7 @@ def nalu(
     W_hat_mul: Any = None,
     M_hat_mul: Any = None,
 ) -> Tensor:
-    """:func:`nalu_kernels.nalu` of DTensors, whose types and shapes have been checked.
-
-    Raises:
-        ValueError: the tensors lie on several meshes, or in a way that has no meaning here.
-    """
+    """As :func:`execute_sharded`."""
     weights = {"W_hat": W_hat, "M_hat": M_hat}
     if W_hat_mul is not None and M_hat_mul is not None:
         weights |= {"W_hat_mul": W_hat_mul, "M_hat_mul": M_hat_mul}
@@ -97,6 +127,9 @@ def nalu(
         a, log_m, z = sums.split([a.shape[-1], log_m.shape[-1], z.shape[-1]], -1)
         g = torch.sigmoid(z if bias is None else z + bias)
         return plan.whole((g * a + (1 - g) * torch.exp(log_m)).to(input.dtype))
+
+
+_OWN: dict[str, Callable[..., Tensor]] = {"nac": nac, "nalu": nalu}
 
 
 def _linear_nac(x: Tensor, W_hat: Tensor, M_hat: Tensor) -> Tensor:
@@ -180,7 +213,7 @@ def _refuse_graph(grad: Tensor) -> None:
     returns None for them, torch 2.13 counts those of an all-reduce wrongly."""
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "nac and nalu of DTensors: no gradients of gradients (create_graph=True); for these, "
+            "functions of DTensors: no gradients of gradients (create_graph=True); for these, "
             "call them with plain tensors"
         )
 
@@ -199,7 +232,7 @@ def _local(
 def _plan(
     input: DTensor, weights: dict[str, DTensor], G: DTensor | None, gate_bias: DTensor | None
 ) -> _Plan:
-    W_hat = weights["W_hat"]
+    W_hat = next(iter(weights.values()))
     _check_mesh(input, {**weights, "G": G, "gate_bias": gate_bias})
     for name, weight in weights.items():
         _check_placements(name, weight, W_hat.placements)

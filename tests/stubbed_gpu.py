@@ -40,12 +40,12 @@ def calls(operators: Operators, kind_name: str) -> list[list[Any]]:
         launched.clear()
         eps, tensors = 1e-7, list(layer.tensors.values())
         if kind.function == "nac":
-            y = operators.nac_forward(eps, kind.log_space, *tensors)
+            y = operators["nac"].forward(eps, kind.log_space, *tensors)
             saved = y if kind.log_space else None
-            operators.nac_backward(eps, -1, layer.grad_output, saved, *tensors)
+            operators["nac"].backward(eps, -1, layer.grad_output, saved, *tensors)
         else:
-            y, saved = operators.nalu_forward(eps, True, *tensors)
-            operators.nalu_backward(eps, -1, layer.grad_output, saved, *tensors)
+            y, saved = operators["nalu"].forward(eps, True, *tensors)
+            operators["nalu"].backward(eps, -1, layer.grad_output, saved, *tensors)
         found.append(list(launched))
     return found
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import nalu_kernels
 from nalu_kernels import reference
-from nalu_kernels.autograd import apply_nalu
+from nalu_kernels.autograd import with_gradients
 
 CASES: dict[str, Callable[[object, Tensor, Tensor], Tensor]] = {
     "M_hat is W_hat": lambda f, x, w: f.nac(x, w, w),
@@ -51,13 +51,11 @@ def test_nothing_is_saved_for_a_gradient_that_nobody_wants() -> None:
     saves = []
 
     class Recording:
-        def nalu_forward(
-            self, eps: float, save: bool, x: Tensor, *_: Tensor
-        ) -> tuple[Tensor, None]:
+        def forward(self, eps: float, save: bool, x: Tensor, *_: Tensor) -> tuple[Tensor, None]:
             saves.append(save)
             return x.new_empty(x.shape), None
 
     tensors = [torch.ones(2, 2) for _ in range(4)]
-    apply_nalu(Recording(), 1e-7, *tensors)
-    apply_nalu(Recording(), 1e-7, *tensors[:3], tensors[3].requires_grad_())
+    with_gradients["nalu"](Recording(), 1e-7, *tensors)
+    with_gradients["nalu"](Recording(), 1e-7, *tensors[:3], tensors[3].requires_grad_())
     assert saves == [False, True]

@@ -24,7 +24,7 @@ import torch
 import nalu_kernels
 import setup_cuda
 from nalu_kernels import _pyinstaller, dispatch, native, sources
-from nalu_kernels.operators import Operators
+from nalu_kernels.operators import Kernels
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,7 +87,9 @@ def test_works_without_the_extension_and_says_so(tmp_path: Path) -> None:
         path=tmp_path,
     )
     # The warning names the line that called.
-    assert found.startswith("False <string> nalu_kernels runs on its slow plain PyTorch reference")
+    assert found.startswith(
+        "False <string> nalu_kernels runs nac on its slow plain PyTorch reference"
+    )
     assert "extension was not built" in found
     assert "or a bundle, such as PyInstaller's, without nalu_kernels/_cpu.*" in found
 
@@ -246,7 +248,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
-    monkeypatch.setattr(native, "load_cpu", lambda: Operators(*[lambda *arguments: None] * 4))
+    monkeypatch.setattr(
+        native, "load_cpu", lambda: {"nac": Kernels(*[lambda *arguments: None] * 2)}
+    )
     monkeypatch.setattr(native, "_FOLDER", tmp_path)
     native.load_cuda.cache_clear()
     return tmp_path
@@ -280,7 +284,7 @@ def test_cuda_says_that_a_gpu_is_too_old(cuda: Path, monkeypatch: pytest.MonkeyP
     def no_kernel(*arguments: object) -> None:
         raise RuntimeError("no kernel image is available for execution on the device")
 
-    monkeypatch.setattr(native, "load_cuda", lambda: Operators(*[no_kernel] * 4))
+    monkeypatch.setattr(native, "load_cuda", lambda: {"nac": Kernels(*[no_kernel] * 2)})
     monkeypatch.setattr(torch, "ones", lambda *size, device: device)
     found = why_not_cuda()
     assert "compute capability 7.0" in found

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..autocast import widen
 from ..checks import is_dtensor
-from ..execute import Function, execute
+from ..execute import execute
+from ..family import Function
 
 
 def call(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...]) -> Tensor:
@@ -22,7 +23,7 @@ def call(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...])
         function.check(*options, *tensors)
         from .. import sharded  # imports what takes long
 
-        output: Tensor = getattr(sharded, function.name)(*options, *tensors)
+        output = sharded.execute_sharded(function, options, tensors)
     else:
         output = execute(function, options, tensors)
     return output if narrow is None else output.to(narrow)

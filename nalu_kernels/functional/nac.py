@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from ..execute import NAC
+from ..family import NAC
 from .call import call
 
 

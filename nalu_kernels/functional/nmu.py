@@ -1,27 +1,38 @@
-"""nmu() and snmu(): the NMU and the stochastic NMU as functions."""
+"""nmu(): the neural multiplication unit as a function."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
-from .. import reference
+from ..family import NMU
+from .call import call
 
 
 def nmu(input: Tensor, W: Tensor) -> Tensor:
-    """The NMU, for now by the reference."""
-    return reference.nmu(input, W)
+    r"""Neural multiplication unit: products of the inputs that the weights select.
 
+    .. math::
+        y_o = \prod_i (W_{oi} x_i + 1 - W_{oi})
 
-def snmu(
-    input: Tensor,
-    W: Tensor,
-    *,
-    noise: tuple[float, float] | str = (1.0, 5.0),
-    seed: int | None = None,
-) -> Tensor:
-    """The stochastic NMU, for now by the reference."""
-    generator = None if seed is None else torch.Generator(input.device).manual_seed(seed)
-    low, high = (1.0, 1 + float(1 / input.std())) if isinstance(noise, str) else noise
-    drawn = torch.empty_like(input, requires_grad=False).uniform_(low, high, generator=generator)
-    return reference.snmu(input, W, drawn)
+    A weight of 1 selects an input, one of 0 leaves it out. Weights are taken as they are, also
+    outside of [0, 1]. Gradients are right where factors are 0.
+
+    Args:
+        input: x, of shape (..., in_features); float32, float64, bfloat16 or float16.
+        W: of shape (out_features, in_features), the dtype and device of ``input``.
+
+    Returns:
+        y, of shape (..., out_features) and the dtype of ``input``. The kernels compute bfloat16
+        and float16 in float32 and round results once; the reference computes in the given dtype.
+
+    Raises:
+        TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.
+        ValueError: a wrong shape, or mixed devices.
+
+    Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 2.3.
+    """
+    tensors = (input, W)
+    if has_torch_function(tensors):
+        return handle_torch_function(nmu, tensors, *tensors)
+    return call(NMU, (), tensors)

@@ -23,6 +23,21 @@ def inalu(
     omega: float = 20.0,
 ) -> Tensor:
     """:func:`nalu_kernels.inalu`: the same mathematics, arguments and shapes, nothing checked."""
+    a, m, s, gate = inalu_paths(input, W_hat, M_hat, g, W_hat_mul, M_hat_mul, eps, omega)
+    return gate * a + (1 - gate) * m * s
+
+
+def inalu_paths(
+    input: Tensor,
+    W_hat: Tensor,
+    M_hat: Tensor,
+    g: Tensor,
+    W_hat_mul: Tensor | None,
+    M_hat_mul: Tensor | None,
+    eps: float,
+    omega: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What an iNALU mixes: the sum a, the product's size m, its sign s and the gate."""
     W = weight(W_hat, M_hat)
     W_mul = W if W_hat_mul is None or M_hat_mul is None else weight(W_hat_mul, M_hat_mul)
     size = torch.abs(input)
@@ -30,7 +45,7 @@ def inalu(
     log = torch.log(size + eps if per_sample else torch.clamp(size, min=eps))
     m = torch.exp(torch.clamp(linear(log, W_mul), max=omega))
     gate = torch.sigmoid(g if g.dim() == 1 else linear(size, g))
-    return gate * linear(input, W) + (1 - gate) * m * signs(input, W_mul)
+    return linear(input, W), m, signs(input, W_mul), gate
 
 
 def signs(input: Tensor, W: Tensor) -> Tensor:

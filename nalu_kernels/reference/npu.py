@@ -19,9 +19,8 @@ def npu(
     straight_through: bool = True,
 ) -> Tensor:
     """:func:`nalu_kernels.npu`: the same mathematics, arguments and shapes, nothing checked."""
-    log, angle = _polar(input, g, eps, straight_through)
-    size = torch.exp(linear(log, W_re) - linear(angle, W_im))
-    return size * torch.cos(linear(angle, W_re) + linear(log, W_im))
+    size, angle = power(input, W_re, g, W_im, eps, straight_through)
+    return size * torch.cos(angle)
 
 
 def real_npu(
@@ -33,17 +32,27 @@ def real_npu(
     straight_through: bool = True,
 ) -> Tensor:
     """:func:`nalu_kernels.real_npu`: the same mathematics and arguments, nothing checked."""
-    log, angle = _polar(input, g, eps, straight_through)
-    return torch.exp(linear(log, W_re)) * torch.cos(linear(angle, W_re))
+    size, angle = power(input, W_re, g, None, eps, straight_through)
+    return size * torch.cos(angle)
 
 
-def _polar(
-    input: Tensor, g: Tensor, eps: float | None, straight_through: bool
+def power(
+    input: Tensor,
+    W_re: Tensor,
+    g: Tensor,
+    W_im: Tensor | None,
+    eps: float | None,
+    straight_through: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The logarithm of the gated input's size, and its angle: pi where it is negative."""
+    """Size and angle of the complex product, whose real part is the output."""
+    # Of the gated inputs: the logarithm of the size, and pi where one is negative.
     gate = torch.clamp(g, 0, 1)
     if straight_through:
         gate = gate.detach() + (g - g.detach())
     eps = torch.finfo(input.dtype).eps if eps is None else eps
     log = torch.log(gate * (torch.abs(input) + eps) + (1 - gate))
-    return log, math.pi * gate * (input < 0).to(input.dtype)
+    angle = math.pi * gate * (input < 0).to(input.dtype)
+    if W_im is None:
+        return torch.exp(linear(log, W_re)), linear(angle, W_re)
+    size = torch.exp(linear(log, W_re) - linear(angle, W_im))
+    return size, linear(angle, W_re) + linear(log, W_im)

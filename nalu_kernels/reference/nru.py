@@ -22,6 +22,12 @@ def nru(input: Tensor, W: Tensor, *, training: bool = False) -> Tensor:
 
 def nmru(input: Tensor, W: Tensor, *, eps: float = 0.0) -> Tensor:
     """:func:`nalu_kernels.nmru`: the same mathematics, arguments and shapes, nothing checked."""
+    size, angle = nmru_paths(input, W, eps)
+    return size * torch.cos(angle)
+
+
+def nmru_paths(input: Tensor, W: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The product of the sizes, and pi times the weights of what is negative."""
     shifted = input + eps
     zero = shifted == 0  # whose reciprocal is infinite and has no slope
     reciprocal = torch.where(zero, torch.inf, 1 / torch.where(zero, 1, shifted))
@@ -31,4 +37,4 @@ def nmru(input: Tensor, W: Tensor, *, eps: float = 0.0) -> Tensor:
         torch.isinf(size) & (W == 0), 1, size
     )  # 1/0 matters to whom it is selected by
     factors = W * size + (1 - W)
-    return product(factors) * torch.cos(linear(math.pi * (X < 0).to(X.dtype), W))
+    return product(factors), linear(math.pi * (X < 0).to(X.dtype), W)

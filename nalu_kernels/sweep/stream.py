@@ -30,6 +30,7 @@ from .. import dispatch
 
 VERSION = 1  # of all that this page says; results record it
 TRAIN, INSIDE, OUTSIDE, SHUFFLE, SUBSETS = range(5)
+NOISE = 8  # stream of the noise on a layer's inputs (nalu_kernels.snmu)
 PARAMETERS = 16  # stream of the initial weights of parameter 0; of parameter k, k more
 ROUNDS = 7
 
@@ -69,7 +70,7 @@ def words(seed: int | Tensor, stream: int, step: int | Tensor, rows: int) -> Ten
 
     Args:
         seed: in [0, 2⁶³); a tensor draws for several seeds.
-        stream: TRAIN, INSIDE, OUTSIDE, SHUFFLE, SUBSETS, or PARAMETERS + k.
+        stream: TRAIN, INSIDE, OUTSIDE, SHUFFLE, SUBSETS, NOISE, or PARAMETERS + k.
         step: a tensor draws for several steps.
         rows: rows 0 to rows - 1.
 

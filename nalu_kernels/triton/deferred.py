@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from ..operators import define, register
-from . import NAMESPACE
+from . import FUNCTIONS, NAMESPACE
 
 
-def _deferred(name: str) -> Callable[..., Any]:
+def _deferred(name: str, way: str) -> Callable[..., Any]:
     def operator(*arguments: Any) -> Any:
         from . import operators
 
-        return getattr(operators.registered, name)(*arguments)
+        return getattr(operators.registered[name], way)(*arguments)
 
     return operator
 
 
 def define_operators(on_cpu: bool) -> None:
     """As torch.ops has them; ``on_cpu``: where Triton's interpreter serves CPU tensors too."""
-    define(NAMESPACE, _deferred, ("CUDA", "CPU") if on_cpu else ("CUDA",))
+    define(NAMESPACE, FUNCTIONS, _deferred, ("CUDA", "CPU") if on_cpu else ("CUDA",))
     register(NAMESPACE)

@@ -1,4 +1,4 @@
-"""The operators of ``operators.Operators`` on CUDA tensors: arguments in, launches, tensors out."""
+"""The kernels of ``FUNCTIONS`` on CUDA tensors: arguments in, launches, tensors out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..operators import Operators, overloads
+from ..operators import Kernels, Operators, overloads
 from . import NAMESPACE, launch
 from .arguments import describe, require
 from .device import chip
@@ -97,8 +97,11 @@ def _registered_nalu_forward(
     return y, saved
 
 
-kernels = Operators(nac_forward, nac_backward, nalu_forward, nalu_backward)
-registered = kernels._replace(nalu_forward=_registered_nalu_forward)
+kernels: Operators = {
+    "nac": Kernels(nac_forward, nac_backward),
+    "nalu": Kernels(nalu_forward, nalu_backward),
+}
+registered = kernels | {"nalu": Kernels(_registered_nalu_forward, nalu_backward)}
 
 
 def _recorded(tensor: Tensor) -> bool:
@@ -122,4 +125,7 @@ def _unrecorded(kernel: Callable[..., Any], overload: Callable[..., Any]) -> Cal
     return operator
 
 
-unrecorded = Operators(*map(_unrecorded, kernels, overloads(NAMESPACE)))
+unrecorded: Operators = {
+    name: Kernels(*map(_unrecorded, kernels[name], recorded))
+    for name, recorded in overloads(NAMESPACE).items()
+}
