@@ -18,9 +18,9 @@ NALU_DEVICE void nru_planes(const Unit<T>& unit, const T* x, int64_t n) {
 
 // |X| and k, of (2 in, n).
 template <class T>
-NALU_DEVICE void nmru_planes(const Unit<T>& unit, const T* x, int64_t n) {
+NALU_DEVICE void nmru_planes(const Unit<T>& unit, const T* x, bool training, int64_t n) {
   const int64_t count = unit.layer.in * n;
-  const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps));
+  const Vec<T> eps = splat<Vec<T>>(training ? static_cast<T>(unit.layer.eps) : T(0));
   const Vec<T> zero{}, one = splat<Vec<T>>(1), pi = splat<Vec<T>>(kPi<T>);
   const Vec<T> infinity = splat<Vec<T>>(std::numeric_limits<T>::infinity());
   T *sizes = unit.planes[0], *angles = unit.planes[1];

@@ -29,17 +29,19 @@ class Stack {
     return grad_y_;
   }
 
-  NALU_DEVICE void prepare(const T* parameters) const {
+  // `training`: the form that is trained, where a layer has another one for tests.
+  NALU_DEVICE void prepare(const T* parameters, bool training) const {
     for (int64_t i = 0; i < depth_; ++i) {
-      NALU_NAMESPACE::prepare(units_[i], parameters + units_[i].at);
+      NALU_NAMESPACE::prepare(units_[i], parameters + units_[i].at, training);
     }
   }
 
   // The outputs (out, n). `logs` are those of x where the first layer needs them; null: not yet taken.
-  NALU_DEVICE const T* forward(const T* parameters, const T* x, const T* logs, int64_t n) const {
+  NALU_DEVICE const T* forward(
+      const T* parameters, const T* x, const T* logs, bool training, int64_t n) const {
     for (int64_t i = 0; i < depth_; ++i) {
       const Unit<T>& unit = units_[i];
-      NALU_NAMESPACE::forward(unit, parameters + unit.at, x, i == 0 ? logs : nullptr, n);
+      NALU_NAMESPACE::forward(unit, parameters + unit.at, x, i == 0 ? logs : nullptr, training, n);
       x = unit.y;
     }
     return x;

@@ -20,9 +20,10 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-// What the layer's parameters come to, before any row.
+// What the layer's parameters come to, before any row. `training` chooses between two forms where a
+// layer has one for training.
 template <class T>
-NALU_DEVICE void prepare(const Unit<T>& unit, const T* own) {
+NALU_DEVICE void prepare(const Unit<T>& unit, const T* own, bool training) {
   const StackLayer& layer = unit.layer;
   const int64_t count = layer.out * layer.in;
   const T scale = static_cast<T>(layer.scale);
@@ -31,7 +32,7 @@ NALU_DEVICE void prepare(const Unit<T>& unit, const T* own) {
     if (layer.kind == Kind::nau) {
       clamp_weight(count, own, weight);
     } else if (layer.kind == Kind::nru) {
-      power_part(count, layer.option, own, weight);
+      power_part(count, layer.option && training, own, weight);
     } else {
       transform_pair(count, scale, own + weight.at, own + weight.at + count, weight);
     }
@@ -105,7 +106,8 @@ NALU_DEVICE int64_t at_gate(const StackLayer& layer) {
 
 // The planes that are made of x.
 template <class T>
-NALU_DEVICE void make_planes(const Unit<T>& unit, const T* own, const T* x, int64_t n) {
+NALU_DEVICE void make_planes(
+    const Unit<T>& unit, const T* own, const T* x, bool training, int64_t n) {
   const StackLayer& layer = unit.layer;
   switch (layer.kind) {
     case Kind::nac_log_space:
@@ -122,7 +124,7 @@ NALU_DEVICE void make_planes(const Unit<T>& unit, const T* own, const T* x, int6
       nru_planes(unit, x, n);
       break;
     case Kind::nmru:
-      nmru_planes(unit, x, n);
+      nmru_planes(unit, x, training, n);
       break;
     default:
       break;
@@ -246,9 +248,10 @@ NALU_DEVICE void through_planes(
 
 // unit.y (out, n). `logs` are those of x where the layer begins with them; null: not yet taken.
 template <class T>
-NALU_DEVICE void forward(const Unit<T>& unit, const T* own, const T* x, const T* logs, int64_t n) {
+NALU_DEVICE void forward(
+    const Unit<T>& unit, const T* own, const T* x, const T* logs, bool training, int64_t n) {
   if (logs == nullptr) {
-    make_planes(unit, own, x, n);
+    make_planes(unit, own, x, training, n);
   }
   for (int p = 0; p < unit.product_count; ++p) {
     const Product<T> product = unit.products[p];

@@ -33,7 +33,7 @@ NALU_DEVICE void add_slopes(
 // Adds `weight` times the gradient of the sum of |parameter|.
 template <class T>
 NALU_DEVICE void add_l1(int64_t count, T weight, const T* parameters, T* gradients) {
-  add_slopes(count, weight, parameters, gradients, [](Vec<T> v) { return sign(v); });
+  add_slopes(count, weight, parameters, gradients, [](auto v) { return sign(v); });
 }
 
 // Adds `weight` times the gradient of the layer's regularizer.
@@ -47,7 +47,7 @@ NALU_DEVICE void regularize(const StackLayer& layer, T weight, const T* paramete
     case Kind::nmru: {
       const bool is_signed = layer.kind == Kind::nau || layer.kind == Kind::nru;
       const T factor = weight / static_cast<T>(count);
-      add_slopes(count, factor, parameters, gradients, [=](Vec<T> w) {
+      add_slopes(count, factor, parameters, gradients, [=](auto w) {
         return grad_sparsity(w, is_signed);
       });
       break;
@@ -56,7 +56,7 @@ NALU_DEVICE void regularize(const StackLayer& layer, T weight, const T* paramete
       // The mean over each parameter of what it lacks of 20 in size.
       const Vec<T> most = splat<Vec<T>>(20), zero{};
       const int64_t gate = at_gate<T>(layer), of_gate = count - (layer.untied ? 4 : 2) * size;
-      const auto outward = [=](Vec<T> v) { return abs(v) < most ? -sign(v) : zero; };
+      const auto outward = [=](auto v) { return abs(v) < most ? -sign(v) : zero; };
       for (int64_t at = 0; at < count;) {
         const int64_t n = at == gate ? of_gate : size;
         add_slopes(n, weight / static_cast<T>(n), parameters + at, gradients + at, outward);
@@ -72,10 +72,10 @@ NALU_DEVICE void regularize(const StackLayer& layer, T weight, const T* paramete
       // to be gated off. Of imaginary weights the sum of their sizes.
       const T of_W = weight / static_cast<T>(size), of_g = weight / static_cast<T>(layer.in);
       const Vec<T> one = splat<Vec<T>>(1);
-      add_slopes(size, of_W, parameters, gradients, [=](Vec<T> w) {
+      add_slopes(size, of_W, parameters, gradients, [=](auto w) {
         return -(sign(one - abs(w)) * sign(w));
       });
-      add_slopes(layer.in, of_g, parameters + size, gradients + size, [](Vec<T> g) {
+      add_slopes(layer.in, of_g, parameters + size, gradients + size, [](auto g) {
         return grad_sparsity(g, false);
       });
       const int64_t imaginary = size + layer.in;

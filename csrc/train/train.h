@@ -167,11 +167,11 @@ class Trainer {
  private:
   NALU_DEVICE void take_step(int64_t run, int64_t step, const Rule& rule) {
     const int64_t count = training_.parameters;
-    stack_.prepare(parameters_);
+    stack_.prepare(parameters_, true);
     stack_.clear_gradients(gradients_, count);
     for_each_block(training_.batch, [&](int64_t begin, int64_t n) {
       draw_block(run, step, begin, n);
-      const T* found = stack_.forward(parameters_, x_, nullptr, n);
+      const T* found = stack_.forward(parameters_, x_, nullptr, true, n);
       loss_gradient(found, training_.outputs() * n);
       stack_.backward(parameters_, x_, gradients_, n);
     });
@@ -279,7 +279,7 @@ class Trainer {
         arithmetic_targets<T>(
             training_.operation, training_.starts + 2 * run, training_.subset, x, n, y_);
       }
-      const T* found = stack_.forward(parameters_, x, logs, n);
+      const T* found = stack_.forward(parameters_, x, logs, false, n);
       for_each(O * n, [&](int64_t k) {
         const double off = static_cast<double>(found[k]) - static_cast<double>(y[k]);
         sum += off * off;
@@ -291,7 +291,7 @@ class Trainer {
   // After `step` steps.
   NALU_DEVICE Status test(int64_t run, int64_t step) {
     const int64_t count = training_.parameters;
-    stack_.prepare(parameters_);
+    stack_.prepare(parameters_, false);
     const double inside = error(run, inside_), outside = error(run, outside_);
     double* scores = training_.scores + 5 * run;
     const double best_so_far = scores[0], threshold = training_.hyper[run].threshold;

@@ -182,6 +182,7 @@ def _train(
 ) -> Iterator[Tensor]:
     """One chunk of runs, to the end of all of them."""
     stack, given = specification.stack, shared()
+    layers = stack.constants.nan_to_num(nan=torch.finfo(specification.dtype).eps)
     (x, y), first, until = given.table, 0, specification.steps
     while len(numbers):
         if isinstance(specification.task, Function):
@@ -199,7 +200,7 @@ def _train(
         while going:
             kernel.train(
                 stack.program,
-                stack.constants,
+                layers,
                 settings,
                 given.constants,
                 seeds,

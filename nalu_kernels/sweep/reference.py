@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..dispatch import use_backend
+from ..layers import NPU, RealNPU, Stairs
+from ..layers.base import Layer
 from . import stream
 from .runs import HYPER
 from .specification import Specification
@@ -79,6 +81,7 @@ class _Run:
         self.hyper = dict(zip(HYPER, specification.columns.hyper[number].tolist(), strict=True))
         self.threshold = float(specification.thresholds[number])
         self.steps = int(self.row.progress[0])
+        self.layers = [layer for layer in self.module.modules() if isinstance(layer, Layer)]
         self.optimizer = self._optimizer()
         self.loss = _LOSSES[specification.loss]
         self.inside, self.outside = (self._test(outside) for outside in (False, True))
@@ -117,19 +120,22 @@ class _Run:
             norm = self.hyper["clip_norm"]
             nn.utils.clip_grad_norm_(self.module.parameters(), norm, foreach=False)
         self.optimizer.step()
-        clamp_(self.module)
+        for layer in self.layers:
+            layer.clamp_()
         self.steps += 1
 
-    def _terms(self) -> Tensor | float:
+    def _terms(self) -> Tensor:
         """What is added to the loss."""
-        hyper, total = self.hyper, 0.0
-        weight = hyper["regularizer"] and hyper["regularizer"] * self._ramp()
+        hyper = self.hyper
+        total = torch.zeros((), dtype=self.specification.dtype, device=self.device)
+        weight = hyper["regularizer"] * self._ramp() if hyper["regularizer"] else 0.0
         if weight:
-            total = total + weight * regularizer(self.module)
+            total = total + weight * sum(map(_regularizer, self.layers))
         if hyper["l1"]:
-            stairs = Stairs(hyper["l1"], max(hyper["l1"], hyper["l1_last"]), hyper["l1_every"])
-            size = sum(parameter.abs().sum() for parameter in self.module.parameters())
-            total = total + stairs(self.steps) * size
+            last = max(hyper["l1"], hyper["l1_last"])
+            stairs = Stairs(hyper["l1"], last, int(hyper["l1_every"]))
+            size = torch.stack([parameter.abs().sum() for parameter in self.module.parameters()])
+            total = total + stairs(self.steps) * size.sum()
         return total
 
     def _ramp(self) -> float:
@@ -153,10 +159,12 @@ class _Run:
     @torch.no_grad()
     def _judge(self) -> int:
         """Tests, records, and returns the status."""
+        self.module.eval()
         inside, outside = (
             float((self.module(x) - y).double().square().mean())
             for x, y in (self.inside, self.outside)
         )
+        self.module.train()
         scores = self.row.scores
         place = (self.steps - 1) // self.specification.test_every
         self.row.curves[place] = torch.tensor([inside, outside], dtype=torch.float64)
@@ -232,6 +240,15 @@ class _Run:
             if name is not None:
                 held = [self.optimizer.state[p][name].flatten() for p in self.module.parameters()]
                 moments.copy_(torch.cat(held))
+
+
+def _regularizer(layer: Layer) -> Tensor | float:
+    """The layer's; of an NPU, whose own is the L1 norm, those terms that the modified one has."""
+    if not isinstance(layer, (NPU, RealNPU)):
+        return layer.regularizer()
+    if isinstance(layer, RealNPU) and layer.modified:
+        return layer.regularizer("weights") + layer.regularizer("gate")
+    return 0.0
 
 
 def batches(specification: Specification, number: int, steps: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -10,14 +11,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import reference
-from ..layers import NAC, NALU
-from ..layers.initialize import init_range
+from ..layers import GNALU, INALU, NAC, NALU, NAU, NMRU, NMU, NPU, NRU, RealNPU
+from ..layers.base import TanhSigmoidLayer
+from ..layers.initialize import init_range, nau_range
+from ..reference.gnalu import LOG_GOLDEN_RATIO
 from . import stream
 
 MOST_LAYERS, MOST_INPUTS, MOST_HIDDEN = 16, 512, 64  # of the kernels
-_SUPPORTED = "NAC, NALU, torch.nn.Linear, ReLU, ReLU6, Identity, and Sequential of these"
-_KINDS = {NAC: 0, NALU: 2, nn.Linear: 3, nn.ReLU: 4, nn.ReLU6: 5}
+# As csrc/training.h counts them; a NAC in log space is 1.
+_KINDS = {
+    NAC: 0, NALU: 2, GNALU: 2, nn.Linear: 3, nn.ReLU: 4, nn.ReLU6: 5,
+    NAU: 6, NMU: 7, INALU: 8, NPU: 9, RealNPU: 9, NRU: 10, NMRU: 11,
+}  # fmt: skip
+_SUPPORTED = f"{', '.join(kind.__name__ for kind in _KINDS)}, Identity, and Sequential of these"
 _LAYERS = {kind.__name__: kind for kind in (*_KINDS, nn.Identity)}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -28,7 +34,8 @@ class Parameter(NamedTuple):
     name: str
     shape: tuple[int, ...]
     place: slice
-    reach: float  # uniform on [-reach, reach) at first; 0 begins with zeros
+    # Uniform on (low, high) at first; normal, of mean, std and bounds; or of one value.
+    start: tuple[float, ...]
 
 
 class Stack:
@@ -42,9 +49,10 @@ class Stack:
         in_features, out_features: sizes of the stack's input and output.
         parameters: in the order of ``template.named_parameters()``.
         size: how many numbers they have in all.
-        program: int64 (layers, 7): kind, in, out, gates, bias, untied, option, a row a layer,
-            without Identity; the kinds are those of ``csrc/training.h``.
-        constants: float64 (layers, 3): eps, omega, scale; 0, 0, 1 where a layer has none.
+        program: int64 (layers, 8): kind, in, out, gates, bias, untied, option, modified, a row a
+            layer, without Identity; see ``csrc/training.h``.
+        constants: float64 (layers, 3): eps, omega, scale; 0, 0, 1 where a layer has none. An eps of
+            NaN is that of the runs' dtype.
 
     Raises:
         TypeError: a layer of another kind, or changed by hooks or parametrizations.
@@ -75,7 +83,7 @@ class Stack:
                 raise ValueError(f"stack: {_called(name, layer)} has no inputs or no outputs")
             if type(layer) is not nn.Identity:
                 rows.append(_row(layer, width))
-                constants.append([float(getattr(layer, "eps", 0.0)), 0.0, 1.0])
+                constants.append(_constants(layer))
         self.out_features = width
         self.program = torch.tensor(rows, dtype=torch.int64)
         self.constants = torch.tensor(constants, dtype=torch.float64)
@@ -98,15 +106,14 @@ class Stack:
     def draw(self, seeds: Tensor, dtype: torch.dtype) -> Tensor:
         """Initial parameters of the runs of these seeds: (len(seeds), size).
 
-        Each parameter is drawn as its layer draws it, by the stream of :mod:`.stream`: uniform on
-        (-r, r), r from ``init_range`` for W_hat and M_hat, √(6 / (in + gates)) for G, 1 / √in for
-        torch.nn.Linear; the gate's bias is 0.
+        Each parameter is drawn as its layer draws it, by the stream of :mod:`.stream`.
         """
         rows = torch.zeros(len(seeds), self.size, dtype=dtype)
-        for number, (_, shape, place, reach) in enumerate(self.parameters):
-            if reach:
-                drawn = stream.initial(seeds, number, -reach, reach, shape, dtype)
-                rows[:, place] = drawn.flatten(1)
+        for number, (_, shape, place, start) in enumerate(self.parameters):
+            if len(start) == 1:
+                rows[:, place] = start[0]
+            else:
+                rows[:, place] = stream.initial(seeds, number, start, shape, dtype).flatten(1)
         return rows
 
     def flatten(self, state: Mapping[str, Tensor], runs: int, dtype: torch.dtype) -> Tensor:
@@ -145,19 +152,19 @@ class Stack:
     def sparsity(self, rows: Tensor) -> Tensor:
         r"""The sparsity error of each of the rows (runs, size): float64 (runs).
 
-        max min(|W|, |1 - |W||) over the W of NACs and NALUs and the weights of torch.nn.Linear.
-        Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 4.1.
+        max min(|W|, |1 - |W||) over the weights that :func:`nalu_kernels.sparsity_error` has, and
+        those of torch.nn.Linear. Source: Madsen and Johansen 2020, "Neural Arithmetic Units",
+        section 4.1.
         """
         state, worst = self.state(rows), []
-        for name, value in state.items():
-            path, _, last = name.rpartition(".")
-            if last.startswith("W_hat"):
-                other = f"{path}.{last.replace('W', 'M')}".removeprefix(".")
-                value = reference.weight(value, state[other])
-            elif last != "weight":
-                continue
-            size = value.double().abs().flatten(1)
-            worst.append(torch.minimum(size, (1 - size).abs()).amax(1))
+        for name, layer in _leaves("", self.template):
+            own = {
+                parameter: state[f"{name}.{parameter}".removeprefix(".")]
+                for parameter, _ in layer.named_parameters()
+            }
+            for value in _weights(layer, own):
+                size = value.double().abs().flatten(1)
+                worst.append(torch.minimum(size, (1 - size).abs()).amax(1))
         return torch.stack(worst).amax(0)
 
     def describe(self) -> list[list[Any]]:
@@ -215,16 +222,35 @@ def _check(named: list[tuple[str, Any]]) -> None:
 
 
 def _row(layer: Any, width: int) -> list[int]:
-    kind = _KINDS[type(layer)]
+    kind, gates = _KINDS[type(layer)], 0
+    bias = untied = option = modified = False
     if isinstance(layer, NAC):
-        return [int(layer.log_space), layer.in_features, width, 0, 0, 0, 0]
-    if isinstance(layer, NALU):
+        kind += layer.log_space
+    elif isinstance(layer, NALU):
+        gates, untied = layer.G.shape[0], not layer.tied
         bias = layer.gate_bias is not None
-        gates, untied = layer.G.shape[0], int(not layer.tied)
-        return [kind, layer.in_features, width, gates, int(bias), untied, 0]
-    if isinstance(layer, nn.Linear):
-        return [kind, layer.in_features, width, 0, int(layer.bias is not None), 0, 0]
-    return [kind, width, width, 0, 0, 0, 0]
+    elif isinstance(layer, GNALU):
+        gates = layer.G.shape[0]
+    elif isinstance(layer, nn.Linear):
+        bias = layer.bias is not None
+    elif isinstance(layer, INALU):
+        gates, untied = layer.g.shape[0] if layer.g.dim() == 2 else 0, not layer.tied
+    elif isinstance(layer, (NPU, RealNPU)):
+        untied, option = isinstance(layer, NPU), layer.gate_gradient == "straight-through"
+        modified = isinstance(layer, RealNPU) and layer.modified
+    elif isinstance(layer, NRU):
+        option = True  # training takes the surrogate of |W|
+    inputs = getattr(layer, "in_features", width)
+    return [kind, inputs, width, gates, int(bias), int(untied), int(option), int(modified)]
+
+
+def _constants(layer: Any) -> list[float]:
+    """eps, omega and scale."""
+    eps = 2.0**-23 if isinstance(layer, NMRU) else getattr(layer, "eps", 0.0)
+    if eps is None:
+        eps = math.nan
+    scale = LOG_GOLDEN_RATIO if isinstance(layer, GNALU) else 1.0
+    return [float(eps), float(getattr(layer, "omega", 0.0)), scale]
 
 
 def _parameters(named: list[tuple[str, Any]]) -> Iterator[Parameter]:
@@ -232,19 +258,45 @@ def _parameters(named: list[tuple[str, Any]]) -> Iterator[Parameter]:
     for name, layer in named:
         for own, value in layer.named_parameters():
             place = slice(start, start + value.numel())
-            reach = _reach(layer, own)
-            yield Parameter(f"{name}.{own}".removeprefix("."), tuple(value.shape), place, reach)
+            shape = tuple(value.shape)
+            yield Parameter(f"{name}.{own}".removeprefix("."), shape, place, _start(layer, own))
             start = place.stop
 
 
-def _reach(layer: Any, parameter: str) -> float:
-    if isinstance(layer, nn.Linear):
-        return 1 / math.sqrt(layer.in_features)
-    if parameter == "gate_bias":
-        return 0.0
-    if parameter == "G":  # Xavier's bound; the sigmoid's gain is 1
-        return math.sqrt(6 / (layer.in_features + layer.G.shape[0]))
-    return init_range(layer.in_features, layer.out_features)
+def _start(layer: Any, parameter: str) -> tuple[float, ...]:
+    """As the layer's own ``reset_parameters`` has it."""
+    if isinstance(layer, INALU):
+        means = {"W": 1.0, "M": -1.0, "g": 0.0}
+        return means[parameter[0]], 0.1, -math.inf, math.inf
+    if isinstance(layer, (NMU, NMRU)):
+        return 0.25, 0.75
+    if parameter in ("gate_bias", "W_im"):
+        return (0.0,)
+    if parameter == "g":
+        return (0.5,)
+    if isinstance(layer, (NAU, NRU)) or getattr(layer, "modified", False):
+        reach = nau_range(layer.in_features, layer.out_features)
+    elif isinstance(layer, nn.Linear):
+        reach = 1 / math.sqrt(layer.in_features)
+    elif parameter == "G":  # Glorot's range; the sigmoid's gain is 1
+        reach = math.sqrt(6 / (layer.in_features + layer.G.shape[0]))
+    elif parameter == "W_re":
+        reach = math.sqrt(6 / (layer.in_features + layer.out_features))
+    else:
+        reach = init_range(layer.in_features, layer.out_features)
+    return -reach, reach
+
+
+def _weights(layer: Any, state: Mapping[str, Tensor]) -> list[Tensor]:
+    """What is to become -1, 0 or 1, of stacked parameters."""
+    if isinstance(layer, TanhSigmoidLayer):
+        hats = [name for name in state if name.startswith("W_hat")]
+        return [layer._weight(state[name], state[name.replace("W", "M")]) for name in hats]
+    if isinstance(layer, NAU):
+        return [state["W"].clamp(-1, 1)]
+    if isinstance(layer, (NPU, RealNPU)):
+        return [value.clamp(0, 1) if name == "g" else value for name, value in state.items()]
+    return [state[name] for name in ("W", "weight") if name in state]
 
 
 def _options(layer: Any) -> dict[str, Any]:
@@ -256,12 +308,12 @@ def _options(layer: Any) -> dict[str, Any]:
     }
     if isinstance(layer, nn.Linear):
         return {**options, "bias": layer.bias is not None}
-    options["eps"] = layer.eps
-    if isinstance(layer, NAC):
-        return {**options, "log_space": layer.log_space}
-    return {
-        **options,
-        "tied": layer.tied,
-        "gate": layer.gate_per,
-        "gate_bias": layer.gate_bias is not None,
-    }
+    own = inspect.signature(type(layer)).parameters
+    names = [name for name in own if name not in (*options, "device", "dtype")]
+    return {**options, **{name: _option(layer, name) for name in names}}
+
+
+def _option(layer: Any, name: str) -> Any:
+    if isinstance(layer, NALU) and name in ("gate", "gate_bias"):
+        return layer.gate_per if name == "gate" else layer.gate_bias is not None
+    return getattr(layer, name)

@@ -255,17 +255,26 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def initial(seeds: Tensor, parameter: int, low: float, high: float, shape: Sequence[int],
-            dtype: torch.dtype) -> Tensor:  # fmt: skip
-    """Initial values of parameter number ``parameter`` of a stack, uniform on [low, high).
+def initial(
+    seeds: Tensor, parameter: int, start: Sequence[float], shape: Sequence[int], dtype: torch.dtype
+) -> Tensor:
+    """Initial values of parameter number ``parameter`` of a stack.
 
     Element e of the parameter, counted row by row, is column e mod 64 of row ⌊e / 64⌋ of stream
     PARAMETERS + parameter, step 0.
+
+    Args:
+        start: (low, high), for values uniform on [low, high), or what :func:`normal` takes: mean,
+            std, low and high.
 
     Returns:
         ``(len(seeds), *shape)``.
     """
     size = math.prod(shape)
     u = drawn(seeds, PARAMETERS + parameter, 0, -(-size // _WIDTH), min(size, _WIDTH))
-    values = uniform(u.flatten(1)[:, :size], ((low, high),), dtype)
+    u = u.flatten(1)[:, :size]
+    if len(start) == 2:
+        values = uniform(u, ((start[0], start[1]),), dtype)
+    else:
+        values = normal(u, *start, dtype=dtype)
     return values.reshape(len(seeds), *shape)

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import emulated_cuda
 from conftest import Backend
-from nalu_kernels import NAC, NALU, sweep
+from nalu_kernels import GNALU, INALU, NAC, NALU, NAU, NMRU, NMU, NPU, NRU, RealNPU, sweep
 from nalu_kernels.sweep import kernel, watch
 from selection import only, pairs
 
@@ -63,6 +63,16 @@ STACKS = {
     # More than 16 wide: a GPU has another number of threads for it.
     "many inputs": nn.Sequential(NALU(70, 3), NAC(3, 1)),
     "many outputs": nn.Sequential(NALU(4, 20), nn.Linear(20, 1)),
+    "NAU, NMU": nn.Sequential(NAU(4, 3), NMU(3, 1)),
+    "iNALU": nn.Sequential(INALU(4, 3), NAU(3, 1)),
+    "iNALU tied, a gate of the input": INALU(4, 1, gate="matrix", tied=True),
+    "iNALU, a gate per sample": nn.Sequential(INALU(4, 3, gate="vector", omega=1.0), NAU(3, 1)),
+    "G-NALU": GNALU(4, 1),
+    "NPU": nn.Sequential(NPU(4, 3), NPU(3, 1, gate_gradient="clamped", eps=1e-5)),
+    "RealNPU": nn.Sequential(RealNPU(4, 3), NAU(3, 1)),
+    "RealNPU modified": RealNPU(4, 1, modified=True),
+    "NRU": nn.Sequential(NRU(4, 3), nn.Linear(3, 1)),
+    "NMRU": nn.Sequential(NMU(4, 2), NMRU(2, 1)),
     "six layers": nn.Sequential(
         *[NAC(4, 4, log_space=True) for _ in range(4)], NALU(4, 3), nn.Linear(3, 1)
     ),
@@ -80,6 +90,30 @@ def test_every_layer_equals_the_reference(stack: str, dtype: torch.dtype, backen
         for where in (on(backend), {"backend": "reference"})
     ]
     same_numbers(results[0], results[1])
+
+
+@pytest.mark.parametrize("stack", ["NAU, NMU", "iNALU", "RealNPU modified", "NRU", "NMRU"])
+def test_what_the_publications_add_to_the_loss(stack: str, backend: Backend) -> None:
+    task = sweep.Arithmetic("a * b", in_features=4, samples=40)
+    runs = sweep.grid(
+        seed=[1],
+        lr=[1e-2],
+        regularizer=[10.0],
+        ramp_start=[20],
+        ramp_stop=[20, 70],
+        regularizer_below=[1e9, 0.0],
+        l1=[1e-3],
+        l1_last=[5e-3],
+        l1_every=[40],
+    )
+    options: dict[str, Any] = {"steps": 100, "test_every": 30, "batch_size": 16, "dtype": F64}
+    results = [
+        sweep.run(STACKS[stack], task, runs, **options, **where)
+        for where in (on(backend), {"backend": "reference"})
+    ]
+    same_numbers(results[0], results[1])
+    first, second = results[0]._state.parameters[:2]
+    assert not first.equal(second)  # the term counts
 
 
 @pytest.mark.parametrize("task", list(TASKS))
@@ -183,14 +217,14 @@ def arguments(task: str) -> list[Any]:
     return found[0]
 
 
-PROGRAM, EPS, SETTINGS, STARTS, PROGRESS, WIDTH = 0, 1, 2, 5, 16, 1
+PROGRAM, LAYERS, SETTINGS, STARTS, PROGRESS, WIDTH = 0, 1, 2, 5, 16, 1
 WRONG: dict[str, tuple[int, Any, Any]] = {  # which argument, which of its elements, its value
     "steps below 0": (PROGRESS, (0, 0), -(10**6)),
     "steps beyond the last": (PROGRESS, (0, 0), 2**62),
     "a status that is none": (PROGRESS, (0, 1), 9),
     "a start that overflows": (STARTS, (0, 0), 2**63 - 1),
     "a width that overflows": (PROGRAM, (0, WIDTH), 2**62),
-    "an eps of 0": (EPS, (0,), 0.0),
+    "an eps of 0": (LAYERS, (0, 0), 0.0),
     "a batch beyond all": (SETTINGS, (0,), 2**62),
     "steps beyond counting": (SETTINGS, (1,), 2**62),
     "an optimizer that is none": (SETTINGS, (3,), 9),

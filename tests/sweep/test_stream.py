@@ -137,7 +137,7 @@ def test_shuffles_are_as_by_chance() -> None:
 def test_initial_weights_are_a_function_of_seed_and_place() -> None:
     r = init_range(100, 2)
     seeds = torch.tensor([4, 5])
-    drawn = stream.initial(seeds, 3, -r, r, (2, 100), torch.float32)
+    drawn = stream.initial(seeds, 3, (-r, r), (2, 100), torch.float32)
     element = 1 * 100 + 37
     u = stream.draw(5, stream.PARAMETERS + 3, 0, 4, 64)[element // 64, element % 64]
     assert drawn[1, 1, 37] == stream.uniform(u, ((-r, r),), torch.float32)

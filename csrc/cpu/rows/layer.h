@@ -59,13 +59,13 @@ class RowsWorker {
       at += call.sizes[i];
     }
     lay_out(rows, nullptr);
-    prepare(unit_, parameters_.get());
+    prepare(unit_, parameters_.get(), true);
   }
 
   // `kept`: where what the backward needs is to lie; null where there will be none.
   void forward(int64_t begin, int64_t n, T* kept, S* output) {
     read(begin, n, kept);
-    nalu::NALU_NAMESPACE::forward<T>(unit_, parameters_.get(), x_, nullptr, n);
+    nalu::NALU_NAMESPACE::forward<T>(unit_, parameters_.get(), x_, nullptr, true, n);
     put(unit_.y, call_.layer.out, n, output + begin * call_.layer.out);
   }
 
@@ -83,7 +83,7 @@ class RowsWorker {
     const T* own = parameters_.get();
     read(begin, n, const_cast<T*>(kept));
     transpose_rows(dy, n, call_.layer.out, unit_.y);
-    make_planes(unit_, own, x_, n);
+    make_planes(unit_, own, x_, true, n);
     nalu::NALU_NAMESPACE::backward<T>(unit_, own, x_, unit_.y, gradients, n);
     if (grad_x_) {
       put(unit_.grad_x, call_.layer.in, n, grad_x + begin * call_.layer.in);
