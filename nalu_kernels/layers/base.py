@@ -130,7 +130,7 @@ class WeightLayer(Layer):
         .. math::
             R = \operatorname{mean}_{oi}\, \min(|W_{oi}|,\; |1 - w_{oi}|)
 
-        where w is |W| in a layer whose weights may be negative (NAU, NRU), and W elsewhere.
+        where w is :math:`|W|` in a layer whose weights may be negative (NAU, NRU), and W elsewhere.
 
         Returns:
             R, a scalar, 0 without weights; float32 for weights of half precision.
