@@ -5,9 +5,10 @@ from .inalu import inalu
 from .nac import nac
 from .nalu import nalu
 from .nau import nau
-from .nmu import nmu, snmu
+from .nmu import nmu
 from .npu import npu, real_npu
 from .nru import nmru, nru
+from .snmu import snmu
 
 __all__ = [
     "gnalu",

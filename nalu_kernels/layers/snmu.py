@@ -6,7 +6,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ..functional.nmu import nmu, snmu
+from ..functional.nmu import nmu
+from ..functional.snmu import snmu
 from .nmu import NMU
 
 
