@@ -37,7 +37,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"(torch|collections|typing|contextlib)\..*"),
     ("py:.*", r"(Tensor|Module|optional|Any|nn\..*|Placement)"),
     ("py:class", r"(nalu_kernels\.recognise\.)?Candidate"),  # which Replaced carries along
-    ("py:class", "W_hat"),  # "W_hat, M_hat" share one entry, which Sphinx reads as a type
+    ("py:class", "(W_hat|W_re)"),  # "W_hat, M_hat" share one entry, which Sphinx reads as a type
+    ("py:class", r"(Weight|nalu_kernels\.layers\.base\._Self)"),  # names for the type checker
     # The types of a sweep's arguments, which its pages have in words.
     ("py:class", r"(os\.PathLike|Executor|Task|Success|AnyRange|Runs)"),
     ("py:class", r"nalu_kernels\.sweep\.(stack\.Stack|state\.State|.*\.(Task|Success|AnyRange))"),

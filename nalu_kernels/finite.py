@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import reference
 from .checks import is_dtensor
-from .layers import NAC, NALU
+from .layers import NAC, NALU, NMRU, NMU, NRU, SNMU
 
 
 class check_finite:
@@ -34,7 +34,9 @@ class check_finite:
         m = \prod_i (|x_i| + \epsilon)^{w_i},
 
     the error has the largest product and its largest factor, in float64. Where an input is 0 and
-    its weight is negative, that factor is :math:`\epsilon^{w_i}`, up to :math:`1/\epsilon`.
+    its weight is negative, that factor is :math:`\epsilon^{w_i}`, up to :math:`1/\epsilon`. For
+    the product of a :class:`nalu_kernels.NMU`, :class:`nalu_kernels.NRU` or
+    :class:`nalu_kernels.NMRU` it has the same of a faulty output.
 
     Args:
         model: its modules may be shared and nested, and return tensors in tuples, lists and dicts.
@@ -141,6 +143,9 @@ def _reason(module: nn.Module, inputs: list[Tensor], faulty: Tensor, limit: floa
         reason = _of_the_product(module, inputs[0], faulty)
         if reason:
             return reason
+    noisy = isinstance(module, SNMU) and module.training
+    if whole and isinstance(module, (NMU, NRU, NMRU)) and not noisy:
+        return _of_the_factors(module, inputs[0], faulty)
     parameters = list(_tensors([*module.parameters()]))
     sizes = [
         f"{what} at most {max(float(tensor.abs().max()) for tensor in tensors):.3g}"
@@ -182,4 +187,29 @@ def _of_the_product(layer: NAC | NALU, input: Tensor, faulty: Tensor) -> str | N
             f"weight: together they make exp({float(terms[zeros].sum()):.4g}). A larger eps, such "
             "as 0.01, or a start without negative weights keeps that small."
         )
+    return reason
+
+
+def _of_the_factors(layer: NMU | NRU | NMRU, input: Tensor, faulty: Tensor) -> str:
+    """Of the first faulty output: how large its product is, and the largest factor."""
+    row, column = divmod(int(faulty.flatten().nonzero()[0]), layer.out_features)
+    x = input.double().reshape(-1, layer.in_features)[row]
+    W = layer.W.double()[column]
+    if isinstance(layer, NMU):
+        factors = (W * x + 1 - W).abs()
+    elif isinstance(layer, NRU):
+        part = torch.tanh(1000 * W) ** 2 if layer.training else W.abs()
+        factors = (part * torch.where(x < 0, -1, 1) * x.abs() ** W + 1 - part).abs()
+    else:
+        factors = W * torch.cat((x, 1 / x)).abs() + 1 - W
+    i = int(factors.argmax())
+    number, place = float(x[i % layer.in_features]), i % layer.in_features
+    what = f"{number:.4g}" if i == place else f"1 / {number:.4g}"
+    reason = (
+        f"The product of row {row}, output {column} is 10 to the power of "
+        f"{float(factors.log10().sum()):.4g} in size. Its largest factor is "
+        f"{float(factors[i]):.4g}, of input {place}: {what} with a weight of {float(W[i]):.4g}."
+    )
+    if number == 0 and factors[i].isinf():
+        reason += " A quotient by 0 has no finite value; keep this input away from 0."
     return reason

@@ -30,7 +30,7 @@ from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import nalu_kernels
-from nalu_kernels import NAC, NALU
+from nalu_kernels import INALU, NAC, NALU, NAU, NMU, RealNPU
 from nalu_kernels.distributed import ColwiseParallel, RowwiseParallel
 
 WORLD = 2
@@ -141,6 +141,28 @@ def what_sharded_layers_show(rank: int) -> None:
             torch.testing.assert_close(whole(model[0].gate(input)), expected[0].gate(x))
             errors = [nalu_kernels.sparsity_error(either) for either in (model, expected)]
             assert math.isclose(*errors, rel_tol=1e-5)
+
+
+@case
+def training_as_published_of_shards(rank: int) -> None:
+    """Regularisers, their gradients and the clamp after a step, by FSDP as of whole layers."""
+
+    def layers() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(NAU(4, 6), NMU(6, 5), INALU(5, 3), RealNPU(3, 2, modified=True))
+
+    model, expected = fully_shard(layers()), layers()
+    for either in (model, expected):
+        optimizer = torch.optim.Adam(either.parameters(), lr=0.6)
+        nalu_kernels.clamp_after_step(optimizer, either)
+        nalu_kernels.regularizer(either).backward()
+        optimizer.step()
+    torch.testing.assert_close(*map(nalu_kernels.regularizer, (model, expected)))
+    for name, parameter in expected.named_parameters():
+        sharded = model.get_parameter(name)
+        torch.testing.assert_close(whole(sharded.grad), parameter.grad, msg=name)
+        torch.testing.assert_close(whole(sharded), parameter, msg=name)
+    assert 0 <= expected[1].W.min() < 0.1 and expected[1].W.max() == 1
 
 
 @case

@@ -10,7 +10,18 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from nalu_kernels import NAC, NALU, NACCell, NALUCell, check_finite, reference
+from nalu_kernels import (
+    NAC,
+    NALU,
+    NMRU,
+    NMU,
+    NRU,
+    SNMU,
+    NACCell,
+    NALUCell,
+    check_finite,
+    reference,
+)
 
 NAN, INF = math.nan, math.inf
 Change = Callable[[Tensor], object]
@@ -270,3 +281,31 @@ def test_refusals(arguments: tuple[nn.Module, float], kind: type[Exception], wor
     model, limit = arguments
     with pytest.raises(kind, match=re.escape(words)):
         check_finite(model, limit=limit)
+
+
+def test_a_product_of_many_inputs() -> None:
+    for layer in (NMU(60, 2), SNMU(60, 2).eval()):
+        with torch.no_grad():
+            layer.W.fill_(0.5)[1, 7] = 0.75
+        text = error(layer, torch.full((3, 60), 19.0).index_fill(0, torch.tensor([0]), 1.0))
+        assert (
+            "The product of row 1, output 0 is 10 to the power of 60 in size. Its largest factor "
+            "is 10, of input 0: 19 with a weight of 0.5." in text
+        )
+    assert "All that it starts from is finite" in error(SNMU(60, 2), torch.full((3, 60), 1e4))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_quotient_by_zero(training: bool) -> None:
+    nru, nmru = NRU(2, 1).train(training), NMRU(2, 1).train(training)
+    with torch.no_grad():
+        nru.W.copy_(torch.tensor([[1.0, -0.5]]))
+        nmru.W.copy_(torch.tensor([[1.0, 0.0, 0.0, 0.5]]))
+    x = torch.tensor([[2.0, 1.0], [3.0, 0.0]])
+    text = error(nru, x)
+    assert "Its largest factor is inf, of input 1: 0 with a weight of -0.5." in text
+    assert "A quotient by 0 has no finite value" in text
+    if training:
+        assert nmru(x).isfinite().all()  # by its eps
+    else:
+        assert "of input 1: 1 / 0 with a weight of 0.5. A quotient by 0" in error(nmru, x)

@@ -73,10 +73,6 @@ class Layer(nn.Module):
         """What is -1, 0 or 1 in a layer that has become a formula."""
         raise NotImplementedError
 
-    def _input_term(self, mean: Tensor) -> Tensor | None:
-        """The regulariser's term for inputs of this mean; None if the layer has none."""
-        return None
-
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
@@ -130,7 +126,7 @@ class WeightLayer(Layer):
         .. math::
             R = \operatorname{mean}_{oi}\, \min(|W_{oi}|,\; |1 - w_{oi}|)
 
-        where w is |W| in a layer whose weights may be negative (NAU, NRU), and W elsewhere.
+        where w is :math:`|W|` in a layer whose weights may be negative (NAU, NRU), and W elsewhere.
 
         Returns:
             R, a scalar, 0 without weights; float32 for weights of half precision.
@@ -168,6 +164,7 @@ class MeanLayer(WeightLayer):
         return self._input_term(wide(input).reshape(-1, self.in_features).mean(0))
 
     def _input_term(self, mean: Tensor) -> Tensor:
+        """R_z of inputs of this mean."""
         raise NotImplementedError
 
 

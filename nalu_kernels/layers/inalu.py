@@ -28,7 +28,8 @@ class INALU(UntiedLayer):
         out_features: size of the last dimension of the output.
         gate: "independent" for one gate per output that no input changes, as published; "matrix"
             for :math:`\sigma(|x| g^\top)`, one per output of the input's sizes; "vector" for
-            one of them per sample, whose product takes :math:`\log(|x| + \epsilon)`.
+            one of them per sample, whose product takes :math:`\log(|x| + \epsilon)`. With one
+            output a matrix gate has the shape of a vector gate, and is computed as one.
         tied: one W for both paths. False, as published, gives the product its own W_hat_mul and
             M_hat_mul.
         eps: keeps log(0) finite.

@@ -58,7 +58,7 @@ class input_regularizer:
     def __init__(self, model: nn.Module) -> None:
         layers = [layer for layer in _layers(model) if isinstance(layer, MeanLayer)]
         if not layers:
-            raise ValueError("model: expected a NAU, an NMU or an SNMU in it, found none")
+            raise ValueError("model: expected an NAU, an NMU or an SNMU in it, found none")
         self._seen: dict[MeanLayer, tuple[Tensor, int]] = {}
         self._handles = [
             layer.register_forward_pre_hook(self._see, with_kwargs=True) for layer in layers

@@ -1,0 +1,507 @@
+"""Every layer has torch.nn.Linear's habits, begins as published, and trains as published."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+import nalu_kernels
+from nalu_kernels import (
+    GNALU,
+    INALU,
+    NAC,
+    NALU,
+    NAU,
+    NMRU,
+    NMU,
+    NPU,
+    NRU,
+    SNMU,
+    INALUCell,
+    NAUCell,
+    NMUCell,
+    Ramp,
+    RealNPU,
+    RealNPUCell,
+    Stairs,
+    functional,
+    published,
+    sparsity_error,
+)
+from nalu_kernels.layers.base import Layer
+from nalu_kernels.layers.initialize import nau_range
+
+PAIR = {"W_hat": (3, 5), "M_hat": (3, 5)}
+MUL = {"W_hat_mul": (3, 5), "M_hat_mul": (3, 5)}
+LAYERS: dict[str, tuple[type[Layer], dict[str, Any], dict[str, tuple[int, ...]]]] = {
+    "NAC": (NAC, {}, PAIR),
+    "NALU": (NALU, {}, {**PAIR, "G": (3, 5)}),
+    "NAU": (NAU, {}, {"W": (3, 5)}),
+    "NMU": (NMU, {}, {"W": (3, 5)}),
+    "SNMU": (SNMU, {}, {"W": (3, 5)}),
+    "SNMU-batch": (SNMU, {"noise": "batch"}, {"W": (3, 5)}),
+    "INALU": (INALU, {}, {**PAIR, "g": (3,), **MUL}),
+    "INALU-matrix": (INALU, {"gate": "matrix", "eps": 1e-3}, {**PAIR, "g": (3, 5), **MUL}),
+    "INALU-vector": (
+        INALU,
+        {"gate": "vector", "tied": True, "omega": 10.0},
+        {**PAIR, "g": (1, 5)},
+    ),
+    "GNALU": (GNALU, {"eps": 1e-3}, {**PAIR, "G": (3, 5)}),
+    "NPU": (NPU, {}, {"W_re": (3, 5), "g": (5,), "W_im": (3, 5)}),
+    "NPU-clamped": (
+        NPU,
+        {"gate_gradient": "clamped", "eps": 1e-3},
+        {"W_re": (3, 5), "g": (5,), "W_im": (3, 5)},
+    ),
+    "RealNPU": (RealNPU, {}, {"W_re": (3, 5), "g": (5,)}),
+    "RealNPU-modified": (RealNPU, {"modified": True}, {"W_re": (3, 5), "g": (5,)}),
+    "NRU": (NRU, {}, {"W": (3, 5)}),
+    "NMRU": (NMRU, {}, {"W": (3, 10)}),
+}
+BOUNDS = {
+    "NAU": {"W": (-1, 1)},
+    "NRU": {"W": (-1, 1)},
+    "NMU": {"W": (0, 1)},
+    "SNMU": {"W": (0, 1)},
+    "SNMU-batch": {"W": (0, 1)},
+    "NMRU": {"W": (0, 1)},
+    "RealNPU-modified": {"W_re": (-1, 1), "g": (0, 1)},
+}
+Factory = Callable[..., Any]
+
+
+@pytest.fixture(params=LAYERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def make(name: str) -> Factory:
+    kind, options, _ = LAYERS[name]
+    return lambda *args, **more: kind(*args, **options, **more)
+
+
+def inputs(rng: Generator, *shape: int) -> Tensor:
+    """Of both signs, away from 0."""
+    return (0.5 + torch.rand(shape, generator=rng)) * torch.randn(shape, generator=rng).sign()
+
+
+def test_every_layer_is_tried() -> None:
+    public = {getattr(nalu_kernels, name) for name in nalu_kernels.__all__}
+    layers = {kind for kind in public if isinstance(kind, type) and issubclass(kind, Layer)}
+    assert layers == {kind for kind, _, _ in LAYERS.values()}
+
+
+def test_sizes_and_parameters(name: str, make: Factory) -> None:
+    layer = make(5, 3)
+    assert (layer.in_features, layer.out_features) == (5, 3)
+    shapes = {own: tuple(parameter.shape) for own, parameter in layer.named_parameters()}
+    assert shapes == LAYERS[name][2]
+    assert list(layer.state_dict()) == list(shapes)
+
+
+def test_repr_makes_the_layer_again(make: Factory) -> None:
+    layer = make(5, 3)
+    again = eval(repr(layer), vars(nalu_kernels))
+    assert type(again) is type(layer) and repr(again) == repr(layer)
+    again.load_state_dict(layer.state_dict())
+
+
+@pytest.mark.parametrize("leading", [(), (4,), (2, 3), (0,), (2, 0, 3)], ids=str)
+def test_leading_dimensions(make: Factory, leading: tuple[int, ...], rng: Generator) -> None:
+    layer, x = make(5, 3).eval(), inputs(rng, *leading, 5)
+    y = layer(x)
+    assert y.shape == (*leading, 3)
+    torch.testing.assert_close(y.reshape(-1, 3), layer(x.reshape(-1, 5)))
+
+
+@pytest.mark.parametrize("size", [(0, 3), (3, 0), (0, 0)], ids=str)
+def test_no_features(make: Factory, size: tuple[int, int]) -> None:
+    layer = make(*size).eval()
+    (layer(torch.ones(2, size[0])).sum() + layer.regularizer()).backward()
+    assert all(parameter.grad.shape == parameter.shape for parameter in layer.parameters())
+    layer.clamp_()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_dtype(make: Factory, dtype: torch.dtype, rng: Generator) -> None:
+    x = inputs(rng, 4, 5).to(dtype)
+    for layer in (make(5, 3, dtype=dtype), make(5, 3).to(x)):
+        assert layer(x).dtype == dtype
+        assert all(parameter.dtype == dtype for parameter in layer.parameters())
+        assert layer.regularizer().dtype in (torch.float32, dtype)
+        layer.clamp_()
+
+
+def test_wrong_dtype(make: Factory) -> None:
+    with pytest.raises(TypeError, match="dtype: expected float32, float64"):
+        make(5, 3, dtype=torch.int64)
+
+
+def test_meta_device(make: Factory) -> None:
+    layer = make(5, 3, device="meta").eval()
+    assert layer(torch.ones(2, 4, 5, device="meta")).shape == (2, 4, 3)
+    layer = layer.to_empty(device="cpu")
+    layer.reset_parameters()
+    assert all(parameter.isfinite().all() for parameter in layer.parameters())
+
+
+def copied(layer: nn.Module, make: Factory) -> list[nn.Module]:
+    loaded, file = make(5, 3), io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    return [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), loaded]
+
+
+def test_copies(make: Factory, rng: Generator) -> None:
+    layer, x = make(5, 3).eval(), inputs(rng, 4, 5)
+    for other in copied(layer, make):
+        assert repr(other) == repr(layer)
+        assert torch.equal(other.eval()(x), layer(x))
+        with torch.no_grad():
+            next(other.parameters()).fill_(2)
+        assert not torch.equal(other(x), layer(x))
+        assert other.clamp_() is other
+
+
+def test_reset_parameters(make: Factory) -> None:
+    layer = make(5, 3)
+    before = {own: parameter.clone() for own, parameter in layer.named_parameters()}
+    layer.reset_parameters()
+    fixed = {own for own, old in before.items() if torch.equal(getattr(layer, own), old)}
+    assert fixed == ({"g", "W_im"} & set(before) if isinstance(layer, (NPU, RealNPU)) else set())
+
+
+def test_a_small_step_downhill_lowers_the_loss(make: Factory, rng: Generator) -> None:
+    layer = make(5, 3).eval()
+    x, target = inputs(rng, 64, 5), inputs(rng, 64, 3)
+
+    def loss() -> Tensor:
+        return (layer(x) - target).square().mean()
+
+    before = loss()
+    before.backward()
+    size = max(parameter.grad.abs().max().item() for parameter in layer.parameters())
+    torch.optim.SGD(layer.parameters(), lr=1e-3 / max(size, 1)).step()
+    assert loss() < before
+
+
+def test_forward_is_the_function(rng: Generator) -> None:
+    x = inputs(rng, 4, 5)
+    for kind, options, call in [
+        (NAU, {}, lambda p: functional.nau(x, **p)),
+        (NMU, {}, lambda p: functional.nmu(x, **p)),
+        (SNMU, {}, lambda p: functional.nmu(x, **p)),
+        (INALU, {"omega": 1.0}, lambda p: functional.inalu(x, **p, omega=1.0)),
+        (GNALU, {"eps": 0.1}, lambda p: functional.gnalu(x, **p, eps=0.1)),
+        (NPU, {"eps": 0.1}, lambda p: functional.npu(x, **p, eps=0.1)),
+        (RealNPU, {"eps": 0.1}, lambda p: functional.real_npu(x, **p, eps=0.1)),
+        (NRU, {}, lambda p: functional.nru(x, **p)),
+        (NMRU, {}, lambda p: functional.nmru(x, **p)),
+    ]:
+        layer: Any = kind(5, 3, **options).eval()
+        assert torch.equal(layer(x), call(dict(layer.named_parameters())))
+
+
+def test_forms_of_training(rng: Generator) -> None:
+    x, zeros = inputs(rng, 4, 5), torch.zeros(1, 5)
+    nru, nmru, snmu = NRU(5, 3), NMRU(5, 3), SNMU(5, 3)
+    assert torch.equal(nru(x), functional.nru(x, nru.W, training=True))
+    assert torch.equal(nmru(x), functional.nmru(x, nmru.W, eps=2.0**-23))
+    assert nmru(zeros).isfinite().all() and nmru.eval()(zeros).isinf().all()
+    assert not torch.equal(snmu(x), snmu(x))
+    assert torch.equal(snmu.eval()(x), functional.nmu(x, snmu.W))
+    with torch.no_grad():
+        snmu.W.round_()
+    torch.testing.assert_close(snmu.train()(x), functional.nmu(x, snmu.W))
+
+
+@pytest.mark.parametrize(
+    ("gate_gradient", "expected"), [("straight-through", True), ("clamped", False)]
+)
+@pytest.mark.parametrize("kind", [NPU, RealNPU])
+def test_a_gate_outside_its_bounds(
+    kind: Any, gate_gradient: str, expected: bool, rng: Generator
+) -> None:
+    layer = kind(5, 3, gate_gradient=gate_gradient)
+    with torch.no_grad():
+        layer.g.fill_(1.5)
+    layer(inputs(rng, 4, 5)).sum().backward()
+    assert bool(layer.g.grad.any()) is expected
+
+
+def values(make: Factory, parameter: str, count: int = 40) -> Tensor:
+    return torch.cat([getattr(make(20, 30), parameter).detach().flatten() for _ in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameter", "low", "high"),
+    [
+        (NAU, "W", -math.sqrt(6 / 50), math.sqrt(6 / 50)),
+        (NRU, "W", -math.sqrt(6 / 50), math.sqrt(6 / 50)),
+        (NMU, "W", 0.25, 0.75),
+        (SNMU, "W", 0.25, 0.75),
+        (NMRU, "W", 0.25, 0.75),
+        (NPU, "W_re", -math.sqrt(6 / 50), math.sqrt(6 / 50)),
+        (RealNPU, "W_re", -math.sqrt(6 / 50), math.sqrt(6 / 50)),
+        (GNALU, "G", -math.sqrt(6 / 50), math.sqrt(6 / 50)),
+    ],
+)
+def test_uniform_starts(kind: Any, parameter: str, low: float, high: float) -> None:
+    drawn = (values(kind, parameter) - low) / (high - low)
+    assert drawn.min() >= -1e-6 and drawn.max() <= 1 + 1e-6
+    counts, expected = torch.histc(drawn, 10, 0, 1), len(drawn) / 10
+    assert (counts - expected).abs().max() < 6 * math.sqrt(expected)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "mean"),
+    [("W_hat", 1), ("M_hat", -1), ("W_hat_mul", 1), ("M_hat_mul", -1), ("g", 0)],
+)
+def test_normal_starts(parameter: str, mean: float) -> None:
+    drawn = values(INALU, parameter)
+    assert abs(drawn.mean() - mean) < 0.6 / math.sqrt(len(drawn))
+    assert abs(drawn.std() - 0.1) < 0.6 / math.sqrt(2 * len(drawn))
+
+
+def test_other_starts() -> None:
+    assert nau_range(2, 1) == 0.5 and nau_range(100, 2) == math.sqrt(6 / 102)
+    layer = RealNPU(1, 1, modified=True)
+    drawn = torch.stack([RealNPU(1, 1, modified=True).W_re.detach() for _ in range(200)])
+    assert drawn.abs().max() <= 0.5  # without it up to √3
+    for layer in (NPU(5, 3), RealNPU(5, 3)):
+        assert (layer.g == 0.5).all()
+    assert not NPU(5, 3).W_im.any()
+
+
+def test_effective_weights(rng: Generator) -> None:
+    inalu, gnalu = INALU(5, 3), GNALU(5, 3)
+    weight = nalu_kernels.reference.weight
+    assert torch.equal(inalu.W, weight(inalu.W_hat, inalu.M_hat))
+    assert torch.equal(inalu.W_mul, weight(inalu.W_hat_mul, inalu.M_hat_mul))
+    tied = INALU(5, 3, tied=True)
+    assert torch.equal(tied.W_mul, tied.W)
+    c = math.log((1 + math.sqrt(5)) / 2)
+    assert torch.equal(gnalu.W, weight(c * gnalu.W_hat, c * gnalu.M_hat))
+    with pytest.raises(AttributeError):
+        gnalu.W = torch.ones(3, 5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: SNMU(2, 1, noise="other"), TypeError, "noise: expected"),
+        (lambda: SNMU(2, 1, noise=(1.0, True)), TypeError, "noise: expected two numbers"),
+        (lambda: SNMU(2, 1, noise=(5.0, 1.0)), ValueError, "noise: expected 0 < a <= b"),
+        (lambda: INALU(2, 1, gate="sample"), ValueError, "gate: expected 'independent'"),
+        (lambda: INALU(2, 1, omega="20"), TypeError, "omega: expected a positive number"),
+        (lambda: INALU(2, 1, omega=0), ValueError, "omega: expected a positive number"),
+        (lambda: INALU(2, 1, tied=1), TypeError, "tied: expected a bool"),
+        (lambda: NPU(2, 1, eps=0.0), ValueError, "eps: expected"),
+        (lambda: NPU(2, 1, gate_gradient="no"), ValueError, "gate_gradient: expected"),
+        (lambda: RealNPU(2, 1, modified=1), TypeError, "modified: expected a bool"),
+        (lambda: NPU(2, 1).regularizer("l2"), ValueError, "term: expected 'l1'"),
+        (lambda: NAU(-1, 1), ValueError, "in_features: expected"),
+        (lambda: Ramp(5, 5), ValueError, "stop: expected a step after start"),
+        (lambda: Stairs(2.0, 1.0), ValueError, "first: expected 0 < first"),
+        (lambda: Stairs(1.0, 2.0, every=0), ValueError, "every: expected"),
+        (lambda: Stairs(1.0, 2.0, factor=1.0), ValueError, "factor: expected"),
+        (lambda: nalu_kernels.regularizer(nn.Linear(1, 1)), ValueError, "model: expected a layer"),
+        (lambda: nalu_kernels.clamp_(torch.ones(1)), TypeError, "model: expected a torch.nn.Mod"),
+        (lambda: nalu_kernels.input_regularizer(NRU(2, 1)), ValueError, "model: expected an NAU"),
+        (
+            lambda: nalu_kernels.clamp_after_step(NMU(2, 1), NMU(2, 1)),
+            TypeError,
+            "optimizer: expected a torch.optim.Optimizer, got NMU",
+        ),
+        (lambda: published.settings("Linear"), ValueError, "layer: expected one of .*NMU"),
+    ],
+)
+def test_words(call: Callable[[], object], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_script_is_refused(make: Factory) -> None:
+    with pytest.raises(RuntimeError, match=r"torch\.jit\.script cannot compile an? \w+"):
+        torch.jit.script(make(5, 3))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_sparsity_error(make: Factory) -> None:
+    layer = make(5, 3)
+    assert 0 <= sparsity_error(layer) <= 0.75
+    with torch.no_grad():
+        for own, parameter in layer.named_parameters():
+            parameter.fill_(100 if "hat" in own else 1)
+    assert sparsity_error(layer) == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        next(layer.parameters()).fill_(0.3)
+    assert sparsity_error(layer) > 0.1
+
+
+def test_sparsity_error_of_a_clamped_weight() -> None:
+    layer = NAU(2, 1)
+    with torch.no_grad():
+        layer.W.fill_(1.4)
+    assert sparsity_error(layer) == 0
+
+
+def test_regularizer_of_a_model() -> None:
+    layers = [NAU(4, 3), NMU(3, 2), NAC(2, 2), INALU(2, 2), RealNPU(2, 1)]
+    model = nn.Sequential(*layers[:2], nn.ReLU(), nn.Sequential(*layers[2:]))
+    total = nalu_kernels.regularizer(model)
+    torch.testing.assert_close(total, torch.stack([each.regularizer() for each in layers]).sum())
+    total.backward()
+    assert layers[0].W.grad.any() and layers[2].W_hat.grad is None
+    assert NALU(2, 1).regularizer() == 0
+
+
+def test_ties_are_split_and_zero_has_no_slope() -> None:
+    layer = NMU(3, 1).double()
+    with torch.no_grad():
+        layer.W.copy_(torch.tensor([[0.5, 0.0, 1.0]]))
+    layer.regularizer().backward()
+    assert layer.W.grad.tolist() == [[0.0, 0.0, 0.0]]
+    with torch.no_grad():
+        layer.W.copy_(torch.tensor([[0.25, 0.75, -0.5]]))
+    layer.W.grad = None
+    layer.regularizer().backward()
+    torch.testing.assert_close(3 * layer.W.grad, torch.tensor([[1.0, -1.0, -1.0]]).double())
+
+
+def test_input_regularizer_sees_all_calls_of_a_step(rng: Generator) -> None:
+    made, nau, nmu = nn.Linear(3, 2), NAU(2, 2), NMU(2, 1)
+    model = nn.Sequential(made, nau, nmu)
+    first, second = inputs(rng, 6, 3), inputs(rng, 2, 5, 3)
+    rows = torch.cat((first, second.reshape(-1, 3)))
+    with nalu_kernels.input_regularizer(model) as watched:
+        assert watched() == 0
+        model(first)
+        model(input=second)
+        model.eval()(100 * first)
+        found = watched()
+        expected = nau.input_regularizer(made(rows)) + nmu.input_regularizer(nau(made(rows)))
+        torch.testing.assert_close(found, expected)
+        found.backward()
+        assert made.weight.grad.any()
+        assert watched() == 0
+    model.train()(first)
+    assert watched() == 0
+
+
+@pytest.mark.parametrize("cell", [False, True], ids=["layer", "cell"])
+def test_clamp_after_each_step(name: str, make: Factory, cell: bool, rng: Generator) -> None:
+    layer = make(5, 3)
+    model = nn.ModuleDict({"inner": nn.Sequential(layer)}) if cell else layer
+    optimizer = torch.optim.Adam(model.parameters(), lr=10.0)
+    handle = nalu_kernels.clamp_after_step(optimizer, model)
+
+    def step() -> dict[str, tuple[float, float]]:
+        optimizer.zero_grad()
+        sum(parameter.sum() for parameter in model.parameters()).backward()
+        optimizer.step()
+        return {
+            own: (parameter.min().item(), parameter.max().item())
+            for own, parameter in layer.named_parameters()
+        }
+
+    bounds = BOUNDS.get(name, {})
+    for own, (low, high) in step().items():
+        least = bounds[own][0] if own in bounds else None
+        assert (low, high) == (least, least) if own in bounds else low < -5
+    handle.remove()
+    assert all(low < -5 for low, _ in step().values())
+
+
+def test_the_hook_stays_out_of_saved_optimizers() -> None:
+    model = NMU(2, 1)
+    optimizer = torch.optim.Adam(model.parameters())
+    nalu_kernels.clamp_after_step(optimizer, model)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    optimizer.load_state_dict(torch.load(file, weights_only=True))
+    copy.deepcopy(optimizer)
+
+
+def test_clamp_of_a_parametrized_weight() -> None:
+    layer = NMU(2, 1)
+    nn.utils.parametrize.register_parametrization(layer, "W", nn.Sigmoid())
+    with pytest.raises(RuntimeError, match="NMU whose W is its own parameter"):
+        layer.clamp_()
+    assert layer.regularizer() > 0 and sparsity_error(layer) > 0
+
+
+def test_ramp() -> None:
+    ramp = Ramp(20_000, 35_000, scale=10.0)
+    assert [ramp(step) for step in (0, 20_000, 27_500, 35_000, 10**7)] == [0, 0, 5, 10, 10]
+    assert Ramp(0, 4)(1) == 0.25
+
+
+def test_stairs() -> None:
+    stairs = Stairs(1e-9, 1e-7)
+    assert [stairs(step) for step in (0, 9_999)] == [1e-9, 1e-9]
+    assert stairs(10_000) == pytest.approx(1e-8)
+    assert [stairs(step) for step in (20_000, 5_000_000)] == [1e-7, 1e-7]
+
+
+@pytest.mark.parametrize("row", published.SETTINGS, ids=lambda row: f"{row.layer}: {row.task}")
+def test_published_settings_can_be_used(row: published.Setting) -> None:
+    layers = [getattr(nalu_kernels, name)(2, 2) for name in row.layer.split(", ")]
+    assert issubclass(getattr(torch.optim, row.optimizer), torch.optim.Optimizer)
+    assert 0 < row.lr <= 1 and row.batch > 1 and "arXiv" in row.source
+    for term, weight in row.regularizer.items():
+        last = next(layers[-1].children(), layers[-1])
+        if term == "inputs":
+            assert last.input_regularizer(torch.ones(3, last.in_features)).isfinite()
+        else:
+            given = () if term == "regularizer" else (term,)
+            assert last.regularizer(*given).isfinite()
+        if isinstance(weight, Ramp) and row.steps is not None:
+            assert 0 < weight.start < weight.stop <= row.steps
+        if isinstance(weight, Stairs) and row.steps is not None:
+            assert weight(row.steps) == weight.last
+
+
+def test_published_settings_by_layer() -> None:
+    assert {row.layer for row in published.settings("NMU")} == {"NMU", "NAU, NMU"}
+    named = {name for row in published.SETTINGS for name in row.layer.split(", ")}
+    assert {kind.__name__ for kind, _, _ in LAYERS.values()} <= named
+
+
+def test_the_page_has_the_published_settings() -> None:
+    page = Path(__file__).parent.parent / "docs" / "family.md"
+    text = page.read_text(encoding="utf-8")
+    assert f"<!-- published settings -->\n{published.table()}\n<!-- end of" in text
+
+
+@pytest.mark.parametrize("kind", [NAUCell, NMUCell, INALUCell, RealNPUCell])
+def test_cells(kind: Any, rng: Generator) -> None:
+    cell = kind(3, 2)
+    x, h = inputs(rng, 4, 3), torch.ones(4, 2)
+    layer = getattr(cell, kind._name)
+    assert torch.equal(cell(x, h), layer(torch.cat((x, h), dim=1)))
+    assert nalu_kernels.regularizer(cell) == layer.regularizer()
+    assert cell(x).shape == (4, 2)
+
+
+def test_a_product_over_time_is_kept() -> None:
+    cell = NMUCell(1, 1)
+    with torch.no_grad():
+        cell.nmu.W.fill_(1)
+    state = torch.ones(1, 1)
+    for factor in (2.0, -3.0, 7.0):
+        state = cell(torch.tensor([[factor]]), state)
+    assert state.item() == -42
