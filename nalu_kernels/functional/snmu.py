@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, Literal
 
 import torch
@@ -68,7 +69,7 @@ def snmu(
     check_snmu(noise, seed, *tensors)
     drawn = torch.randint(2**63 - 1, ()) if seed is None else torch.tensor(int(seed))
     arguments = (check_noise(noise), drawn, *map(wide, tensors))
-    y = _composed(*arguments) if _plain_autograd() else _Redrawn.apply(*arguments)
+    y = _composed(*arguments) if _plain_autograd() else _redrawn(*arguments)
     return y.to(narrow or tensors[0].dtype)
 
 
@@ -90,7 +91,7 @@ def _composed(range: tuple[float, float] | None, seed: Tensor, input: Tensor, W:
 def _noise(range: tuple[float, float] | None, seed: Tensor, input: Tensor) -> Tensor:
     """In the shape of the input; a range of None is that of its standard deviation."""
     columns = input.shape[-1]
-    rows = input.shape[:-1].numel()
+    rows = math.prod(input.shape[:-1])
     u = torch.ops.nalu_kernels.noise(seed, rows, columns).view(input.shape).to(input)
     if range is not None:
         low, high = torch.tensor(range, dtype=input.dtype).unbind()
@@ -116,6 +117,10 @@ class _Redrawn(torch.autograd.Function):
         return None, None, *gradients(composed, tensors, ctx.needs_input_grad[2:], grad_output)
 
 
+# Without what apply does for torch.func, which _plain_autograd has ruled out.
+_redrawn = super(torch.autograd.Function, _Redrawn).apply
+
+
 def _draw(seed: Tensor, rows: int, columns: int) -> Tensor:
     from ..sweep import stream  # imports what takes long
 
@@ -128,6 +133,11 @@ def _define(library: torch.library.Library) -> None:
     torch.library.register_fake(
         "nalu_kernels::noise",
         lambda seed, rows, columns: torch.empty(*seed.shape, rows, columns, device=seed.device),
+        lib=library,
+    )
+    torch.library.register_vmap(
+        "nalu_kernels::noise",
+        lambda info, dims, seed, rows, columns: (_draw(seed.movedim(dims[0], 0), rows, columns), 0),
         lib=library,
     )
 
