@@ -147,7 +147,7 @@ def test_every_shape_that_matters_is_in_the_speed_table() -> None:
     assert all(table.shape_name(shape) in shown for shape in NEEDED)
 
 
-WRITTEN = ("README.md", "docs/speed.md", "docs/sweep.md", "docs/accuracy.md")
+WRITTEN = ("README.md", "docs/speed.md", "docs/sweep.md", "docs/accuracy.md", "docs/family.md")
 
 
 @pytest.mark.parametrize("page", WRITTEN)

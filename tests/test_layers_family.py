@@ -7,7 +7,6 @@ import io
 import math
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -479,12 +478,6 @@ def test_published_settings_by_layer() -> None:
     assert {row.layer for row in published.settings("NMU")} == {"NMU", "NAU, NMU"}
     named = {name for row in published.SETTINGS for name in row.layer.split(", ")}
     assert {kind.__name__ for kind, _, _ in LAYERS.values()} <= named
-
-
-def test_the_page_has_the_published_settings() -> None:
-    page = Path(__file__).parent.parent / "docs" / "family.md"
-    text = page.read_text(encoding="utf-8")
-    assert f"<!-- published settings -->\n{published.table()}\n<!-- end of" in text
 
 
 @pytest.mark.parametrize("kind", [NAUCell, NMUCell, INALUCell, RealNPUCell])
