@@ -55,10 +55,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(nalu_kernels, m) {
       "nmu_backward(int needed, Tensor grad_output, Tensor saved, Tensor input, Tensor W) -> "
       "(Tensor, Tensor)");
   m.def(
-      "inalu_forward(float eps, float omega, bool save, Tensor input, Tensor W_hat, Tensor M_hat, "
+      "inalu_forward(float eps, float omega, bool per_sample, bool save, Tensor input, Tensor W_hat, Tensor M_hat, "
       "Tensor g, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> (Tensor, Tensor)");
   m.def(
-      "inalu_backward(float eps, float omega, int needed, Tensor grad_output, Tensor saved, "
+      "inalu_backward(float eps, float omega, bool per_sample, int needed, Tensor grad_output, Tensor saved, "
       "Tensor input, Tensor W_hat, Tensor M_hat, Tensor g, Tensor? W_hat_mul=None, "
       "Tensor? M_hat_mul=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(

@@ -37,8 +37,8 @@ struct StackLayer {
   Kind kind;
   int64_t in, out, gates; // gates: out, 1 or 0
   // untied: weights of the product's own, or an NPU's imaginary ones. option: an NPU's gate passes its
-  // gradient on where it is clamped; an NRU trains with the surrogate of |w|. modified: an NPU is
-  // regularized and kept within bounds.
+  // gradient on where it is clamped; an NRU trains with the surrogate of |w|; an iNALU has a gate per
+  // sample. modified: an NPU is regularized and kept within bounds.
   bool bias, untied, option, modified;
   double eps, omega, scale; // omega: an iNALU's largest logarithm; scale: of a NALU's parameters
 

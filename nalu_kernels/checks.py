@@ -262,6 +262,7 @@ def check_noise(noise: Any) -> tuple[float, float] | None:
 def check_inalu(
     eps: object,
     omega: object,
+    per_sample: object,
     input: object,
     W_hat: object,
     M_hat: object,
@@ -272,8 +273,15 @@ def check_inalu(
     """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.inalu`."""
     x, (out_features, in_features) = _check_common(input, W_hat, M_hat, eps)
     check_eps(omega, "omega")
-    gates = ((out_features,), (out_features, in_features), (1, in_features))
-    _shape("g", _like_input("g", g, x), *gates)
+    whole = (
+        ((1, in_features),)
+        if check_flag("per_sample", per_sample)
+        else (
+            (out_features,),
+            (out_features, in_features),
+        )
+    )
+    _shape("g", _like_input("g", g, x), *whole)
     _check_untied(x, (out_features, in_features), W_hat_mul, M_hat_mul)
 
 

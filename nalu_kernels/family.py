@@ -134,6 +134,7 @@ def _parts_of_nalu(
 def _parts_of_inalu(
     eps: float,
     omega: float,
+    per_sample: bool,
     input: Tensor,
     W_hat: Tensor,
     M_hat: Tensor,
@@ -142,7 +143,9 @@ def _parts_of_inalu(
     M_hat_mul: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """a, m, the sign, and the gate, for each output whichever kind it is."""
-    a, m, s, gate = reference.inalu_paths(input, W_hat, M_hat, g, W_hat_mul, M_hat_mul, eps, omega)
+    a, m, s, gate = reference.inalu_paths(
+        input, W_hat, M_hat, g, W_hat_mul, M_hat_mul, eps, omega, per_sample
+    )
     return a, m, s, gate.expand_as(a)
 
 
@@ -195,7 +198,7 @@ INALU = Function(
     "inalu",
     reference.inalu,
     checks.check_inalu,
-    {"eps": float, "omega": float},
+    {"eps": float, "omega": float, "per_sample": bool},
     ("W_hat", "M_hat", "g"),
     _products_of_inalu,
     optional=("W_hat_mul", "M_hat_mul"),

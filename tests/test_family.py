@@ -44,7 +44,7 @@ CASES = [
     Case("inalu", "inalu", {**NALUS, "g": (O,), **UNTIED}),
     Case("inalu_tied", "inalu", {**NALUS, "g": (O,)}, {"omega": 3.0}),
     Case("inalu_matrix", "inalu", {**NALUS, "g": M}),
-    Case("inalu_vector", "inalu", {**NALUS, "g": (1, I)}, {"eps": 0.1}),
+    Case("inalu_vector", "inalu", {**NALUS, "g": (1, I)}, {"eps": 0.1, "per_sample": True}),
     Case("gnalu", "gnalu", {**NALUS, "G": M}),
     Case("npu", "npu", POWERS),
     Case("npu_clamped", "npu", POWERS, {"straight_through": False, "eps": 0.1}),

@@ -12,7 +12,7 @@ namespace NALU_NAMESPACE {
 template <class T>
 NALU_DEVICE void inalu_planes(const Unit<T>& unit, const T* x, int64_t n) {
   const int64_t count = unit.layer.in * n;
-  const bool sum = unit.layer.gates == 1;
+  const bool sum = unit.layer.option;
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps));
   T *logs = unit.planes[0], *sizes = unit.planes[1];
   for_each_of_many_vectors<T>(count, [&](int64_t k, auto lanes) {
@@ -78,7 +78,7 @@ NALU_DEVICE void inalu_part(const Unit<T>& unit, const T* g, const T* dy, T* gra
 // From the planes' gradients to that of x.
 template <class T>
 NALU_DEVICE void inalu_through(const Unit<T>& unit, const T* x, int64_t n) {
-  const bool sum = unit.layer.gates == 1;
+  const bool sum = unit.layer.option;
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps));
   const T *logs = unit.planes[0], *sizes = unit.planes[1];
   for_each_vector<T>(unit.layer.in * n, [&](int64_t k, auto lanes) {

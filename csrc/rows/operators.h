@@ -144,7 +144,11 @@ struct Nmu {
 struct Inalu {
   static constexpr int required = 3, optional = 2;
   double eps, omega;
-  explicit Inalu(Stack& stack) : eps(stack.take<double>()), omega(stack.take<double>()) {}
+  bool per_sample;
+  explicit Inalu(Stack& stack)
+      : eps(stack.take<double>()),
+        omega(stack.take<double>()),
+        per_sample(stack.take<bool>()) {}
   void describe(RowsArguments& arguments) const {
     StackLayer& layer = arguments.call.layer;
     layer.kind = Kind::inalu;
@@ -155,10 +159,11 @@ struct Inalu {
     arguments.weight(0, "W_hat", 0);
     arguments.weight(1, "M_hat", 1);
     const Tensor& g = arguments.tensor(2);
-    if (g.dim() == 1) {
+    layer.option = per_sample;
+    if (g.dim() == 1 && !per_sample) {
       arguments.vector(2, "g", 2, layer.out);
     } else {
-      layer.gates = g.dim() == 2 && g.sizes()[0] == 1 ? 1 : layer.out;
+      layer.gates = per_sample ? 1 : layer.out;
       arguments.matrix(2, "g", 2, layer.gates, layer.in);
     }
     layer.untied = arguments.has(3);

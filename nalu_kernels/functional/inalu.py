@@ -19,6 +19,7 @@ def inalu(
     M_hat_mul: Tensor | None = None,
     eps: float = 1e-7,
     omega: float = 20.0,
+    per_sample: bool = False,
 ) -> Tensor:
     r"""Improved NALU: a gate between a sum and a product, which has the sign of its factors.
 
@@ -34,13 +35,13 @@ def inalu(
             all that follow.
         M_hat: like ``W_hat``.
         g: the gate. Of shape (out_features,): the same for every sample, as published. Of shape
-            (out_features, in_features), the authors' matrix gate: :math:`\sigma(|x| g^\top)`. Of
-            shape (1, in_features), their vector gate, a number for each sample: the same, and the
-            logarithm is :math:`\log(|x| + \epsilon)`.
+            (out_features, in_features), the authors' matrix gate: :math:`\sigma(|x| g^\top)`.
         W_hat_mul, M_hat_mul: like ``W_hat``: weights of the product's own, W_mul, as published.
             None ties W_mul to W. Both or neither.
         eps: keeps log(0) finite; positive and finite.
         omega: the largest logarithm of a product; positive and finite.
+        per_sample: the authors' vector gate, one for each sample: g, of shape (1, in_features), in
+            :math:`\sigma(|x| g^\top)`, and the logarithm is :math:`\log(|x| + \epsilon)`.
 
     Returns:
         y, of shape (..., out_features) and the dtype of ``input``. The kernels compute bfloat16
@@ -70,5 +71,6 @@ def inalu(
             M_hat_mul=M_hat_mul,
             eps=eps,
             omega=omega,
+            per_sample=per_sample,
         )
-    return call(INALU, (eps, omega), tensors)
+    return call(INALU, (eps, omega, per_sample), tensors)

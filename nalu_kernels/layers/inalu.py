@@ -28,8 +28,7 @@ class INALU(UntiedLayer):
         out_features: size of the last dimension of the output.
         gate: "independent" for one gate per output that no input changes, as published; "matrix"
             for :math:`\sigma(|x| g^\top)`, one per output of the input's sizes; "vector" for
-            one of them per sample, whose product takes :math:`\log(|x| + \epsilon)`. With one
-            output a matrix gate has the shape of a vector gate, and is computed as one.
+            one of them per sample, whose product takes :math:`\log(|x| + \epsilon)`.
         tied: one W for both paths. False, as published, gives the product its own W_hat_mul and
             M_hat_mul.
         eps: keeps log(0) finite.
@@ -126,6 +125,7 @@ class INALU(UntiedLayer):
             M_hat_mul=M_hat_mul,
             eps=self.eps,
             omega=self.omega,
+            per_sample=self.gate == "vector",
         )
 
     def extra_repr(self) -> str:

@@ -21,9 +21,12 @@ def inalu(
     M_hat_mul: Tensor | None = None,
     eps: float = 1e-7,
     omega: float = 20.0,
+    per_sample: bool = False,
 ) -> Tensor:
     """:func:`nalu_kernels.inalu`: the same mathematics, arguments and shapes, nothing checked."""
-    a, m, s, gate = inalu_paths(input, W_hat, M_hat, g, W_hat_mul, M_hat_mul, eps, omega)
+    a, m, s, gate = inalu_paths(
+        input, W_hat, M_hat, g, W_hat_mul, M_hat_mul, eps, omega, per_sample
+    )
     return gate * a + (1 - gate) * m * s
 
 
@@ -36,12 +39,13 @@ def inalu_paths(
     M_hat_mul: Tensor | None,
     eps: float,
     omega: float,
+    per_sample: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What an iNALU mixes: the sum a, the product's size m, its sign s and the gate."""
     W = weight(W_hat, M_hat)
     W_mul = W if W_hat_mul is None or M_hat_mul is None else weight(W_hat_mul, M_hat_mul)
     size = torch.abs(input)
-    per_sample = g.dim() == 2 and g.shape[0] == 1  # the authors' vector gate adds eps
+    # As in the authors' code.
     log = torch.log(size + eps if per_sample else torch.clamp(size, min=eps))
     m = torch.exp(torch.clamp(linear(log, W_mul), max=omega))
     gate = torch.sigmoid(g if g.dim() == 1 else linear(size, g))

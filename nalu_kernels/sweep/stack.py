@@ -235,6 +235,7 @@ def _row(layer: Any, width: int) -> list[int]:
         bias = layer.bias is not None
     elif isinstance(layer, INALU):
         gates, untied = layer.g.shape[0] if layer.g.dim() == 2 else 0, not layer.tied
+        option = layer.gate == "vector"
     elif isinstance(layer, (NPU, RealNPU)):
         untied, option = isinstance(layer, NPU), layer.gate_gradient == "straight-through"
         modified = isinstance(layer, RealNPU) and layer.modified
