@@ -54,12 +54,12 @@ struct SelectingFactor {
   }
 };
 
-// f = |w| sign(x) + 1 - |w|, which has no slope in x.
+// f = |w| s + 1 - |w|, which has no slope in s, the sign of x.
 // Source: Schlör, Ring and Hotho 2020, "iNALU", equation 8.
 template <class T>
 struct SignFactor {
   static constexpr bool has_slope_of_input = false;
-  const T *W, *x;
+  const T *W, *signs;
 
   struct Terms {
     T part, rest, sign;
@@ -70,8 +70,7 @@ struct SignFactor {
   }
   template <class Lanes>
   NALU_INLINE Vec<T> load_input(int64_t at, Lanes lanes) const {
-    const Vec<T> v = load<T>(x + at, lanes), zero{};
-    return v == v ? sign(v) : v + zero; // a NaN is its own sign
+    return load<T>(signs + at, lanes);
   }
   NALU_INLINE Vec<T> value(const Terms& terms, Vec<T> s) const {
     return s * terms.part + terms.rest;

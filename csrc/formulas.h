@@ -38,6 +38,18 @@ struct Weight {
   NALU_INLINE Weight(V t_, V s_, decltype(nullptr)) : t(t_), s(s_) {}
 };
 
+// W within [-1, 1]; the gradient passes there, the ends included.
+template <class V>
+NALU_INLINE V clamped(V W) {
+  const V one = splat<V>(1);
+  return W < -one ? -one : (W > one ? one : W); // a NaN passes both
+}
+template <class V>
+NALU_INLINE V grad_clamped(V grad, V W) {
+  const V one = splat<V>(1), zero{};
+  return W >= -one ? (W <= one ? grad : zero) : zero;
+}
+
 // `normal`: eps is a normal number, and so is all that the logarithm sees.
 template <bool normal, class V>
 NALU_INLINE V log_abs(V x, V eps) {

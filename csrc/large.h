@@ -39,7 +39,7 @@ inline void forward_large(
   const auto [B, I, O, gates] = layer.shape;
   const bool linear = layer.linear, log_space = layer.log_space, gated = layer.gated();
   const bool untied = layer.untied(), keep = saved.a != nullptr;
-  const bool W_is_there = Passes::same && layer.M_hat == nullptr;
+  const bool W_is_there = Passes::same && layer.M_hat == nullptr && !layer.clamped;
   const bool W_mul_is_there = Passes::same && layer.M_hat_mul == nullptr;
   const bool read_x = linear && !passes.readable(layer.input, B, I);
 

@@ -23,11 +23,12 @@ struct Layer {
   Dtype dtype;
   Shape shape;
   bool linear, log_space; // both: a NALU
+  bool clamped; // W_hat within [-1, 1] is the weight
   double eps;
   Rows input;
   // Contiguous (O, I), G (gates, I), gate_bias (gates). W_hat_mul is null where one weight serves
   // both paths. Where M_hat (M_hat_mul) is null, W_hat (W_hat_mul) is W itself: a forward on a CPU
-  // takes it so.
+  // takes it so; and so does a backward on a CPU if it is `clamped`, an NAU's.
   const void *W_hat, *M_hat, *G, *gate_bias, *W_hat_mul, *M_hat_mul;
 
   constexpr bool gated() const {

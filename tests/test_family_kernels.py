@@ -145,7 +145,9 @@ def check(
         scale = truth[name][sound].abs().max()
         off = (value.double() - truth[name])[sound].abs().max()
         eager_off = (near.double() - truth[name])[sound].abs().max()
-        allowed = 2 * eager_off + 64 * torch.finfo(compute).eps * scale
+        # A long product rounds once a factor, one of pairs less often.
+        ulps = 64 + 4 * tensors["input"].shape[-1]
+        allowed = 2 * eager_off + ulps * torch.finfo(compute).eps * scale
         if dtype in HALVES:
             allowed = allowed + torch.finfo(dtype).eps * scale
         assert off <= allowed, (form, name, float(off / scale), float(eager_off / scale))

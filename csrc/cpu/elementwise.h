@@ -60,6 +60,9 @@ inline void parallel(int64_t n, int64_t grain, const F& f) {
   parallel_for(n, grain, body, const_cast<F*>(&f));
 }
 
+template <class T>
+constexpr Dtype kDtype = std::is_same_v<T, double> ? Dtype::float64 : Dtype::float32;
+
 // Elements of a pass that computes exp, log or tanh that are worth a thread.
 constexpr int64_t kGrain = 8192;
 
@@ -146,11 +149,27 @@ struct PlainWeight {
   }
 };
 
-// f(the elements of W), which M_hat, where it is null, says are those of W_hat as they are.
+// Elements of an NAU's parameter, within [-1, 1].
+template <class T, class S>
+struct ClampedWeight {
+  const S* data;
+
+  explicit ClampedWeight(const void* from) : data(static_cast<const S*>(from)) {}
+
+  template <class Count>
+  Vec<T> operator()(int64_t i, Count count) const {
+    return clamped(load<T>(data + i, count));
+  }
+};
+
+// f(the elements of W), which M_hat, where it is null, says are those of W_hat: as they are, or
+// within [-1, 1].
 template <class T, class S, class F>
-inline void with_weight(const void* W_hat, const void* M_hat, const F& f) {
+inline void with_weight(const Layer& layer, const void* W_hat, const void* M_hat, const F& f) {
   if (M_hat != nullptr) {
     f(TransformedWeight<T, S>(W_hat, M_hat));
+  } else if (layer.clamped) {
+    f(ClampedWeight<T, S>(W_hat));
   } else {
     f(PlainWeight<T, S>(W_hat));
   }
@@ -164,7 +183,8 @@ inline void fill(int64_t begin, int64_t end, const F& weight, T* to) {
   });
 }
 
-// The gradients of W_hat and M_hat from W's, which is the sum of `parts` arrays `stride` apart.
+// The gradients of W_hat and M_hat from W's, which is the sum of `parts` arrays `stride` apart; of W_hat
+// alone, where M_hat is null, through its clamp.
 template <class T, class S>
 inline void transform_gradient(
     const void* W_hat,
@@ -183,6 +203,11 @@ inline void transform_gradient(
       Vec<T> sum = load<T>(grad + i, count);
       for (int64_t p = 1; p < parts; ++p) {
         sum += load<T>(grad + p * stride + i, count);
+      }
+      if (m == nullptr) {
+        const Vec<T> passed = grad_clamped(sum, load<T>(w + i, count));
+        store<T>(static_cast<S*>(grad_W_hat) + i, passed, count);
+        return;
       }
       const Weight weight(load<T>(w + i, count), load<T>(m + i, count));
       if (grad_W_hat != nullptr) {

@@ -25,6 +25,36 @@ inline void backward(const Layer& layer, const Backward& pass) {
   });
 }
 
+// An NAU is a linear path with clamped weights: these kernels are faster for it than rows/ are.
+inline Layer as_layer(const RowsCall& call) {
+  Layer layer{};
+  layer.dtype = call.dtype;
+  layer.shape = {call.B, call.layer.in, call.layer.out, 0};
+  layer.linear = layer.clamped = true;
+  layer.input = call.input;
+  layer.W_hat = call.parameters[0];
+  return layer;
+}
+
+inline void forward_rows(const RowsCall& call, void* output, void* saved) {
+  if (call.layer.kind == Kind::nau) {
+    forward(as_layer(call), output, {});
+    return;
+  }
+  dispatch(call.dtype, [&](auto s) { forward_by_rows<decltype(s)>(call, output, saved); });
+}
+
+inline void backward_rows(const RowsCall& call, const RowsBackward& pass) {
+  if (call.layer.kind == Kind::nau) {
+    Gradients grads{};
+    grads.input = pass.input;
+    grads.W_hat = pass.parameters[0];
+    backward(as_layer(call), {pass.grad_output, nullptr, {}, grads});
+    return;
+  }
+  dispatch(call.dtype, [&](auto s) { backward_by_rows<decltype(s)>(call, pass); });
+}
+
 inline void transform(const Layer& layer, void* W) {
   dispatch(layer.dtype, [&](auto s) { transform_of<decltype(s)>(layer, W); });
 }

@@ -9,9 +9,6 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-template <class T>
-constexpr Dtype kDtype = std::is_same_v<T, double> ? Dtype::float64 : Dtype::float32;
-
 // f(begin, end) over the rows of a (rows, cols) pass, on several threads.
 template <class F>
 inline void parallel_rows(int64_t rows, int64_t cols, const F& f) {
@@ -60,7 +57,7 @@ class LargePasses {
     const auto fill_W = [&](const void* W_hat, const void* M_hat, T* W) {
       if (W != nullptr) {
         with_weight<T, S>(
-            W_hat, M_hat, [&](const auto& weight) { parallel_fill(s_.O * s_.I, weight, W); });
+            layer_, W_hat, M_hat, [&](const auto& weight) { parallel_fill(s_.O * s_.I, weight, W); });
       }
     };
     fill_W(layer_.W_hat, layer_.M_hat, to.W);

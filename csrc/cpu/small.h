@@ -127,8 +127,8 @@ inline void forward_small(const Layer& layer, void* output, const Saved& saved) 
   const int64_t size = rows_per_chunk(layer);
   parallel(B > 0 ? divide_up(B, size) : 0, 1, [&](int64_t first, int64_t last) {
     Projection<T> W(O, I), W_mul(untied ? O : 0, I), G(gates, I);
-    const auto fill_W = [](Projection<T>& to, const void* W_hat, const void* M_hat) {
-      with_weight<T, S>(W_hat, M_hat, [&](const auto& weight) { to.fill_with(weight); });
+    const auto fill_W = [&](Projection<T>& to, const void* W_hat, const void* M_hat) {
+      with_weight<T, S>(layer, W_hat, M_hat, [&](const auto& weight) { to.fill_with(weight); });
     };
     fill_W(W, layer.W_hat, layer.M_hat);
     if (untied) {
@@ -213,7 +213,9 @@ inline void backward_small(const Layer& layer, const Backward& backward) {
     Buffer<T> G_copy(want.input && !std::is_same_v<S, T> ? gates * I : 0);
     const T* G = nullptr;
     if (want.input) {
-      fill(0, weight, TransformedWeight<T, S>(layer.W_hat, layer.M_hat), W.get());
+      with_weight<T, S>(layer, layer.W_hat, layer.M_hat, [&](const auto& made) {
+        fill(0, weight, made, W.get());
+      });
       if (untied) {
         fill(0, weight, TransformedWeight<T, S>(layer.W_hat_mul, layer.M_hat_mul), W_mul.get());
       }

@@ -101,6 +101,11 @@ NALU_INLINE void for_each_vector(int64_t n, const F& f) {
   for_each(n, [&](int64_t i) { f(i, One{}); });
 }
 
+template <class T, class F>
+NALU_INLINE void for_each_vector_of_weights(int64_t n, const F& f) {
+  for_each_vector<T>(n, f);
+}
+
 // The same where each thread has many, and each of them takes long.
 template <class T, class F>
 NALU_INLINE void for_each_of_many_vectors(int64_t n, const F& f) {

@@ -14,9 +14,10 @@ NALU_DEVICE void inalu_planes(const Unit<T>& unit, const T* x, int64_t n) {
   const int64_t count = unit.layer.in * n;
   const bool sum = unit.layer.option;
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps));
-  T *logs = unit.planes[0], *sizes = unit.planes[1];
+  T *logs = unit.planes[0], *sizes = unit.planes[1], *signs = unit.planes[2];
   for_each_of_many_vectors<T>(count, [&](int64_t k, auto lanes) {
-    const Vec<T> size = abs(load<T>(x + k, lanes));
+    const Vec<T> v = load<T>(x + k, lanes), size = abs(v);
+    store<T>(signs + k, v == v ? sign(v) : v, lanes); // a NaN is its own sign
     const Vec<T> within = size < eps ? eps : size; // a NaN passes
     store<T>(logs + k, log<false>(sum ? size + eps : within), lanes);
     if (sizes != nullptr) {

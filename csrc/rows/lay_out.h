@@ -160,7 +160,8 @@ class LayOut {
     unit_.grad_signs = rows_.take(out_ * n_);
     unit_.sums = kept_.take(gates * n_);
     unit_.grad_sums = rows_.take((gates > 0 ? gates : out_) * n_);
-    reduce(Reduction::sign, 0, in_, A_mul, grad_A_mul, unit_.signs, unit_.grad_signs);
+    plane(2, in_);
+    reduce(Reduction::sign, 3, in_, A_mul, grad_A_mul, unit_.signs, unit_.grad_signs);
     multiply(0, out_, in_, weight.W, 0, weight.grad_W, unit_.angles, unit_.grad_angles);
     multiply(1, out_, in_, A_mul, 0, grad_A_mul, unit_.m, unit_.grad_l);
     if (gates > 0) {

@@ -18,18 +18,28 @@ namespace NALU_NAMESPACE {
 struct Chunks {
   int64_t rows, count, parts, chunks_a_part;
 
-  explicit Chunks(const RowsCall& call) {
+  Chunks(const RowsCall& call, bool helped) {
     const StackLayer& layer = call.layer;
+    if (helped) { // long products, and one part
+      constexpr int64_t longest = 1024;
+      rows = call.B < longest ? call.B : longest;
+      count = call.B > 0 ? divide_up(call.B, rows) : 0;
+      parts = count > 0 ? 1 : 0;
+      chunks_a_part = count > 0 ? count : 1;
+      return;
+    }
     const double I = static_cast<double>(layer.in), O = static_cast<double>(layer.out);
     const double B = static_cast<double>(call.B);
-    const int64_t chunk = divide_up(16384, layer.in + layer.out + 1);
-    const int64_t most = chunk < 16 ? 16 : chunk > 256 ? 256 : divide_up(chunk, 16) * 16;
+    // Within a core's cache, and enough rows that what is read of the weights serves several vectors.
+    constexpr int64_t least = 32;
+    const int64_t fits = divide_up(16384, layer.in + layer.out + 1);
+    const int64_t most = fits < least ? least : fits > 256 ? 256 : divide_up(fits, least) * least;
     int64_t wanted = 1;
     for (const double nanoseconds = B * (I + O + I * O / 4);
          static_cast<double>(wanted) * 10e3 <= nanoseconds && wanted < call.B;) {
       wanted *= 2;
     }
-    const int64_t even = divide_up(divide_up(call.B, wanted), 8) * 8;
+    const int64_t even = divide_up(divide_up(call.B, wanted), least) * least;
     rows = even < most ? even : most;
     rows = rows < call.B ? rows : call.B;
     count = call.B > 0 ? divide_up(call.B, rows) : 0;
@@ -135,12 +145,40 @@ class RowsWorker {
   RowReader<T, S> reader_;
 };
 
+// Whether the chunks go one after the other, each with the help of all threads, for torch's BLAS
+// serves products of this size better.
+inline bool takes_blas(const RowsCall& call) {
+  const StackLayer& layer = call.layer;
+  const bool multiplies = layer.kind == Kind::npu || layer.kind == Kind::inalu;
+  return multiplies && layer.in * layer.out > kSmallWeight && !runs_alone();
+}
+
+// f(first, last) over [0, count): by several threads, or by this one with their help.
+template <class F>
+inline void for_each_chunk(bool helped, int64_t count, const F& f) {
+  if (!helped) {
+    parallel(count, 1, f);
+    return;
+  }
+  is_helped() = true;
+  try {
+    if (count > 0) {
+      f(int64_t{0}, count);
+    }
+  } catch (...) {
+    is_helped() = false;
+    throw;
+  }
+  is_helped() = false;
+}
+
 template <class S>
-inline void forward_rows_of(const RowsCall& call, void* output, void* saved) {
+inline void forward_by_rows(const RowsCall& call, void* output, void* saved) {
   using T = Compute<S>;
-  const Chunks chunks(call);
+  const bool helped = takes_blas(call);
+  const Chunks chunks(call, helped);
   const int64_t kept = saved != nullptr ? kept_a_row(call.layer) : 0;
-  parallel(chunks.count, 1, [&](int64_t first, int64_t last) {
+  for_each_chunk(helped, chunks.count, [&](int64_t first, int64_t last) {
     RowsWorker<T, S> worker(call, chunks.rows, false);
     for (int64_t chunk = first; chunk < last; ++chunk) {
       const int64_t begin = chunk * chunks.rows, left = call.B - begin;
@@ -152,14 +190,15 @@ inline void forward_rows_of(const RowsCall& call, void* output, void* saved) {
 }
 
 template <class S>
-inline void backward_rows_of(const RowsCall& call, const RowsBackward& pass) {
+inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
   using T = Compute<S>;
-  const Chunks chunks(call);
+  const bool helped = takes_blas(call);
+  const Chunks chunks(call, helped);
   const int64_t kept = kept_a_row(call.layer), count = call.layer.parameters();
   const int64_t parts = chunks.parts > 0 ? chunks.parts : 1;
   Buffer<T> sums(parts * count);
   clear(sums.get(), chunks.parts > 0 ? 0 : count);
-  parallel(chunks.parts, 1, [&](int64_t first, int64_t last) {
+  for_each_chunk(helped, chunks.parts, [&](int64_t first, int64_t last) {
     RowsWorker<T, S> worker(call, chunks.rows, pass.input != nullptr);
     const RowReader<T, S> grad(pass.grad_output, call.layer.out, chunks.rows);
     for (int64_t part = first; part < last; ++part) {
@@ -183,13 +222,6 @@ inline void backward_rows_of(const RowsCall& call, const RowsBackward& pass) {
       sum_parts<T, S>(call.sizes[i], sums.get() + at, parts, count, pass.parameters[i]);
     }
   }
-}
-
-inline void forward_rows(const RowsCall& call, void* output, void* saved) {
-  dispatch(call.dtype, [&](auto s) { forward_rows_of<decltype(s)>(call, output, saved); });
-}
-inline void backward_rows(const RowsCall& call, const RowsBackward& pass) {
-  dispatch(call.dtype, [&](auto s) { backward_rows_of<decltype(s)>(call, pass); });
 }
 
 } // namespace NALU_NAMESPACE

@@ -5,7 +5,8 @@
 // those after it.
 #pragma once
 
-#include "../simd.h"
+#include "../elementwise.h"
+#include "../helped.h"
 
 #include "../../factors.h"
 
@@ -14,14 +15,14 @@ namespace NALU_NAMESPACE {
 
 constexpr int kReductionOutputs = 2, kReductionVectors = 2;
 
-// f(outputs, first output), for tiles of outputs.
+// f(outputs, first output), for tiles of outputs from `begin` to `end`.
 template <class F>
-NALU_INLINE void for_each_output_tile(int64_t O, const F& f) {
-  int64_t o = 0;
-  for (; o + kReductionOutputs <= O; o += kReductionOutputs) {
+NALU_INLINE void for_each_output_tile(int64_t begin, int64_t end, const F& f) {
+  int64_t o = begin;
+  for (; o + kReductionOutputs <= end; o += kReductionOutputs) {
     f(std::integral_constant<int, kReductionOutputs>{}, o);
   }
-  for (; o < O; ++o) {
+  for (; o < end; ++o) {
     f(std::integral_constant<int, 1>{}, o);
   }
 }
@@ -39,11 +40,12 @@ NALU_INLINE void for_each_row_tile(int64_t n, const F& f) {
   });
 }
 
-// y (O, n), over I inputs.
+// Of y (O, n), over I inputs, the outputs from `begin` to `end`.
 template <class T, class Factor>
-inline void reduce(int64_t O, int64_t I, int64_t n, const Factor& factor, T* y) {
+inline void reduce_outputs(
+    int64_t begin, int64_t end, int64_t I, int64_t n, const Factor& factor, T* y) {
   constexpr int64_t L = kLanes<T>;
-  for_each_output_tile(O, [&](auto outputs, int64_t first) {
+  for_each_output_tile(begin, end, [&](auto outputs, int64_t first) {
     constexpr int C = decltype(outputs)::value;
     for_each_row_tile<T>(n, [&](auto vectors, int64_t k, auto lanes) {
       constexpr int R = decltype(vectors)::value;
@@ -76,17 +78,28 @@ inline void reduce(int64_t O, int64_t I, int64_t n, const Factor& factor, T* y) 
   });
 }
 
+template <class T, class Factor>
+inline void reduce(int64_t O, int64_t I, int64_t n, const Factor& factor, T* y) {
+  if (is_helped()) {
+    parallel(O, kReductionOutputs, [&](int64_t begin, int64_t end) {
+      reduce_outputs(begin, end, I, n, factor, y);
+    });
+  } else {
+    reduce_outputs(0, O, I, n, factor, y);
+  }
+}
+
 // Numbers that reduce_gradient needs beside.
 template <class T>
 inline int64_t reduction_scratch(int64_t I, int64_t) {
   return I * kReductionOutputs * (kReductionVectors + 1) * kLanes<T>;
 }
 
-// From dy (O, n): adds to grad_W (O, I), and writes grad_x (I, n), or with `add` adds to it; either may
-// be null.
+// What reduce_gradient does, for the outputs from `begin` to `end`.
 template <class T, class Factor>
-inline void reduce_gradient(
-    int64_t O,
+inline void reduce_gradient_of_outputs(
+    int64_t begin,
+    int64_t end,
     int64_t I,
     int64_t n,
     const Factor& factor,
@@ -96,10 +109,7 @@ inline void reduce_gradient(
     bool add,
     T* scratch) {
   constexpr int64_t L = kLanes<T>;
-  if (O == 0 && grad_x != nullptr && !add) {
-    std::memset(grad_x, 0, static_cast<size_t>(I * n) * sizeof(T));
-  }
-  for_each_output_tile(O, [&](auto outputs, int64_t first) {
+  for_each_output_tile(begin, end, [&](auto outputs, int64_t first) {
     constexpr int C = decltype(outputs)::value;
     T* const sums = scratch; // (I, C, lanes)
     T* const before = scratch + I * C * L; // (I, C, R, lanes)
@@ -171,6 +181,33 @@ inline void reduce_gradient(
       }
     }
   });
+}
+
+// From dy (O, n): adds to grad_W (O, I), and writes grad_x (I, n), or with `add` adds to it; either may
+// be null.
+template <class T, class Factor>
+inline void reduce_gradient(
+    int64_t O,
+    int64_t I,
+    int64_t n,
+    const Factor& factor,
+    const T* dy,
+    T* grad_W,
+    T* grad_x,
+    bool add,
+    T* scratch) {
+  if (O == 0 && grad_x != nullptr && !add) {
+    std::memset(grad_x, 0, static_cast<size_t>(I * n) * sizeof(T));
+  }
+  if (is_helped() && !Factor::has_slope_of_input) { // no two outputs write to one place
+    parallel(O, kReductionOutputs, [&](int64_t begin, int64_t end) {
+      const Buffer<T> own(reduction_scratch<T>(I, n));
+      reduce_gradient_of_outputs(
+          begin, end, I, n, factor, dy, grad_W, grad_x, add, own.get());
+    });
+  } else {
+    reduce_gradient_of_outputs<T>(0, O, I, n, factor, dy, grad_W, grad_x, add, scratch);
+  }
 }
 
 } // namespace NALU_NAMESPACE

@@ -4,6 +4,7 @@
 
 #include "../elementwise.h"
 #include "../gemm.h"
+#include "../helped.h"
 #include "../rows/reduction.h"
 
 #include "random.h"
@@ -42,6 +43,18 @@ template <class T, class F>
 NALU_INLINE void for_each_vector_of_rows(int64_t rows, int64_t n, const F& f) {
   for (int64_t row = 0; row < rows; ++row) {
     for_each_vector<T>(n, [&](int64_t k, auto lanes) { f(row, k, lanes); });
+  }
+}
+
+// The same over a layer's weights.
+template <class T, class F>
+NALU_INLINE void for_each_vector_of_weights(int64_t n, const F& f) {
+  if (is_helped()) {
+    parallel(n, kGrain, [&](int64_t begin, int64_t end) {
+      for_each_vector<T>(end - begin, [&](int64_t k, auto lanes) { f(begin + k, lanes); });
+    });
+  } else {
+    for_each_vector<T>(n, f);
   }
 }
 
@@ -93,6 +106,10 @@ inline void dots_rows(int64_t K, int64_t N, const T* A, const T* B, T* C) {
 
 template <class T>
 inline void dots(int64_t M, int64_t K, int64_t N, const T* A, const T* B, T* C) {
+  if (is_helped()) {
+    nalu::matmul(kDtype<T>, matrix(A, M, N), transposed(matrix(B, K, N)), C, true);
+    return;
+  }
   int64_t m = 0;
   for (; m + 4 <= M; m += 4) {
     dots_rows<T, 4>(K, N, A + m * N, B, C + m * K);
@@ -108,6 +125,10 @@ inline void dots(int64_t M, int64_t K, int64_t N, const T* A, const T* B, T* C) 
 // Y (O, n) = or, with `add`, += A (O, I) X (I, n).
 template <class T>
 inline void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y, bool add) {
+  if (is_helped()) {
+    nalu::matmul(kDtype<T>, matrix(A, O, I), matrix(X, I, n), Y, add);
+    return;
+  }
   gemm<T>(O, n, I, {A, I, 1}, {X, n, X + I * n}, Y, n, add);
 }
 
@@ -115,6 +136,10 @@ inline void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y,
 template <class T>
 inline void apply_transposed(
     int64_t O, int64_t I, int64_t n, const T* A, const T* Y, T* X, bool add) {
+  if (is_helped()) {
+    nalu::matmul(kDtype<T>, transposed(matrix(A, O, I)), matrix(Y, O, n), X, add);
+    return;
+  }
   gemm<T>(I, n, O, {A, 1, I}, {Y, n, Y + O * n}, X, n, add);
 }
 
