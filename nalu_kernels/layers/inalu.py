@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..autocast import wide
-from ..checks import check_flag
+from ..checks import check_eps, check_flag
 from ..functional.inalu import inalu
 from .base import UntiedLayer
 from .initialize import draw_normal
@@ -72,7 +72,7 @@ class INALU(UntiedLayer):
     ) -> None:
         super().__init__(in_features, out_features, eps, device, dtype)
         self.tied = check_flag("tied", tied)
-        self.omega = _check_omega(omega)
+        self.omega = check_eps(omega, "omega")
         shapes = {
             "independent": (self.out_features,),
             "matrix": (self.out_features, self.in_features),
@@ -135,11 +135,3 @@ class INALU(UntiedLayer):
         if self.tied:
             text += ", tied=True"
         return text
-
-
-def _check_omega(omega: object) -> float:
-    if isinstance(omega, bool) or not isinstance(omega, (int, float)):
-        raise TypeError(f"omega: expected a positive number, got {type(omega).__name__}")
-    if not omega > 0:
-        raise ValueError(f"omega: expected a positive number, got {omega}")
-    return float(omega)

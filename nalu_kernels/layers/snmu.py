@@ -1,11 +1,11 @@
 """SNMU as a torch.nn.Module with torch.nn.Linear's habits."""
 
-import math
-from numbers import Real
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..checks import check_noise
 from ..functional.nmu import nmu
 from ..functional.snmu import snmu
 from .nmu import NMU
@@ -49,12 +49,13 @@ class SNMU(NMU):
         in_features: int,
         out_features: int,
         *,
-        noise: tuple[float, float] | str = (1.0, 5.0),
+        noise: tuple[float, float] | Literal["batch"] = (1.0, 5.0),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, device=device, dtype=dtype)
-        self.noise = _check_noise(noise)
+        checked = check_noise(noise)
+        self.noise: tuple[float, float] | Literal["batch"] = checked or "batch"
 
     def forward(self, input: Tensor) -> Tensor:
         (W,) = self._tensors(input)
@@ -62,16 +63,3 @@ class SNMU(NMU):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, noise={self.noise!r}"
-
-
-def _check_noise(noise: object) -> tuple[float, float] | str:
-    if noise == "batch":
-        return "batch"
-    if not isinstance(noise, (tuple, list)) or len(noise) != 2:
-        raise TypeError(f"noise: expected (a, b) or 'batch', got {noise!r}")
-    if not all(isinstance(end, Real) and not isinstance(end, bool) for end in noise):
-        raise TypeError(f"noise: expected two numbers (a, b), got {noise!r}")
-    low, high = map(float, noise)
-    if not 0 < low <= high < math.inf:
-        raise ValueError(f"noise: expected 0 < a <= b, got {noise!r}")
-    return low, high

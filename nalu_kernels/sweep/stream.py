@@ -276,5 +276,6 @@ def initial(
     if len(start) == 2:
         values = uniform(u, ((start[0], start[1]),), dtype)
     else:
-        values = normal(u, *start, dtype=dtype)
+        mean, std, low, high = start
+        values = normal(u, mean, std, low, high, dtype)
     return values.reshape(len(seeds), *shape)
