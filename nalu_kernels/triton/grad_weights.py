@@ -159,7 +159,7 @@ def grad_weights_kernel(
 
 
 @triton.jit
-def _sum_parts(partials, at, mask, count, size):
+def sum_parts(partials, at, mask, count, size):
     """The parts' sum, always in the same order."""
     total = tl.zeros(at.shape, partials.dtype.element_ty)
     for part in range(count):
@@ -176,16 +176,16 @@ def finish_kernel(weights, grads, partials, sizes, counts, BLOCK: tl.constexpr):
     at = indices(tl.program_id(0), BLOCK)
     if partials.W is not None:
         mask = at < sizes[0]
-        dW = _sum_parts(partials.W, at, mask, counts[0], sizes[0])
+        dW = sum_parts(partials.W, at, mask, counts[0], sizes[0])
         _finish_W(dW, weights, grads, at, mask, dW.dtype)
     if partials.W_mul is not None:
         mask = at < sizes[0]
-        dW_mul = _sum_parts(partials.W_mul, at, mask, counts[0], sizes[0])
+        dW_mul = sum_parts(partials.W_mul, at, mask, counts[0], sizes[0])
         _finish_W_mul(dW_mul, weights, grads, at, mask, dW_mul.dtype)
     if partials.G is not None:
         mask = at < sizes[1]
-        _store(grads.G, at, mask, _sum_parts(partials.G, at, mask, counts[1], sizes[1]))
+        _store(grads.G, at, mask, sum_parts(partials.G, at, mask, counts[1], sizes[1]))
     if partials.gate_bias is not None:
         mask = at < sizes[2]
-        dbias = _sum_parts(partials.gate_bias, at, mask, counts[1], sizes[2])
+        dbias = sum_parts(partials.gate_bias, at, mask, counts[1], sizes[2])
         _store(grads.gate_bias, at, mask, dbias)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import torch
 
 from . import tiles
-from .arguments import Described, Given, Layer, require, rows
+from .arguments import Described, Given, Layer
 from .backward import backward_kernel
 from .forms import Batch, Form, Gradients, Partials, Tile, Weights
 from .forward import forward_kernel
@@ -20,7 +19,7 @@ from .recipe import Recipe, Slot
 from .transform import transform_kernel
 
 # Kinds of calls kept; a model has a few for each of its layers, unless its batches keep changing.
-_RECIPES = 4096
+RECIPES = 4096
 
 
 class Plan(NamedTuple):
@@ -50,7 +49,7 @@ class Plan(NamedTuple):
         }
 
 
-def _blocks(size: int, block: int) -> int:
+def blocks(size: int, block: int) -> int:
     return -(-size // block)
 
 
@@ -85,7 +84,7 @@ def plan(layer: Layer, kernel: str, setting: str, dy: Given | None = None) -> Pl
         chosen = tile("untied" if layer.untied else "tied")
     else:
         chosen = tile("inside")
-        if not small and _blocks(rows, chosen.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
+        if not small and blocks(rows, chosen.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
             chosen, reads = tile("read"), True
     form = Form(
         layer.linear,
@@ -95,7 +94,7 @@ def plan(layer: Layer, kernel: str, setting: str, dy: Given | None = None) -> Pl
         log,
         *map(_multiple, strides),
     )
-    row_tiles, col_tiles = _blocks(rows, chosen.rows), _blocks(cols, chosen.cols)
+    row_tiles, col_tiles = blocks(rows, chosen.rows), blocks(cols, chosen.cols)
     return Plan(form, chosen, row_tiles, col_tiles, small, reads, tiles.limits(layer.chip, chosen))
 
 
@@ -115,7 +114,7 @@ def _transform(recipe: Recipe, layer: Layer) -> Weights:
     if size:
         recipe.step(
             transform_kernel,
-            (_blocks(size, tiles.TRANSFORM_ELEMENTS),),
+            (blocks(size, tiles.TRANSFORM_ELEMENTS),),
             layer.weights,
             W,
             W_mul,
@@ -126,7 +125,7 @@ def _transform(recipe: Recipe, layer: Layer) -> Weights:
     return _transformed(layer.weights, W, W_mul)
 
 
-@functools.lru_cache(_RECIPES)
+@functools.lru_cache(RECIPES)
 def forward(setting: str, save: bool, *call: Any) -> Recipe:
     """From x and the weights to (y, saved); ``call``: the arguments of ``Layer``."""
     layer = Layer(*call)
@@ -152,7 +151,7 @@ def forward(setting: str, save: bool, *call: Any) -> Recipe:
     return recipe
 
 
-@functools.lru_cache(_RECIPES)
+@functools.lru_cache(RECIPES)
 def backward(
     setting: str,
     needed: int,
@@ -166,29 +165,15 @@ def backward(
     The parameters' kernel first: it has to transform the weights anyway, and leaves them for dx.
     """
     layer = Layer(*call)
-    dy = Described._make(described_dy)
-    require(
-        dy.shape == layer.output_shape and dy[2:4] == (layer.dtype, layer.device),
-        "grad_output must have the shape, dtype and device of the output",
+    kept = None if described_saved is None else Described._make(described_saved)
+    gated = layer.gate_kind != "none"
+    batch, prepare, dy = layer.backward(
+        Described._make(described_dy),
+        kept,
+        layer.saved_size if gated else layer.B * layer.O,
+        layer.compute if gated else layer.dtype,
     )
-    if described_saved is not None:
-        saved = Described._make(described_saved)
-        size, dtype = layer.B * layer.O, layer.dtype
-        if layer.gate_kind != "none":
-            size, dtype = layer.saved_size, layer.compute
-        require(
-            math.prod(saved.shape) == size and saved[2:4] == (dtype, layer.device),
-            "saved is not what the forward left",
-        )
-    place, as_rows = len(layer.prepare), rows(dy)
-    recipe = Recipe(layer.device, [*layer.prepare, as_rows.prepare, None])
-    dy_row, dy_col = as_rows.strides
-    batch = layer.batch._replace(
-        dy=Slot(place),
-        dy_row=dy_row,
-        dy_col=dy_col,
-        saved=None if described_saved is None else Slot(place + 1),
-    )
+    recipe = Recipe(layer.device, prepare)
     grads = Gradients(
         *(
             recipe.room(layer.shape_of_weight(name), layer.dtype, like=weight)
@@ -200,10 +185,10 @@ def backward(
     dx = recipe.room(layer.shape, layer.dtype, like=layer.like_x) if needed & 1 else None
     recipe.results = (dx, *grads[: len(layer.weights)])
     has_dx = dx is not None and layer.B * layer.I > 0
-    for_dx = plan(layer, "grad_input", setting, as_rows) if has_dx else None
+    for_dx = plan(layer, "grad_input", setting, dy) if has_dx else None
     for_weights = None
     if any(grad is not None for grad in grads):
-        for_weights = _Sums(layer, plan(layer, "grad_weights", setting, as_rows))
+        for_weights = _Sums(layer, plan(layer, "grad_weights", setting, dy))
     if for_dx and for_weights and _go_together(for_dx, for_weights):
         _grad_all(recipe, layer, for_dx, for_weights, batch, grads, dx)
         return recipe
@@ -295,7 +280,7 @@ def _grad_weights(
     if any(partial is not None for partial in partials) and max(sizes):
         recipe.step(
             finish_kernel,
-            (_blocks(max(sizes), tiles.FINISH_ELEMENTS),),
+            (blocks(max(sizes), tiles.FINISH_ELEMENTS),),
             layer.weights,
             grads,
             partials,

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..family import FAMILY
 from ..operators import Kernels, Operators, overloads
-from . import NAMESPACE, launch
+from . import NAMESPACE, launch, launch_reduction
 from .arguments import describe, require
 from .device import chip
 from .forms import Weights
@@ -86,22 +87,83 @@ def _backward(
     return recipe.run([*tensors, grad_output, saved])
 
 
-def _registered_nalu_forward(
-    eps: float, save: bool, input: Tensor, *weights: Any
-) -> tuple[Tensor, Tensor]:
-    """As the schema has it: nothing saved is a tensor too."""
-    y, saved = nalu_forward(eps, save, input, *weights)
-    if saved is None:
-        wide = torch.float64 if input.dtype == torch.float64 else torch.float32
-        saved = input.new_empty(0, dtype=wide)
+def _reduce(
+    layer: str, eps: float, save: bool, input: Tensor, W: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    call = (chip(input.device), layer, float(eps), (describe(input), describe(W)))
+    y, saved = launch_reduction.forward(save, *call).run([input, W])
     return y, saved
+
+
+def _reduce_backward(
+    layer: str,
+    eps: float,
+    needed: int,
+    grad_output: Tensor,
+    saved: Tensor,
+    input: Tensor,
+    W: Tensor,
+) -> tuple[Tensor | None, ...]:
+    require(saved.is_contiguous(), "saved is not what the forward left")
+    call = (chip(input.device), layer, float(eps), (describe(input), describe(W)))
+    recipe = launch_reduction.backward(needed, describe(grad_output), describe(saved), *call)
+    return tuple(recipe.run([input, W, grad_output, saved]))
+
+
+def nmu_forward(save: bool, input: Tensor, W: Tensor) -> tuple[Tensor, Tensor | None]:
+    return _reduce("nmu", 0.0, save, input, W)
+
+
+def nmu_backward(needed: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+    return _reduce_backward("nmu", 0.0, needed, *tensors)
+
+
+def nru_forward(
+    training: bool, save: bool, input: Tensor, W: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    return _reduce("nru_training" if training else "nru", 0.0, save, input, W)
+
+
+def nru_backward(training: bool, needed: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+    return _reduce_backward("nru_training" if training else "nru", 0.0, needed, *tensors)
+
+
+def nmru_forward(
+    eps: float, save: bool, input: Tensor, W: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    return _reduce("nmru", eps, save, input, W)
+
+
+def nmru_backward(eps: float, needed: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+    return _reduce_backward("nmru", eps, needed, *tensors)
 
 
 kernels: Operators = {
     "nac": Kernels(nac_forward, nac_backward),
     "nalu": Kernels(nalu_forward, nalu_backward),
+    "nmu": Kernels(nmu_forward, nmu_backward),
+    "nru": Kernels(nru_forward, nru_backward),
+    "nmru": Kernels(nmru_forward, nmru_backward),
 }
-registered = kernels | {"nalu": Kernels(_registered_nalu_forward, nalu_backward)}
+
+
+def _as_in_schema(name: str) -> Kernels:
+    """Where a forward saves nothing, that is a tensor too."""
+    forward, backward = kernels[name]
+    if FAMILY[name].saves_output_if:
+        return kernels[name]
+
+    def whole(*arguments: Any) -> tuple[Tensor, Tensor]:
+        y, saved = forward(*arguments)
+        if saved is None:
+            wide = torch.float64 if y.dtype == torch.float64 else torch.float32
+            saved = y.new_empty(0, dtype=wide)
+        return y, saved
+
+    return Kernels(whole, backward)
+
+
+registered = {name: _as_in_schema(name) for name in kernels}
 
 
 def _recorded(tensor: Tensor) -> bool:
@@ -114,18 +176,28 @@ def _recorded(tensor: Tensor) -> bool:
     )
 
 
-def _unrecorded(kernel: Callable[..., Any], overload: Callable[..., Any]) -> Callable[..., Any]:
-    """``kernel`` itself, which spares a call PyTorch's dispatcher, unless the call is recorded."""
+def _unrecorded(
+    kernel: Callable[..., Any], overload: Callable[..., Any], place: int
+) -> Callable[..., Any]:
+    """``kernel`` itself, which spares a call PyTorch's dispatcher, unless the call is recorded.
 
-    # The third argument is the input, or the gradient of the output.
-    def operator(first: Any, second: Any, tensor: Tensor, *rest: Any) -> Any:
-        call = overload if _recorded(tensor) else kernel
-        return call(first, second, tensor, *rest)
+    ``place``: of the input among the arguments, or of the gradient of the output.
+    """
+
+    def operator(*arguments: Any) -> Any:
+        call = overload if _recorded(arguments[place]) else kernel
+        return call(*arguments)
 
     return operator
 
 
+def _all_unrecorded(name: str, recorded: Kernels) -> Kernels:
+    options = len(FAMILY[name].options)
+    # Ahead of the tensor are the options and a number, one of the options where that is the flag.
+    place = options if FAMILY[name].saves_output_if else options + 1
+    return Kernels(*(_unrecorded(*both, place) for both in zip(kernels[name], recorded)))  # noqa: B905
+
+
 unrecorded: Operators = {
-    name: Kernels(*map(_unrecorded, kernels[name], recorded))
-    for name, recorded in overloads(NAMESPACE).items()
+    name: _all_unrecorded(name, recorded) for name, recorded in overloads(NAMESPACE).items()
 }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import launch, train_plan
+from . import launch, launch_reduction, train_plan
 from . import train as trainer
 from .arguments import describe
 from .device import Chip
@@ -98,6 +98,26 @@ def backward(
 ) -> list[Launch]:
     """The launches of a backward; bit i of ``needed``: whether tensor i wants a gradient."""
     return _launches(*backward_recipe(sample, chip, needed=needed, setting=setting))
+
+
+def reduction(
+    layer: str,
+    B: int,
+    I: int,  # noqa: E741
+    O: int,  # noqa: E741
+    dtype: torch.dtype,
+    chip: Chip,
+) -> list[Launch]:
+    """The launches of a product over the inputs and of all its gradients."""
+    sample = Sample(B, I, O, dtype)
+    x, y = sample.empty(B, I), sample.empty(B, O)
+    W = sample.empty(O, 2 * I if layer == "nmru" else I)
+    call = (chip, layer, _EPS, (describe(x), describe(W)))
+    one = launch_reduction.Reduction(*call)
+    saved = torch.empty(one.saved_size, dtype=one.compute, device=sample.device)
+    forward = launch_reduction.forward(True, *call)
+    backward = launch_reduction.backward(-1, describe(y), describe(saved), *call)
+    return _launches(forward, [x, W]) + _launches(backward, [x, W, y, saved])
 
 
 def train(
