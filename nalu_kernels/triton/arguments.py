@@ -133,10 +133,7 @@ class Call:
         )
         require(
             saved is None
-            or (
-                math.prod(saved.shape) == saved_size
-                and saved[2:4] == (saved_dtype, self.device)
-            ),
+            or (math.prod(saved.shape) == saved_size and saved[2:4] == (saved_dtype, self.device)),
             "saved is not what the forward left",
         )
         place, as_rows = len(self.prepare), rows(dy)
@@ -151,17 +148,18 @@ class Call:
 
 
 class Layer(Call):
-    """A call of a NAC or a NALU."""
+    """A call of ``layer``: "nalu" stands for a NAC too; of a "nau" M_hat is None."""
 
     def __init__(
         self,
         chip: Chip,
+        layer: str,
         eps: float,
         linear: bool,
         log_space: bool,
         described: tuple[tuple[Any, ...] | None, ...],
     ) -> None:
-        needed = described[1 : 4 if linear and log_space else 3]
+        needed = described[1 : 2 if layer == "nau" else 4 if linear and log_space else 3]
         require(all(weight is not None for weight in needed), "W_hat, M_hat or G is missing")
         require(0 < eps < math.inf, "eps must be positive and finite")
         super().__init__(chip, described)
@@ -178,7 +176,8 @@ class Layer(Call):
             (by_name.W_hat_mul is None) == (by_name.M_hat_mul is None),
             "W_hat_mul and M_hat_mul must be given together",
         )
-        self.eps, self.linear, self.log_space = eps, linear, log_space
+        self.layer, self.eps = layer, eps
+        self.linear, self.log_space = linear, log_space
         self.weights = Weights(*self.slots)
         self.untied = by_name.W_hat_mul is not None
 

@@ -32,11 +32,13 @@ _PI = tl.constexpr(math.pi)
 
 class Input(NamedTuple):
     """What a factor sees of x: |X|, x or its sign; and log |x| of a power, or pi where X is
-    negative. ``X`` is what it is made of, to which its gradient goes on."""
+    negative. An NMRU's gradient goes on to ``X``, and from a reciprocal to x if that is ``smooth``:
+    not infinite, or only beyond the type."""
 
     seen: Any
     other: Any
     X: Any
+    smooth: Any
 
 
 class Terms(NamedTuple):
@@ -50,10 +52,9 @@ class Terms(NamedTuple):
 
 
 @triton.jit
-def reciprocal(x, eps):
-    """1 / (x + eps), infinite where that is 0."""
-    shifted = x + eps
-    size = maths.quotient_of_any(tl.full(x.shape, 1.0, x.dtype), tl.abs(shifted))
+def _reciprocal(shifted):
+    """1 / shifted, infinite where that is 0."""
+    size = maths.quotient_of_any(tl.full(shifted.shape, 1.0, shifted.dtype), tl.abs(shifted))
     return tl.where(shifted == 0, float("inf"), tl.where(shifted < 0, -size, size))
 
 
@@ -65,20 +66,21 @@ def load_input(batch, rows, j, columns, eps, LAYER: tl.constexpr):
     i = tl.where(j >= batch.I, j - batch.I, j) if LAYER == "nmru" else j
     x = load(batch.x + (rows * batch.x_row + i * batch.x_col), (rows < batch.B) & (j < columns), C)
     if LAYER == "nmru":
-        X = tl.where(j >= batch.I, reciprocal(x, eps), x)
-        return Input(tl.abs(X), tl.where(X < 0, tl.full([1, 1], _PI, C), 0.0), X)
+        shifted = x + eps
+        X = tl.where(j >= batch.I, _reciprocal(shifted), x)
+        return Input(tl.abs(X), tl.where(X < 0, tl.full([1, 1], _PI, C), 0.0), X, shifted != 0)
     elif LAYER == "inalu":
         sign = tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0)).to(C)
-        return Input(sign, sign, x)
+        return Input(sign, sign, x, x)
     elif LAYER == "nmu":
-        return Input(x, x, x)
+        return Input(x, x, x, x)
     else:
-        return Input(x, tl.log(tl.abs(x)), x)
+        return Input(x, tl.log(tl.abs(x)), x, x)
 
 
 @triton.jit
 def load_terms(W, cols, j, O, columns, C: tl.constexpr, LAYER: tl.constexpr):  # noqa: E741
-    """Of weight number j of each column. Beyond the last one it is 0, of which every factor is 1."""
+    """Of weight number j of each column; beyond the last it is 0, of which every factor is 1."""
     j = tl.full([1, 1], j, tl.int64)
     w = load(W + (cols * columns + j), (cols < O) & (j < columns), C)
     if LAYER == "nmu" or LAYER == "nmru":
@@ -125,8 +127,9 @@ def grad_weight(grad, input, terms, LAYER: tl.constexpr):
     elif LAYER == "inalu":
         return of_part * terms.slope
     else:
-        through = tl.where((terms.w >= 0) & (input.seen == 0), 0.0, p * input.other)
-        return (grad * terms.part) * through + of_part * terms.slope
+        through = (grad * terms.part) * (p * input.other)
+        through = tl.where((terms.w >= 0) & (input.seen == 0), 0.0, through)
+        return through + of_part * terms.slope
 
 
 @triton.jit
@@ -137,8 +140,8 @@ def grad_input(grad, input, terms, LAYER: tl.constexpr):
     elif LAYER == "nmru":
         return tl.where((terms.w == 0) & (input.seen == float("inf")), 0.0, grad * terms.w)
     else:
-        rate = tl.where(terms.w == 0, 0.0, _power(input.other, terms.w - 1.0) * terms.w)
-        return (grad * terms.part) * rate
+        rate = _power(input.other, terms.w - 1.0) * terms.w
+        return tl.where(terms.w == 0, 0.0, (grad * terms.part) * rate)
 
 
 @triton.jit
@@ -148,7 +151,7 @@ def through_X(grad, input, j, I, LAYER: tl.constexpr):  # noqa: E741
         X = input.X
         sign = tl.where(X > 0, 1.0, tl.where(X < 0, -1.0, 0.0))
         of_X = grad * sign
-        slope = tl.where(tl.abs(X) == float("inf"), 0.0, -(of_X * X) * X)
+        slope = tl.where(input.smooth, -(of_X * X) * X, 0.0)
         return tl.where(tl.full([1, 1], j, tl.int64) < I, of_X, slope)
     else:
         return grad

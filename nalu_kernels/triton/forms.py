@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 class Form(NamedTuple):
     """A kind of layer and how its products are taken.
 
-    ``linear`` and ``log_space`` are the paths that it has, ``gates`` is "none", "output" (a gate
-    per output) or "sample" (one per sample). ``linear_product`` (also the gate's) and
-    ``log_product`` are names of ``products.product``. ``I_multiple`` and ``O_multiple`` divide I
-    and O, the others the strides of x and dy: rows that begin at multiples of 4 or more are read by
-    wide loads.
+    ``layer`` is "nalu", for NACs and NALUs, or "nau". ``linear`` and ``log_space`` are the paths
+    that it has, ``gates`` is "none", "output" (a gate per output) or "sample" (one per sample).
+    ``linear_product`` (also the gate's) and ``log_product`` are names of ``products.product``.
+    ``I_multiple`` and ``O_multiple`` divide I and O, the others the strides of x and dy: rows that
+    begin at multiples of 4 or more are read by wide loads.
     """
 
+    layer: str
     linear: bool
     log_space: bool
     gates: str
@@ -73,7 +74,7 @@ class Weights(NamedTuple):
     """The layer's parameters; None where it has none.
 
     Where ``M_hat`` is None although ``W_hat`` is not, the latter is W, already transformed; the
-    same holds for the product's own weights.
+    same holds for the product's own weights. A NAU's W, which is clamped where it is read, is one.
     """
 
     W_hat: Any

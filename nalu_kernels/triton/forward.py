@@ -44,7 +44,7 @@ def forward_kernel(
         x_mask = (rows[:, None] < B) & (k[None, :] < I)
         x = x_tile(batch.x, sizes, rows[:, None], k[None, :], x_mask, C)  # [ROWS, depth]
         at, mask = dense(cols[None, :], k[:, None], O, I)
-        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C)  # [depth, COLS]
+        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, FORM.layer)  # [depth, COLS]
         if FORM.linear:
             a = product(x, W, a, LINEAR_PRODUCT)
         if FORM.log_space:

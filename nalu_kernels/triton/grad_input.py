@@ -46,7 +46,7 @@ def grad_input_tile(
             dg_sample += tl.sum(dg, axis=1)
             g_sample = g
         at, mask = dense(k[:, None], cols[None, :], O, I)
-        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C)  # [depth, COLS]
+        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, FORM.layer)  # [depth, COLS]
         if FORM.linear:
             linear = product(da, W, linear, LINEAR_PRODUCT)
         if FORM.gates == "output":

@@ -30,13 +30,17 @@ def _store(tensor, at, mask, v):
 
 @triton.jit
 def _finish_pair(dW, W_hat, M_hat, dW_hat, dM_hat, W_out, at, mask, C: tl.constexpr):
-    """From dW to dW_hat and dM_hat (equations 10 and 11), and W for whoever needs it next."""
+    """From dW to dW_hat and dM_hat (equations 10 and 11), and W for whoever needs it next; of a
+    NAU, which has no M_hat, through its clamp."""
     w_hat = load(W_hat + at, mask, C)
-    m_hat = load(M_hat + at, mask, C)
-    dw_hat, dm_hat, W = maths.grad_weight(dW, w_hat, m_hat)
-    _store(dW_hat, at, mask, dw_hat)
-    _store(dM_hat, at, mask, dm_hat)
-    _store(W_out, at, mask, W)
+    if M_hat is None:
+        _store(dW_hat, at, mask, maths.grad_clamp_weight(dW, w_hat))
+    else:
+        m_hat = load(M_hat + at, mask, C)
+        dw_hat, dm_hat, W = maths.grad_weight(dW, w_hat, m_hat)
+        _store(dW_hat, at, mask, dw_hat)
+        _store(dM_hat, at, mask, dm_hat)
+        _store(W_out, at, mask, W)
 
 
 @triton.jit

@@ -85,8 +85,9 @@ def plan(layer: Layer, kernel: str, setting: str, dy: Given | None = None) -> Pl
     else:
         chosen = tile("inside")
         if not small and blocks(rows, chosen.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
-            chosen, reads = tile("read"), True
+            chosen, reads = tile("read"), layer.weights.M_hat is not None
     form = Form(
+        layer.layer,
         layer.linear,
         layer.log_space,
         layer.gate_kind,

@@ -6,8 +6,6 @@ import functools
 import math
 from typing import Any
 
-import torch
-
 from . import tiles
 from .arguments import Call, Described, require
 from .device import Chip
@@ -77,7 +75,7 @@ def backward(
     described_saved: tuple[Any, ...],
     *call: Any,
 ) -> Recipe:
-    """From x, W, dy and what the forward saved to (dx, dW), as far as bits of ``needed`` are set."""
+    """From x, W, dy and what the forward saved to (dx, dW): those with a bit in ``needed``."""
     one = Reduction(*call)
     dy, kept = Described._make(described_dy), Described._make(described_saved)
     batch, prepare, _ = one.backward(dy, kept, one.saved_size, one.compute)
@@ -131,15 +129,13 @@ def reduce_gradient(
         recipe.step(
             finish_reduction_kernel,
             (blocks(size, tiles.FINISH_ELEMENTS),),
+            batch,
             W_parts,
             dW,
             x_parts,
             dx,
             splits,
             col_tiles * (columns // I if I else 1),
-            B,
-            I,
-            O,
             columns,
             BLOCK=tiles.FINISH_ELEMENTS,
             num_warps=tiles.warps_of_128_threads(one.chip),

@@ -90,11 +90,13 @@ def log_tile(x, mask, shift):
 
 
 @triton.jit
-def weight_tile(W_hat, M_hat, at, mask, C: tl.constexpr):
+def weight_tile(W_hat, M_hat, at, mask, C: tl.constexpr, LAYER: tl.constexpr):
     """A tile of W: transformed here from W_hat and M_hat, or read where M_hat is None."""
     W = load(W_hat + at, mask, C)
     if M_hat is not None:
         W = maths.weight(W, load(M_hat + at, mask, C))
+    elif LAYER == "nau":
+        W = maths.clamp_weight(W)
     return W
 
 
@@ -102,7 +104,7 @@ def weight_tile(W_hat, M_hat, at, mask, C: tl.constexpr):
 def product_weight_tile(weights, W, at, mask, C: tl.constexpr):
     """A tile of the product's own weights, which in a tied layer are those of the sum, W."""
     if weights.W_hat_mul is not None:
-        return weight_tile(weights.W_hat_mul, weights.M_hat_mul, at, mask, C)
+        return weight_tile(weights.W_hat_mul, weights.M_hat_mul, at, mask, C, "nalu")
     else:
         return W
 

@@ -25,9 +25,7 @@ _TWO_OVER_PI = tl.constexpr(2 / math.pi)
 # pi / 2 in three parts, of which the first two are so short that their products with a number of
 # quadrants below 2^20 are exact.
 _HALF_PI = tl.constexpr(
-    tuple(
-        map(float.fromhex, ("0x1.921fb544p0", "0x1.0b4611a6p-34", "0x1.3198a2e037073p-69"))
-    )
+    tuple(map(float.fromhex, ("0x1.921fb544p0", "0x1.0b4611a6p-34", "0x1.3198a2e037073p-69")))
 )
 # From the highest power of the square down: sin r = r + r^3 (...), cos r = 1 - r^2 / 2 + r^4 (...).
 _SINE_32 = tl.constexpr((-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1))
@@ -173,6 +171,18 @@ def grad_weight(grad, W_hat, M_hat):
     t, s = factors(W_hat, M_hat)
     dW_hat, dM_hat = grad_factors(grad, t, s)
     return dW_hat, dM_hat, t * s
+
+
+@triton.jit
+def clamp_weight(W):
+    """W within [-1, 1]; a NaN passes."""
+    return tl.where(W < -1.0, -1.0, tl.where(W > 1.0, 1.0, W))
+
+
+@triton.jit
+def grad_clamp_weight(grad, W):
+    """Passes within [-1, 1], the ends included."""
+    return tl.where((W >= -1.0) & (W <= 1.0), grad, 0.0)
 
 
 @triton.jit

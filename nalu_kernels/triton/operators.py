@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..family import FAMILY
 from ..operators import Kernels, Operators, overloads
-from . import NAMESPACE, launch, launch_reduction
+from . import NAMESPACE, launch, launch_power, launch_reduction
 from .arguments import describe, require
 from .device import chip
 from .forms import Weights
@@ -20,7 +20,8 @@ from .precision import float32_setting
 
 
 def nac_forward(eps: float, log_space: bool, input: Tensor, *weights: Tensor) -> Tensor:
-    y, _ = _forward(eps, not log_space, log_space, False, input, Weights(*weights))
+    given = Weights(*weights)
+    y, _ = _forward("nalu", eps, not log_space, log_space, False, input, given)
     return y
 
 
@@ -33,14 +34,15 @@ def nac_backward(
     *weights: Tensor,
 ) -> tuple[Tensor | None, ...]:
     log_space, given = output is not None, Weights(*weights)
-    grads = _backward(eps, not log_space, log_space, needed, grad_output, output, input, given)
+    call = ("nalu", eps, not log_space, log_space)
+    grads = _backward(*call, needed, grad_output, output, input, given)
     return tuple(grads[:3])
 
 
 def nalu_forward(
     eps: float, save: bool, input: Tensor, *weights: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    y, saved = _forward(eps, True, True, save, input, Weights(*weights))
+    y, saved = _forward("nalu", eps, True, True, save, input, Weights(*weights))
     return y, saved
 
 
@@ -52,8 +54,22 @@ def nalu_backward(
     input: Tensor,
     *weights: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    grads = _backward(eps, True, True, needed, grad_output, saved, input, Weights(*weights))
+    call = ("nalu", eps, True, True)
+    grads = _backward(*call, needed, grad_output, saved, input, Weights(*weights))
     return tuple(grads)
+
+
+def nau_forward(save: bool, input: Tensor, W: Tensor) -> tuple[Tensor, Tensor | None]:
+    y, _ = _forward("nau", 1.0, True, False, False, input, Weights(W, None))
+    return y, None
+
+
+def nau_backward(
+    needed: int, grad_output: Tensor, saved: Tensor, input: Tensor, W: Tensor
+) -> tuple[Tensor | None, ...]:
+    call = ("nau", 1.0, True, False)
+    grads = _backward(*call, needed, grad_output, None, input, Weights(W, None))
+    return tuple(grads[:2])
 
 
 def _setting(input: Tensor) -> str:
@@ -61,14 +77,21 @@ def _setting(input: Tensor) -> str:
 
 
 def _forward(
-    eps: float, linear: bool, log_space: bool, save: bool, input: Tensor, weights: Weights
+    layer: str,
+    eps: float,
+    linear: bool,
+    log_space: bool,
+    save: bool,
+    input: Tensor,
+    weights: Weights,
 ) -> list[Any]:
     tensors = [input, *weights]
-    call = (chip(input.device), float(eps), linear, log_space, tuple(map(describe, tensors)))
+    call = (chip(input.device), layer, float(eps), linear, log_space, tuple(map(describe, tensors)))
     return launch.forward(_setting(input), save, *call).run(tensors)
 
 
 def _backward(
+    layer: str,
     eps: float,
     linear: bool,
     log_space: bool,
@@ -81,7 +104,7 @@ def _backward(
     """The gradients of input and weights: those of which bit i of ``needed`` is set."""
     require(saved is None or saved.is_contiguous(), "saved is not what the forward left")
     tensors = [input, *weights]
-    call = (chip(input.device), float(eps), linear, log_space, tuple(map(describe, tensors)))
+    call = (chip(input.device), layer, float(eps), linear, log_space, tuple(map(describe, tensors)))
     given = (describe(grad_output), describe(saved))
     recipe = launch.backward(_setting(input), needed, *given, *call)
     return recipe.run([*tensors, grad_output, saved])
@@ -128,9 +151,7 @@ def nru_backward(training: bool, needed: int, *tensors: Tensor) -> tuple[Tensor 
     return _reduce_backward("nru_training" if training else "nru", 0.0, needed, *tensors)
 
 
-def nmru_forward(
-    eps: float, save: bool, input: Tensor, W: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def nmru_forward(eps: float, save: bool, input: Tensor, W: Tensor) -> tuple[Tensor, Tensor | None]:
     return _reduce("nmru", eps, save, input, W)
 
 
@@ -138,10 +159,46 @@ def nmru_backward(eps: float, needed: int, *tensors: Tensor) -> tuple[Tensor | N
     return _reduce_backward("nmru", eps, needed, *tensors)
 
 
+def npu_forward(
+    eps: float,
+    straight_through: bool,
+    save: bool,
+    input: Tensor,
+    W_re: Tensor,
+    g: Tensor,
+    W_im: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    tensors = [input, W_re, g, W_im]
+    call = (chip(input.device), float(eps), tuple(map(describe, tensors)))
+    y, saved = launch_power.forward(save, *call).run(tensors)
+    return y, saved
+
+
+def npu_backward(
+    eps: float,
+    straight_through: bool,
+    needed: int,
+    grad_output: Tensor,
+    saved: Tensor,
+    input: Tensor,
+    W_re: Tensor,
+    g: Tensor,
+    W_im: Tensor | None = None,
+) -> tuple[Tensor | None, ...]:
+    require(saved.is_contiguous(), "saved is not what the forward left")
+    tensors = [input, W_re, g, W_im]
+    call = (chip(input.device), float(eps), tuple(map(describe, tensors)))
+    given = (describe(grad_output), describe(saved))
+    recipe = launch_power.backward(needed, straight_through, *given, *call)
+    return tuple(recipe.run([*tensors, grad_output, saved]))
+
+
 kernels: Operators = {
     "nac": Kernels(nac_forward, nac_backward),
     "nalu": Kernels(nalu_forward, nalu_backward),
+    "nau": Kernels(nau_forward, nau_backward),
     "nmu": Kernels(nmu_forward, nmu_backward),
+    "npu": Kernels(npu_forward, npu_backward),
     "nru": Kernels(nru_forward, nru_backward),
     "nmru": Kernels(nmru_forward, nmru_backward),
 }

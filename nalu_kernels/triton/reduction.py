@@ -17,19 +17,19 @@ from .loads import dense, indices, load, tile_indices, tiles
 
 
 @triton.jit
-def reduction_kernel(
-    batch, W, y, saved, eps: tl.float64, LAYER: tl.constexpr, TILE: tl.constexpr
-):
+def reduction_kernel(batch, W, y, saved, eps: tl.float64, LAYER: tl.constexpr, TILE: tl.constexpr):
     """A tile of y, [B, O]. Of an NMRU ``saved``, if not None, receives what its backward takes: the
     cosine, and the product times the sine."""
+    ROWS: tl.constexpr = TILE.rows
+    COLS: tl.constexpr = TILE.cols
     C: tl.constexpr = compute_type(batch.x)
     B, I, O = batch.B, batch.I, batch.O  # noqa: E741
     columns = 2 * I if LAYER == "nmru" else I
     _, _, rows, cols = tile_indices(tl.program_id(0), B, O, TILE)
     rows, cols = rows[:, None], cols[None, :]
     shift = tl.full([1, 1], eps, C)
-    product = tl.full([TILE.rows, TILE.cols], 1.0, C)
-    angle = tl.zeros([TILE.rows, TILE.cols], C)
+    product = tl.full([ROWS, COLS], 1.0, C)
+    angle = tl.zeros([ROWS, COLS], C)
     for j in range(0, columns):
         input = factors.load_input(batch, rows, j, columns, shift, LAYER)
         terms = factors.load_terms(W, cols, j, O, columns, C, LAYER)
@@ -82,6 +82,9 @@ def reduction_gradient_kernel(
     ``W_parts``, [splits, columns of W, O], receives the sums over rows, ``x_parts``, [parts, I, B],
     those over columns: an NMRU's reciprocals are parts of their own.
     """
+    ROWS: tl.constexpr = TILE.rows
+    COLS: tl.constexpr = TILE.cols
+    SIZE: tl.constexpr = ROWS * COLS
     C: tl.constexpr = compute_type(batch.x)
     DEPTH: tl.constexpr = TILE.depth
     B, I, O = batch.B, batch.I, batch.O  # noqa: E741
@@ -90,19 +93,18 @@ def reduction_gradient_kernel(
     col, split = tl.program_id(0), tl.program_id(1).to(tl.int64)
     cols = indices(col, TILE.cols)[None, :]
     shift = tl.full([1, 1], eps, C)
-    size: tl.constexpr = TILE.rows * TILE.cols
     if scratch is not None:
-        within = tl.arange(0, TILE.rows)[:, None] * TILE.cols + tl.arange(0, TILE.cols)[None, :]
-        scratch += (split * tl.num_programs(0) + col) * blocks * size + within
+        within = tl.arange(0, ROWS)[:, None] * COLS + tl.arange(0, COLS)[None, :]
+        scratch += (split * tl.num_programs(0) + col) * blocks * SIZE + within
     first = split * split_tiles
-    for row in range(first, tl.minimum(first + split_tiles, tiles(B, TILE.rows))):
-        rows = indices(tl.full([], row, tl.int64), TILE.rows)[:, None]
+    for row in range(first, tl.minimum(first + split_tiles, tiles(B, ROWS))):
+        rows = indices(tl.full([], row, tl.int64), ROWS)[:, None]
         mask = (rows < B) & (cols < O)
         behind, of_angle = _upstream(batch, rows, cols, LAYER)
-        before = tl.full([TILE.rows, TILE.cols], 1.0, C)
+        before = tl.full([ROWS, COLS], 1.0, C)
         if scratch is not None:
             for block in range(0, blocks):
-                tl.store(scratch + tl.full([1, 1], block, tl.int64) * size, before)
+                tl.store(scratch + tl.full([1, 1], block, tl.int64) * SIZE, before)
                 for k in range(0, DEPTH):
                     j = block * DEPTH + k
                     input = factors.load_input(batch, rows, j, columns, shift, LAYER)
@@ -112,10 +114,10 @@ def reduction_gradient_kernel(
         for n in range(0, blocks):
             block = blocks - 1 - n
             if scratch is not None:
-                before = tl.load(scratch + tl.full([1, 1], block, tl.int64) * size)
+                before = tl.load(scratch + tl.full([1, 1], block, tl.int64) * SIZE)
             befores = ()
             for k in tl.static_range(DEPTH):
-                befores = befores + (before,)
+                befores = befores + (before,)  # noqa: RUF005 - Triton knows no star
                 j = block * DEPTH + k
                 input = factors.load_input(batch, rows, j, columns, shift, LAYER)
                 terms = factors.load_terms(W, cols, j, O, columns, C, LAYER)
@@ -160,9 +162,9 @@ def _finish(parts, grad, program, count, height, width, BLOCK: tl.constexpr):
 
 @triton.jit
 def finish_reduction_kernel(
-    W_parts, dW, x_parts, dx, splits, x_count, B, I, O, columns, BLOCK: tl.constexpr  # noqa: E741
+    batch, W_parts, dW, x_parts, dx, splits, x_count, columns, BLOCK: tl.constexpr
 ):
     """The gradients of what ``reduction_gradient_kernel`` leaves."""
     program = tl.program_id(0)
-    _finish(W_parts, dW, program, splits, tl.full([], O, tl.int64), columns, BLOCK)
-    _finish(x_parts, dx, program, x_count, tl.full([], B, tl.int64), I, BLOCK)
+    _finish(W_parts, dW, program, splits, tl.full([], batch.O, tl.int64), columns, BLOCK)
+    _finish(x_parts, dx, program, x_count, tl.full([], batch.B, tl.int64), batch.I, BLOCK)

@@ -57,7 +57,7 @@ class Sample(NamedTuple):
         return [self.empty(self.B, self.I), *weights]
 
     def call(self, chip: Chip, tensors: list[Tensor | None]) -> tuple[Any, ...]:
-        return chip, _EPS, self.linear, self.log_space, tuple(map(describe, tensors))
+        return chip, "nalu", _EPS, self.linear, self.log_space, tuple(map(describe, tensors))
 
 
 def forward_recipe(
@@ -135,7 +135,7 @@ def train(
     tests = empty(1000, first[1])
     call = trainer.call(
         torch.tensor(program),
-        torch.full((len(program),), _EPS, dtype=torch.float64),
+        torch.full((len(program), 3), _EPS, dtype=torch.float64),
         torch.tensor(settings),
         torch.tensor([1.0, 2.0, 1.0, 2.0, 0.0, 0.0], dtype=torch.float64),
         empty(runs, of=torch.int64),
