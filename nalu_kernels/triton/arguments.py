@@ -148,7 +148,8 @@ class Call:
 
 
 class Layer(Call):
-    """A call of ``layer``: "nalu" stands for a NAC too; of a "nau" M_hat is None."""
+    """A call of ``layer``, of those of ``Form``. Of a "nau" M_hat is None; an iNALU's gate that
+    sees no input is a bias without G."""
 
     def __init__(
         self,
@@ -157,9 +158,10 @@ class Layer(Call):
         eps: float,
         linear: bool,
         log_space: bool,
+        omega: float,
         described: tuple[tuple[Any, ...] | None, ...],
     ) -> None:
-        needed = described[1 : 2 if layer == "nau" else 4 if linear and log_space else 3]
+        needed = described[1 : {"nalu": 3 + (linear and log_space), "nau": 2}.get(layer, 3)]
         require(all(weight is not None for weight in needed), "W_hat, M_hat or G is missing")
         require(0 < eps < math.inf, "eps must be positive and finite")
         super().__init__(chip, described)
@@ -170,13 +172,16 @@ class Layer(Call):
             self.gates = by_name.G.shape[0]
             self.gate_kind = "output" if self.gates == self.O else "sample"
             require(self.gates in (self.O, 1), "G has the wrong shape")
+        elif by_name.gate_bias is not None:
+            self.gates, self.gate_kind = self.O, "output"
         for name, weight in zip(Weights._fields, by_name, strict=True):
             self.require_shape(name, weight, *self.shape_of_weight(name))
         require(
             (by_name.W_hat_mul is None) == (by_name.M_hat_mul is None),
             "W_hat_mul and M_hat_mul must be given together",
         )
-        self.layer, self.eps = layer, eps
+        self.layer, self.eps, self.omega = layer, eps, omega
+        self.signed = layer in ("inalu", "inalu_sum")
         self.linear, self.log_space = linear, log_space
         self.weights = Weights(*self.slots)
         self.untied = by_name.W_hat_mul is not None
@@ -190,5 +195,7 @@ class Layer(Call):
 
     @property
     def saved_size(self) -> int:
-        """Elements of a, m and g, which a NALU keeps for its backward, flat."""
+        """Elements of a, m and g, which a NALU keeps for its backward, flat; see ``Batch``."""
+        if self.signed:
+            return 4 * self.B * self.O
         return self.B * (2 * self.O + self.gates)

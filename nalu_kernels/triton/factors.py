@@ -70,8 +70,7 @@ def load_input(batch, rows, j, columns, eps, LAYER: tl.constexpr):
         X = tl.where(j >= batch.I, _reciprocal(shifted), x)
         return Input(tl.abs(X), tl.where(X < 0, tl.full([1, 1], _PI, C), 0.0), X, shifted != 0)
     elif LAYER == "inalu":
-        sign = tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0)).to(C)
-        return Input(sign, sign, x, x)
+        return Input(maths.sign(x), x, x, x)
     elif LAYER == "nmu":
         return Input(x, x, x, x)
     else:
@@ -89,8 +88,7 @@ def load_terms(W, cols, j, O, columns, C: tl.constexpr, LAYER: tl.constexpr):  #
         t = maths.tanh(w * 1000.0)
         return Terms(w, t * t, 1.0 - t * t, (t * 2000.0) * (1.0 - t * t))
     else:
-        sign = tl.where(w > 0, 1.0, tl.where(w < 0, -1.0, 0.0)).to(C)
-        return Terms(w, tl.abs(w), 1.0 - tl.abs(w), sign)
+        return Terms(w, tl.abs(w), 1.0 - tl.abs(w), maths.sign(w))
 
 
 @triton.jit
@@ -149,8 +147,7 @@ def through_X(grad, input, j, I, LAYER: tl.constexpr):  # noqa: E741
     """From the sum of ``grad_input`` to x; an infinite reciprocal has no slope."""
     if LAYER == "nmru":
         X = input.X
-        sign = tl.where(X > 0, 1.0, tl.where(X < 0, -1.0, 0.0))
-        of_X = grad * sign
+        of_X = grad * maths.sign(X)
         slope = tl.where(input.smooth, -(of_X * X) * X, 0.0)
         return tl.where(tl.full([1, 1], j, tl.int64) < I, of_X, slope)
     else:

@@ -13,6 +13,7 @@ from .loads import (
     indices,
     load,
     log_tile,
+    seen_by_gate,
     sizes_of,
     tile_indices,
     tiles,
@@ -107,7 +108,7 @@ def grad_weights_tile(
         if FORM.linear and WANTS_W:
             dW = product(da, x, dW, LINEAR_PRODUCT)
         if WANTS_LOG:
-            L = log_tile(x, x_mask, shift)
+            L = log_tile(x, x_mask, shift, FORM.layer)
             if UNTIED:
                 dW_mul = product(dl, L, dW_mul, LOG_PRODUCT)
             else:
@@ -116,15 +117,21 @@ def grad_weights_tile(
             if FORM.gates == "output":
                 dz = maths.grad_sigmoid(dg, g)
                 if grads.G is not None:
-                    dG = product(dz, x, dG, LINEAR_PRODUCT)
+                    dG = product(dz, seen_by_gate(x, FORM.layer), dG, LINEAR_PRODUCT)
                 dbias += tl.sum(dz, axis=1)
             else:
                 # This tile's outputs' share of each sample's one gate.
                 dz = maths.grad_sigmoid(tl.sum(dg, axis=0)[None, :], g)
-                dG_sample += tl.sum(tl.trans(dz) * x, axis=0)
+                dG_sample += tl.sum(tl.trans(dz) * seen_by_gate(x, FORM.layer), axis=0)
                 dbias_sample += tl.sum(dz, axis=1)
 
     at, mask = dense(rows[:, None], cols[None, :], O, I)
+    if grads.signs is not None and WANTS_LOG:
+        of_signs = tl.load(grads.signs + at, mask=mask & (split == 0), other=0.0)
+        if UNTIED:
+            dW_mul += of_signs
+        else:
+            dW += of_signs
     at += split.to(tl.int64) * O * I
     if partials.W is not None:
         tl.store(partials.W + at, dW, mask=mask)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import tiles
+from . import launch_reduction, tiles
 from .arguments import Described, Given, Layer
 from .backward import backward_kernel
 from .forms import Batch, Form, Gradients, Partials, Tile, Weights
@@ -15,11 +15,8 @@ from .forward import forward_kernel
 from .grad_input import grad_input_kernel
 from .grad_weights import finish_kernel, grad_weights_kernel
 from .precision import products
-from .recipe import Recipe, Slot
+from .recipe import RECIPES, Recipe, Slot, blocks
 from .transform import transform_kernel
-
-# Kinds of calls kept; a model has a few for each of its layers, unless its batches keep changing.
-RECIPES = 4096
 
 
 class Plan(NamedTuple):
@@ -47,10 +44,6 @@ class Plan(NamedTuple):
             "num_stages": self.tile.stages,
             **self.limits,
         }
-
-
-def blocks(size: int, block: int) -> int:
-    return -(-size // block)
 
 
 def _multiple(size: int) -> int:
@@ -91,6 +84,7 @@ def plan(layer: Layer, kernel: str, setting: str, dy: Given | None = None) -> Pl
         layer.linear,
         layer.log_space,
         layer.gate_kind,
+        layer.omega,
         linear,
         log,
         *map(_multiple, strides),
@@ -137,13 +131,18 @@ def forward(setting: str, save: bool, *call: Any) -> Recipe:
     if layer.B == 0 or (layer.O == 0 and not (save and layer.gate_kind == "sample")):
         return recipe
     how = plan(layer, "forward", setting)
-    weights = _transform(recipe, layer) if how.reads else layer.weights
+    weights = _transform(recipe, layer) if how.reads or layer.signed else layer.weights
+    signs = None
+    if layer.signed:
+        signs = recipe.room((layer.B, layer.O), layer.compute)
+        launch_reduction.reduce(recipe, layer, "inalu", weights.W_hat_mul or weights.W_hat, signs)
     recipe.step(
         forward_kernel,
         # At least one column of tiles: a gate per sample is kept even if there is no output.
         (how.row_tiles * max(1, how.col_tiles),),
         layer.batch,
         weights,
+        signs,
         y,
         saved,
         layer.eps,
@@ -190,13 +189,20 @@ def backward(
     for_weights = None
     if any(grad is not None for grad in grads):
         for_weights = _Sums(layer, plan(layer, "grad_weights", setting, dy))
+    of_product = (grads.W_hat_mul, grads.M_hat_mul) if layer.untied else grads[:2]
+    if layer.signed and any(of_product):
+        weights = _transform(recipe, layer)
+        signs = recipe.room((layer.O, layer.I), layer.compute)
+        W = weights.W_hat_mul or weights.W_hat
+        launch_reduction.reduce_gradient(recipe, layer, "inalu", batch, W, layer.I, None, signs)
+        grads = grads._replace(signs=signs)
     if for_dx and for_weights and _go_together(for_dx, for_weights):
         _grad_all(recipe, layer, for_dx, for_weights, batch, grads, dx)
         return recipe
     weights = layer.weights
     wants_W = any((grads.W_hat, grads.M_hat, grads.W_hat_mul, grads.M_hat_mul))
     if for_weights:
-        if for_dx and for_dx.reads and wants_W:
+        if for_dx and for_dx.reads and wants_W and weights is layer.weights:
             W, W_mul = _room_for_W(recipe, layer)
             grads = grads._replace(W=W, W_mul=W_mul)
             weights = _transformed(weights, W, W_mul)

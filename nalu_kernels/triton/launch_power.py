@@ -12,7 +12,6 @@ from . import tiles
 from .arguments import Call, Described, require
 from .device import Chip
 from .forms import Tile
-from .launch import RECIPES, blocks
 from .power import (
     Powers,
     finish_power_kernel,
@@ -20,7 +19,7 @@ from .power import (
     power_grad_weights_kernel,
     power_kernel,
 )
-from .recipe import Recipe
+from .recipe import RECIPES, Recipe, blocks
 
 
 class Power(Call):
@@ -98,13 +97,27 @@ def backward(
         grads.W_im and recipe.room((splits, O, I), one.compute),
     )
     if (dx or grads.g) and row_tiles * col_tiles:
-        args = (batch, one.weights, dx, parts.g, one.eps)
-        grid = (row_tiles * col_tiles,)
-        recipe.step(power_grad_input_kernel, grid, *args, **one.options(for_dx))
+        recipe.step(
+            power_grad_input_kernel,
+            (row_tiles * col_tiles,),
+            batch,
+            one.weights,
+            dx,
+            parts.g,
+            one.eps,
+            **one.options(for_dx),
+        )
     if (grads.W_re or grads.W_im) and programs:
-        args = (batch, one.weights, parts, split_rows, one.eps)
-        grid = (programs, splits)
-        recipe.step(power_grad_weights_kernel, grid, *args, **one.options(for_weights))
+        recipe.step(
+            power_grad_weights_kernel,
+            (programs, splits),
+            batch,
+            one.weights,
+            parts,
+            split_rows,
+            one.eps,
+            **one.options(for_weights),
+        )
     size = max(O * I if grads.W_re or grads.W_im else 0, I if grads.g else 0)
     if size:
         recipe.step(

@@ -7,11 +7,10 @@ import math
 from typing import Any
 
 from . import tiles
-from .arguments import Call, Described, require
+from .arguments import Call, Described, Layer, require
 from .device import Chip
 from .forms import Batch
-from .launch import RECIPES, blocks
-from .recipe import Recipe, Slot
+from .recipe import RECIPES, Recipe, Slot, blocks
 from .reduction import finish_reduction_kernel, reduction_gradient_kernel, reduction_kernel
 
 
@@ -48,7 +47,12 @@ def forward(save: bool, *call: Any) -> Recipe:
 
 
 def reduce(
-    recipe: Recipe, one: Call, layer: str, W: Slot | None, y: Slot, saved: Slot | None
+    recipe: Recipe,
+    one: Reduction | Layer,
+    layer: str,
+    W: Slot | None,
+    y: Slot,
+    saved: Slot | None = None,
 ) -> None:
     """y of x and W; ``saved``: of an NMRU."""
     tile = tiles.reduction(one.chip, one.compute, one.B, one.O)
@@ -61,7 +65,7 @@ def reduce(
             W,
             y,
             saved if layer == "nmru" else None,
-            getattr(one, "eps", 0.0),
+            one.eps,
             LAYER=layer,
             TILE=tile,
             num_warps=tile.warps,
@@ -89,7 +93,7 @@ def backward(
 
 def reduce_gradient(
     recipe: Recipe,
-    one: Call,
+    one: Reduction | Layer,
     layer: str,
     batch: Batch,
     W: Slot | None,
@@ -119,7 +123,7 @@ def reduce_gradient(
             W_parts,
             x_parts,
             split_tiles,
-            getattr(one, "eps", 0.0),
+            one.eps,
             LAYER=layer,
             TILE=tile,
             num_warps=tile.warps,

@@ -138,6 +138,27 @@ def log_abs(x, eps):
 
 
 @triton.jit
+def log_larger(x, eps):
+    """log(max(|x|, eps)); a NaN passes."""
+    size = tl.abs(x)
+    return tl.log(tl.where(size < eps, eps, size))
+
+
+@triton.jit
+def grad_log_larger(grad, x, eps):
+    """grad d/d|x| of it."""
+    size = tl.abs(x)
+    larger = tl.where(size < eps, eps, size)
+    return tl.where(size >= eps, quotient_of_any(grad, larger), 0.0)
+
+
+@triton.jit
+def sign(x):
+    """0 of a 0 and of a NaN."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0)).to(x.dtype)
+
+
+@triton.jit
 def grad_log_abs(grad, x, eps):
     """grad dL/dx, with sign(0) = 0 as in PyTorch: the second term of equation 12."""
     size = tl.abs(x)
@@ -204,6 +225,21 @@ def grad_mix(dy, a, m, g):
     Where both products of (9) overflow, their difference is NaN; fused it would be infinite.
     """
     return dy * g, (dy * (1.0 - g)) * m, product(dy, a) - product(dy, m)
+
+
+@triton.jit
+def mix_signed(a, l, s, g, omega):  # noqa: E741
+    """(y, m): y = g a + (1 - g) m s with m = exp(min(l, omega)), here negative where l is above."""
+    m = exp(tl.where(l > omega, omega, l))
+    return g * a + ((1.0 - g) * m) * s, tl.where(l > omega, -m, m)
+
+
+@triton.jit
+def grad_mix_signed(dy, a, m, s, g):
+    """From y to a, to l and to g."""
+    size, rest = tl.abs(m), dy * (1.0 - g)
+    dl = tl.where(m >= 0, (rest * s) * size, 0.0)
+    return dy * g, dl, product(dy, a) - product(dy * s, size)
 
 
 @triton.jit

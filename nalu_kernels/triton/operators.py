@@ -84,9 +84,18 @@ def _forward(
     save: bool,
     input: Tensor,
     weights: Weights,
+    omega: float = 0.0,
 ) -> list[Any]:
     tensors = [input, *weights]
-    call = (chip(input.device), layer, float(eps), linear, log_space, tuple(map(describe, tensors)))
+    call = (
+        chip(input.device),
+        layer,
+        float(eps),
+        linear,
+        log_space,
+        omega,
+        tuple(map(describe, tensors)),
+    )
     return launch.forward(_setting(input), save, *call).run(tensors)
 
 
@@ -100,11 +109,20 @@ def _backward(
     saved: Tensor | None,
     input: Tensor,
     weights: Weights,
+    omega: float = 0.0,
 ) -> list[Any]:
     """The gradients of input and weights: those of which bit i of ``needed`` is set."""
     require(saved is None or saved.is_contiguous(), "saved is not what the forward left")
     tensors = [input, *weights]
-    call = (chip(input.device), layer, float(eps), linear, log_space, tuple(map(describe, tensors)))
+    call = (
+        chip(input.device),
+        layer,
+        float(eps),
+        linear,
+        log_space,
+        omega,
+        tuple(map(describe, tensors)),
+    )
     given = (describe(grad_output), describe(saved))
     recipe = launch.backward(_setting(input), needed, *given, *call)
     return recipe.run([*tensors, grad_output, saved])
@@ -193,11 +211,47 @@ def npu_backward(
     return tuple(recipe.run([*tensors, grad_output, saved]))
 
 
+def _inalu_weights(
+    W_hat: Tensor, M_hat: Tensor, g: Tensor, W_hat_mul: Any = None, M_hat_mul: Any = None
+) -> Weights:
+    """A g of one dimension is a bias of the gate, which then sees no input."""
+    gate = (None, g) if g.dim() == 1 else (g, None)
+    return Weights(W_hat, M_hat, *gate, W_hat_mul, M_hat_mul)
+
+
+def inalu_forward(
+    eps: float, omega: float, per_sample: bool, save: bool, input: Tensor, *weights: Any
+) -> tuple[Tensor, Tensor | None]:
+    layer, given = "inalu_sum" if per_sample else "inalu", _inalu_weights(*weights)
+    y, saved = _forward(layer, eps, True, True, save, input, given, float(omega))
+    return y, saved
+
+
+def inalu_backward(
+    eps: float,
+    omega: float,
+    per_sample: bool,
+    needed: int,
+    grad_output: Tensor,
+    saved: Tensor,
+    input: Tensor,
+    *weights: Any,
+) -> tuple[Tensor | None, ...]:
+    layer, given = "inalu_sum" if per_sample else "inalu", _inalu_weights(*weights)
+    # Of a bias it is the fourth weight's bit, not the third's; those of the others move by one.
+    first, g, rest = needed & 7, needed >> 3 & 1, needed >> 4
+    needed = first | (g << 4 if given.G is None else g << 3) | rest << 5
+    call = (layer, eps, True, True, needed, grad_output, saved, input, given, float(omega))
+    dx, dW_hat, dM_hat, dG, dbias, *others = _backward(*call)
+    return dx, dW_hat, dM_hat, dG if given.G is not None else dbias, *others
+
+
 kernels: Operators = {
     "nac": Kernels(nac_forward, nac_backward),
     "nalu": Kernels(nalu_forward, nalu_backward),
     "nau": Kernels(nau_forward, nau_backward),
     "nmu": Kernels(nmu_forward, nmu_backward),
+    "inalu": Kernels(inalu_forward, inalu_backward),
     "npu": Kernels(npu_forward, npu_backward),
     "nru": Kernels(nru_forward, nru_backward),
     "nmru": Kernels(nmru_forward, nmru_backward),

@@ -130,9 +130,8 @@ def power_grad_input_kernel(batch, weights, dx, g_parts, eps: tl.float64, TILE: 
     size = tl.abs(x) + tl.full([1, 1], eps, C)
     of_r = maths.quotient_of_any(of_log, gate * size + (1.0 - gate))
     if dx is not None:
-        sign = tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0))
         at = rows[:, None] * I + cols[None, :]
-        tl.store(dx + at, rounded((of_r * gate) * sign, dx.dtype.element_ty), mask=mask)
+        tl.store(dx + at, rounded((of_r * gate) * maths.sign(x), dx.dtype.element_ty), mask=mask)
     if g_parts is not None:
         of_gate = of_r * size - of_r + of_k * tl.where(x < 0, tl.full([1, 1], _PI, C), 0.0)
         sums = tl.sum(tl.where(mask, of_gate, 0.0), axis=0)

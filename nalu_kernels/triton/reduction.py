@@ -58,6 +58,11 @@ def _upstream(batch, rows, cols, LAYER: tl.constexpr):
         cosine = tl.load(batch.saved + at, mask=mask, other=0.0)
         sine = tl.load(batch.saved + plane + at, mask=mask, other=0.0)
         return d * cosine, -(d * sine)
+    elif LAYER == "inalu":
+        plane = tl.full([1, 1], batch.B, tl.int64) * batch.O
+        m = tl.load(batch.saved + plane + at, mask=mask, other=0.0)
+        g = tl.load(batch.saved + 3 * plane + at, mask=mask, other=0.0)
+        return (d * (1.0 - g)) * tl.abs(m), d
     else:
         return d, d
 

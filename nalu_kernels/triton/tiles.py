@@ -261,7 +261,7 @@ def reduction(chip: Chip, compute: torch.dtype, B: int, O: int) -> Tile:  # noqa
     before each of these are in registers, twice as many for doubles. Nothing of it was measured."""
     if chip.family == "interpreter":
         sizes = (min(LARGEST_INTERPRETED, 1 << max(0, size - 1).bit_length()) for size in (B, O))
-        return Tile(*sizes, 4, warps=4, stages=1)
+        return Tile(*sizes, 4, 4, 1)
     cols = 32 if O > 16 else 16 if O > 4 else 4  # fewer padded ones, and more programs
     rows = 1024 // cols
     depth = 8 if compute == torch.float32 else 4

@@ -57,7 +57,7 @@ class Sample(NamedTuple):
         return [self.empty(self.B, self.I), *weights]
 
     def call(self, chip: Chip, tensors: list[Tensor | None]) -> tuple[Any, ...]:
-        return chip, "nalu", _EPS, self.linear, self.log_space, tuple(map(describe, tensors))
+        return chip, "nalu", _EPS, self.linear, self.log_space, 0.0, tuple(map(describe, tensors))
 
 
 def forward_recipe(

@@ -15,7 +15,7 @@ def transform_kernel(weights, W, W_mul, size, BLOCK: tl.constexpr):
     at = indices(tl.program_id(0), BLOCK)
     mask = at < size
     C: tl.constexpr = W.dtype.element_ty
-    tl.store(W + at, weight_tile(weights.W_hat, weights.M_hat, at, mask, C, "nalu"), mask=mask)
+    tl.store(W + at, weight_tile(weights.W_hat, weights.M_hat, at, mask, C), mask=mask)
     if W_mul is not None:
-        tile = weight_tile(weights.W_hat_mul, weights.M_hat_mul, at, mask, C, "nalu")
+        tile = weight_tile(weights.W_hat_mul, weights.M_hat_mul, at, mask, C)
         tl.store(W_mul + at, tile, mask=mask)
