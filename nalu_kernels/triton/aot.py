@@ -34,6 +34,7 @@ from triton.runtime import driver
 
 from . import tiles, trace
 from .device import Chip
+from .factors import LAYERS as FACTORS
 from .forms import Tile
 from .train_plan import OPTIMIZERS
 
@@ -81,6 +82,8 @@ _STACKS = {
     ),
     "NALU 512->64->1": ((2, 512, 64, 1, 1, 1), (2, 64, 1, 1, 0, 0)),
 }
+# (B, I, O) for each width of a tile of a product over the inputs.
+_REDUCED = ((128, 100, 2), (128, 100, 10), (1024, 64, 64))
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Instructions at least, one of them a product of tiles, for each of a kernel's products.
 _PIECES = {"bf16x6": 6, "bf16x3": 3, "bf16": 1, "fp16": 1}
@@ -205,7 +208,7 @@ def launches(family: str) -> dict[Variant, trace.Launch]:
                             made += trace.backward(sample, chip, needed=needed, setting=setting)
                         for one in made:
                             _add(found, family, case, sample, setting, one)
-    return found | _trainers(chip)
+    return found | _trainers(chip) | _reductions(chip)
 
 
 def _trainers(chip: Chip) -> dict[Variant, trace.Launch]:
@@ -218,6 +221,22 @@ def _trainers(chip: Chip) -> dict[Variant, trace.Launch]:
         known = (chip.family, "train", case, "", "", str(dtype).removeprefix("torch."), None)
         one = trace.train(program, dtype, chip, optimizer)
         found[Variant(*known, "", "", bits, bits)] = one
+    return found
+
+
+def _reductions(chip: Chip) -> dict[Variant, trace.Launch]:
+    """A product's kernels for every factor, with the dtypes and the widths of tiles in turn."""
+    found = {}
+    for turn, layer in enumerate(FACTORS, tiles.FAMILIES.index(chip.family)):
+        dtype = _DTYPES[turn % len(_DTYPES)]
+        shape = _REDUCED[turn % len(_REDUCED)]
+        for one in trace.reduction(layer, *shape, dtype, chip):
+            kernel = one.kernel.__name__.removesuffix("_kernel")
+            bits = min(32, dtype.itemsize * 8)  # scratch and parts are wider than x and W
+            name, tile = str(dtype).removeprefix("torch."), one.options.get("TILE")
+            shape_words = "x".join(map(str, shape[:2])) + f"->{shape[2]}"
+            known = (chip.family, kernel, layer, "", "", name, tile, "", shape_words)
+            found[Variant(*known, bits, bits)] = one
     return found
 
 

@@ -73,52 +73,22 @@ def contiguous(tensor: Tensor) -> Tensor:
     return tensor.resolve_neg().contiguous()
 
 
-class Layer:
-    """A call, without its tensors: x is slot 0, the weights follow."""
+class Call:
+    """A call of x and the weights of one function, without its tensors: x is slot 0, the weights
+    follow. The first weight has a row for each output, and ``for_each_input`` columns."""
 
     def __init__(
-        self,
-        chip: Chip,
-        eps: float,
-        linear: bool,
-        log_space: bool,
-        described: tuple[tuple[Any, ...] | None, ...],
+        self, chip: Chip, described: tuple[tuple[Any, ...] | None, ...], for_each_input: int = 1
     ) -> None:
         x, *weights = (one if one is None else Described._make(one) for one in described)
-        assert x is not None
-        by_name = Weights(*weights)
-        W_hat = by_name.W_hat
-        needed = weights[: 3 if linear and log_space else 2]
-        require(all(weight is not None for weight in needed), "W_hat, M_hat or G is missing")
-        require(0 < eps < math.inf, "eps must be positive and finite")
+        assert x is not None and weights[0] is not None
         require(x.dtype in DTYPES, "input must be float32, float64, bfloat16 or float16")
         require(len(x.shape) >= 1, "input lacks dimensions")
-        require(len(W_hat.shape) == 2, "W_hat has the wrong shape")
-        self.O, self.I = W_hat.shape
+        require(len(weights[0].shape) == 2, "the weights must have 2 dimensions")
+        self.O, columns = weights[0].shape
+        self.I = columns // for_each_input
+        require(columns == self.I * for_each_input, "the weights have the wrong shape")
         require(x.shape[-1] == self.I, "input must have in_features as its last dimension")
-        self.gates, self.gate_kind = 0, "none"
-        if by_name.G is not None:
-            require(len(by_name.G.shape) == 2, "G has the wrong shape")
-            self.gates = by_name.G.shape[0]
-            self.gate_kind = "output" if self.gates == self.O else "sample"
-            require(self.gates in (self.O, 1), "G has the wrong shape")
-        matrix = (self.O, self.I)
-        shapes = Weights(matrix, matrix, (self.gates, self.I), (self.gates,), matrix, matrix)
-        for name, weight, expected in zip(Weights._fields, by_name, shapes, strict=True):
-            require(
-                weight is None
-                or (
-                    weight.shape == expected
-                    and weight.dtype == x.dtype
-                    and weight.device == x.device
-                ),
-                f"{name} must have the dtype and device of input, and its shape",
-            )
-        require(
-            (by_name.W_hat_mul is None) == (by_name.M_hat_mul is None),
-            "W_hat_mul and M_hat_mul must be given together",
-        )
-        self.eps, self.linear, self.log_space = eps, linear, log_space
         self.shape, self.B = x.shape, math.prod(x.shape[:-1])
         self.dtype, self.device = x.dtype, x.device
         self.compute = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -128,15 +98,93 @@ class Layer:
         self.aligned = all(one.aligned for one in given)
         self.x_strides = as_rows.strides
         self.batch = Batch(self.B, self.I, self.O, Slot(0), *as_rows.strides)
-        self.weights = Weights(
-            *(weight and Slot(place) for place, weight in enumerate(weights, start=1))
-        )
-        self.untied = by_name.W_hat_mul is not None
+        self.given = weights
+        self.slots = [weight and Slot(place) for place, weight in enumerate(weights, start=1)]
         # x itself, if a contiguous tensor of its shape is like it.
         as_it_is = as_rows.prepare is None and dense(x).prepare is None
         self.like_x = self.batch.x if as_it_is else None
         # How each tensor is prepared, if it has to be.
         self.prepare = [as_rows.prepare, *(weight and dense(weight).prepare for weight in weights)]
+
+    def require_shape(self, name: str, weight: Described | None, *expected: int) -> None:
+        """Of a weight that is given."""
+        require(
+            weight is None
+            or (
+                weight.shape == expected
+                and weight.dtype == self.dtype
+                and weight.device == self.device
+            ),
+            f"{name} must have the dtype and device of input, and its shape",
+        )
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return (*self.shape[:-1], self.O)
+
+    def backward(
+        self, dy: Described, saved: Described | None, saved_size: int, saved_dtype: torch.dtype
+    ) -> tuple[Batch, list[Prepare | None], Given]:
+        """What a backward reads, the tensors of dy and ``saved`` being the last two; how all
+        tensors are prepared; and dy as rows."""
+        require(
+            dy.shape == self.output_shape and dy[2:4] == (self.dtype, self.device),
+            "grad_output must have the shape, dtype and device of the output",
+        )
+        require(
+            saved is None
+            or (math.prod(saved.shape) == saved_size and saved[2:4] == (saved_dtype, self.device)),
+            "saved is not what the forward left",
+        )
+        place, as_rows = len(self.prepare), rows(dy)
+        dy_row, dy_col = as_rows.strides
+        batch = self.batch._replace(
+            dy=Slot(place),
+            dy_row=dy_row,
+            dy_col=dy_col,
+            saved=None if saved is None else Slot(place + 1),
+        )
+        return batch, [*self.prepare, as_rows.prepare, None], as_rows
+
+
+class Layer(Call):
+    """A call of ``layer``, of those of ``Form``. Of a "nau" M_hat is None; an iNALU's gate that
+    sees no input is a bias without G."""
+
+    def __init__(
+        self,
+        chip: Chip,
+        layer: str,
+        eps: float,
+        linear: bool,
+        log_space: bool,
+        omega: float,
+        described: tuple[tuple[Any, ...] | None, ...],
+    ) -> None:
+        needed = described[1 : {"nalu": 3 + (linear and log_space), "nau": 2}.get(layer, 3)]
+        require(all(weight is not None for weight in needed), "W_hat, M_hat or G is missing")
+        require(0 < eps < math.inf, "eps must be positive and finite")
+        super().__init__(chip, described)
+        by_name = Weights(*self.given)
+        self.gates, self.gate_kind = 0, "none"
+        if by_name.G is not None:
+            require(len(by_name.G.shape) == 2, "G has the wrong shape")
+            self.gates = by_name.G.shape[0]
+            self.gate_kind = "output" if self.gates == self.O else "sample"
+            require(self.gates in (self.O, 1), "G has the wrong shape")
+        elif by_name.gate_bias is not None:
+            self.gates, self.gate_kind = self.O, "output"
+        for name, weight in zip(Weights._fields, by_name, strict=True):
+            self.require_shape(name, weight, *self.shape_of_weight(name))
+        require(
+            (by_name.W_hat_mul is None) == (by_name.M_hat_mul is None),
+            "W_hat_mul and M_hat_mul must be given together",
+        )
+        self.layer, self.eps, self.omega = layer, eps, omega
+        self.signed = layer in ("inalu", "inalu_sum")
+        self.linear, self.log_space = linear, log_space
+        self.weights = Weights(*self.slots)
+        self.untied = by_name.W_hat_mul is not None
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -146,10 +194,8 @@ class Layer:
         return {"G": (self.gates, self.I), "gate_bias": (self.gates,)}.get(name, (self.O, self.I))
 
     @property
-    def output_shape(self) -> tuple[int, ...]:
-        return (*self.shape[:-1], self.O)
-
-    @property
     def saved_size(self) -> int:
-        """Elements of a, m and g, which a NALU keeps for its backward, flat."""
+        """Elements of a, m and g, which a NALU keeps for its backward, flat; see ``Batch``."""
+        if self.signed:
+            return 4 * self.B * self.O
         return self.B * (2 * self.O + self.gates)

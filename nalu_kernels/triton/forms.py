@@ -8,16 +8,20 @@ from typing import Any, NamedTuple
 class Form(NamedTuple):
     """A kind of layer and how its products are taken.
 
-    ``linear`` and ``log_space`` are the paths that it has, ``gates`` is "none", "output" (a gate
-    per output) or "sample" (one per sample). ``linear_product`` (also the gate's) and
-    ``log_product`` are names of ``products.product``. ``I_multiple`` and ``O_multiple`` divide I
-    and O, the others the strides of x and dy: rows that begin at multiples of 4 or more are read by
-    wide loads.
+    ``layer`` is "nalu", for NACs and NALUs, "nau", "inalu", or "inalu_sum": an
+    iNALU whose logarithm is that of a sum, |x| + eps. ``linear`` and ``log_space`` are the paths
+    that it has, ``gates`` is "none", "output" (a gate per output) or "sample" (one per sample).
+    ``omega`` is an iNALU's bound of log m.
+    ``linear_product`` (also the gate's) and ``log_product`` are names of ``products.product``.
+    ``I_multiple`` and ``O_multiple`` divide I and O, the others the strides of x and dy: rows that
+    begin at multiples of 4 or more are read by wide loads.
     """
 
+    layer: str
     linear: bool
     log_space: bool
     gates: str
+    omega: float
     linear_product: str
     log_product: str
     I_multiple: int
@@ -42,7 +46,8 @@ class Batch(NamedTuple):
     """What a kernel reads beside the parameters: x, [B, I] with strides, and the layer's sizes.
 
     A backward also reads dy, [B, O] with strides, and what the forward ``saved``: nalu_forward's
-    flat a, m and g, or the output of a NAC in log space, dense; None for a linear one.
+    flat a, m and g, or the output of a NAC in log space, dense; None for a linear one. Of an iNALU
+    a, m, its sign and g, each [B, O]; m is negative where omega holds it.
     """
 
     B: Any
@@ -73,7 +78,7 @@ class Weights(NamedTuple):
     """The layer's parameters; None where it has none.
 
     Where ``M_hat`` is None although ``W_hat`` is not, the latter is W, already transformed; the
-    same holds for the product's own weights.
+    same holds for the product's own weights. A NAU's W, which is clamped where it is read, is one.
     """
 
     W_hat: Any
@@ -86,7 +91,8 @@ class Weights(NamedTuple):
 
 class Gradients(NamedTuple):
     """Where the gradients of ``Weights`` go, None for those that nobody wants; and ``W`` and
-    ``W_mul``, for a kernel that comes after and can use them."""
+    ``W_mul``, for a kernel that comes after and can use them. ``signs`` is there already: what
+    the product's weights receive through an iNALU's sign."""
 
     W_hat: Any = None
     M_hat: Any = None
@@ -96,6 +102,7 @@ class Gradients(NamedTuple):
     M_hat_mul: Any = None
     W: Any = None
     W_mul: Any = None
+    signs: Any = None
 
 
 class Partials(NamedTuple):

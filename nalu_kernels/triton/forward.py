@@ -12,6 +12,7 @@ from .loads import (
     load,
     log_tile,
     product_weight_tile,
+    seen_by_gate,
     sizes_of,
     tile_indices,
     weight_tile,
@@ -22,9 +23,12 @@ from .products import product
 
 @triton.jit(launch_metadata=metadata.forward)
 def forward_kernel(
-    batch, weights, y, saved, eps: tl.float64, FORM: tl.constexpr, TILE: tl.constexpr
+    batch, weights, signs, y, saved, eps: tl.float64, FORM: tl.constexpr, TILE: tl.constexpr
 ):
-    """A tile of y, [B, O]: equations 1 to 6. ``saved``, if not None, receives a, m and g, flat."""
+    """A tile of y, [B, O]: equations 1 to 6. ``saved``, if not None, receives a, m and g, flat.
+
+    ``signs``, [B, O], is the product's sign, of an iNALU alone.
+    """
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
@@ -44,25 +48,26 @@ def forward_kernel(
         x_mask = (rows[:, None] < B) & (k[None, :] < I)
         x = x_tile(batch.x, sizes, rows[:, None], k[None, :], x_mask, C)  # [ROWS, depth]
         at, mask = dense(cols[None, :], k[:, None], O, I)
-        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C)  # [depth, COLS]
+        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, FORM.layer)  # [depth, COLS]
         if FORM.linear:
             a = product(x, W, a, LINEAR_PRODUCT)
         if FORM.log_space:
             W_mul = product_weight_tile(weights, W, at, mask, C)
-            L = log_tile(x, (k < I)[None, :], shift)
+            L = log_tile(x, (k < I)[None, :], shift, FORM.layer)
             l = product(L, W_mul, l, LOG_PRODUCT)  # noqa: E741
-        if FORM.gates == "output":
+        if FORM.gates == "output" and weights.G is not None:
             G = load(weights.G + at, mask, C)
-            z = product(x, G, z, LINEAR_PRODUCT)
+            z = product(seen_by_gate(x, FORM.layer), G, z, LINEAR_PRODUCT)
         elif FORM.gates == "sample":
             G = load(weights.G + k, k < I, C)
-            z_sample += tl.sum(x * G[None, :], axis=1)
+            z_sample += tl.sum(seen_by_gate(x, FORM.layer) * G[None, :], axis=1)
 
     at, mask = dense(rows[:, None], cols[None, :], B, O)
     if FORM.gates == "none":
         result = maths.exp(l) if FORM.log_space else a
     else:
-        m = maths.exp(l)
+        if signs is None:
+            m = maths.exp(l)
         if FORM.gates == "output":
             if weights.gate_bias is not None:
                 z += load(weights.gate_bias + cols, cols < O, C)[None, :]
@@ -71,12 +76,19 @@ def forward_kernel(
             if weights.gate_bias is not None:
                 z_sample += widened(tl.load(weights.gate_bias), C)
             g = maths.sigmoid(z_sample)[:, None]
-        result = maths.mix(a, m, g)
+        if signs is not None:
+            s = tl.load(signs + at, mask=mask, other=0.0)
+            result, m = maths.mix_signed(a, l, s, g, tl.full([1, 1], FORM.omega, C))
+        else:
+            result = maths.mix(a, m, g)
         if saved is not None:
             plane = tl.full([1, 1], B, tl.int64) * O
             tl.store(saved + at, a, mask=mask)
             tl.store(saved + plane + at, m, mask=mask)
-            if FORM.gates == "output":
+            if signs is not None:
+                tl.store(saved + 2 * plane + at, s, mask=mask)
+                tl.store(saved + 3 * plane + at, tl.broadcast_to(g, [ROWS, COLS]), mask=mask)
+            elif FORM.gates == "output":
                 tl.store(saved + 2 * plane + at, g, mask=mask)
             else:
                 g_mask = (rows[:, None] < B) & (col == 0)

@@ -29,6 +29,8 @@ def grad_input_tile(
     COLS: tl.constexpr = TILE.cols
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
     LOG_PRODUCT: tl.constexpr = FORM.log_product
+    # An iNALU's gate sees |x|.
+    SIGNED: tl.constexpr = FORM.layer == "inalu" or FORM.layer == "inalu_sum"
     C: tl.constexpr = compute_type(batch.x)
     sizes = sizes_of(batch, FORM)
     B, I, O = sizes.B, sizes.I, sizes.O  # noqa: E741
@@ -36,6 +38,7 @@ def grad_input_tile(
 
     linear = tl.zeros([ROWS, COLS], C)
     log = tl.zeros([ROWS, COLS], C)
+    of_gate = tl.zeros([ROWS, COLS], C)
     dg_sample = tl.zeros([ROWS], C)
     g_sample = tl.zeros([ROWS, 1], C)
     for start in range(0, O, TILE.depth):
@@ -46,24 +49,38 @@ def grad_input_tile(
             dg_sample += tl.sum(dg, axis=1)
             g_sample = g
         at, mask = dense(k[:, None], cols[None, :], O, I)
-        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C)  # [depth, COLS]
+        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, FORM.layer)  # [depth, COLS]
         if FORM.linear:
             linear = product(da, W, linear, LINEAR_PRODUCT)
-        if FORM.gates == "output":
+        if FORM.gates == "output" and weights.G is not None:
             G = load(weights.G + at, mask, C)
-            linear = product(maths.grad_sigmoid(dg, g), G, linear, LINEAR_PRODUCT)
+            dz = maths.grad_sigmoid(dg, g)
+            if SIGNED:
+                of_gate = product(dz, G, of_gate, LINEAR_PRODUCT)
+            else:
+                linear = product(dz, G, linear, LINEAR_PRODUCT)
         if FORM.log_space:
             W_mul = product_weight_tile(weights, W, at, mask, C)
             log = product(dl, W_mul, log, LOG_PRODUCT)
 
     if FORM.gates == "sample":
         G = load(weights.G + cols, cols < I, C)
-        linear += maths.grad_sigmoid(dg_sample[:, None], g_sample) * G[None, :]
+        dx_of_gate = maths.grad_sigmoid(dg_sample[:, None], g_sample) * G[None, :]
+        if SIGNED:
+            of_gate += dx_of_gate
+        else:
+            linear += dx_of_gate
     result = linear
     mask = (rows[:, None] < B) & (cols[None, :] < I)
     if FORM.log_space:
         x = x_tile(batch.x, sizes, rows[:, None], cols[None, :], mask, C)
-        result += maths.grad_log_abs(log, x, tl.full([1, 1], eps, C))
+        shift = tl.full([1, 1], eps, C)
+        if FORM.layer == "inalu":
+            result += (maths.grad_log_larger(log, x, shift) + of_gate) * maths.sign(x)
+        elif FORM.layer == "inalu_sum":
+            result += maths.grad_log_abs(log, x, shift) + of_gate * maths.sign(x)
+        else:
+            result += maths.grad_log_abs(log, x, shift)
     # By row, then by column: with an offset of one sum, as of ``dense``, LLVM gives the backward in
     # one launch up to half as many registers again on gfx942.
     dx_at = dx + rows[:, None] * I + cols[None, :]

@@ -13,6 +13,7 @@ from .loads import (
     indices,
     load,
     log_tile,
+    seen_by_gate,
     sizes_of,
     tile_indices,
     tiles,
@@ -30,13 +31,17 @@ def _store(tensor, at, mask, v):
 
 @triton.jit
 def _finish_pair(dW, W_hat, M_hat, dW_hat, dM_hat, W_out, at, mask, C: tl.constexpr):
-    """From dW to dW_hat and dM_hat (equations 10 and 11), and W for whoever needs it next."""
+    """From dW to dW_hat and dM_hat (equations 10 and 11), and W for whoever needs it next; of a
+    NAU, which has no M_hat, through its clamp."""
     w_hat = load(W_hat + at, mask, C)
-    m_hat = load(M_hat + at, mask, C)
-    dw_hat, dm_hat, W = maths.grad_weight(dW, w_hat, m_hat)
-    _store(dW_hat, at, mask, dw_hat)
-    _store(dM_hat, at, mask, dm_hat)
-    _store(W_out, at, mask, W)
+    if M_hat is None:
+        _store(dW_hat, at, mask, maths.grad_clamp_weight(dW, w_hat))
+    else:
+        m_hat = load(M_hat + at, mask, C)
+        dw_hat, dm_hat, W = maths.grad_weight(dW, w_hat, m_hat)
+        _store(dW_hat, at, mask, dw_hat)
+        _store(dM_hat, at, mask, dm_hat)
+        _store(W_out, at, mask, W)
 
 
 @triton.jit
@@ -103,7 +108,7 @@ def grad_weights_tile(
         if FORM.linear and WANTS_W:
             dW = product(da, x, dW, LINEAR_PRODUCT)
         if WANTS_LOG:
-            L = log_tile(x, x_mask, shift)
+            L = log_tile(x, x_mask, shift, FORM.layer)
             if UNTIED:
                 dW_mul = product(dl, L, dW_mul, LOG_PRODUCT)
             else:
@@ -112,15 +117,21 @@ def grad_weights_tile(
             if FORM.gates == "output":
                 dz = maths.grad_sigmoid(dg, g)
                 if grads.G is not None:
-                    dG = product(dz, x, dG, LINEAR_PRODUCT)
+                    dG = product(dz, seen_by_gate(x, FORM.layer), dG, LINEAR_PRODUCT)
                 dbias += tl.sum(dz, axis=1)
             else:
                 # This tile's outputs' share of each sample's one gate.
                 dz = maths.grad_sigmoid(tl.sum(dg, axis=0)[None, :], g)
-                dG_sample += tl.sum(tl.trans(dz) * x, axis=0)
+                dG_sample += tl.sum(tl.trans(dz) * seen_by_gate(x, FORM.layer), axis=0)
                 dbias_sample += tl.sum(dz, axis=1)
 
     at, mask = dense(rows[:, None], cols[None, :], O, I)
+    if grads.signs is not None and WANTS_LOG:
+        of_signs = tl.load(grads.signs + at, mask=mask & (split == 0), other=0.0)
+        if UNTIED:
+            dW_mul += of_signs
+        else:
+            dW += of_signs
     at += split.to(tl.int64) * O * I
     if partials.W is not None:
         tl.store(partials.W + at, dW, mask=mask)
@@ -159,7 +170,7 @@ def grad_weights_kernel(
 
 
 @triton.jit
-def _sum_parts(partials, at, mask, count, size):
+def sum_parts(partials, at, mask, count, size):
     """The parts' sum, always in the same order."""
     total = tl.zeros(at.shape, partials.dtype.element_ty)
     for part in range(count):
@@ -176,16 +187,16 @@ def finish_kernel(weights, grads, partials, sizes, counts, BLOCK: tl.constexpr):
     at = indices(tl.program_id(0), BLOCK)
     if partials.W is not None:
         mask = at < sizes[0]
-        dW = _sum_parts(partials.W, at, mask, counts[0], sizes[0])
+        dW = sum_parts(partials.W, at, mask, counts[0], sizes[0])
         _finish_W(dW, weights, grads, at, mask, dW.dtype)
     if partials.W_mul is not None:
         mask = at < sizes[0]
-        dW_mul = _sum_parts(partials.W_mul, at, mask, counts[0], sizes[0])
+        dW_mul = sum_parts(partials.W_mul, at, mask, counts[0], sizes[0])
         _finish_W_mul(dW_mul, weights, grads, at, mask, dW_mul.dtype)
     if partials.G is not None:
         mask = at < sizes[1]
-        _store(grads.G, at, mask, _sum_parts(partials.G, at, mask, counts[1], sizes[1]))
+        _store(grads.G, at, mask, sum_parts(partials.G, at, mask, counts[1], sizes[1]))
     if partials.gate_bias is not None:
         mask = at < sizes[2]
-        dbias = _sum_parts(partials.gate_bias, at, mask, counts[1], sizes[2])
+        dbias = sum_parts(partials.gate_bias, at, mask, counts[1], sizes[2])
         _store(grads.gate_bias, at, mask, dbias)

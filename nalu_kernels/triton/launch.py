@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import torch
 
-from . import tiles
-from .arguments import Described, Given, Layer, require, rows
+from . import launch_reduction, tiles
+from .arguments import Described, Given, Layer
 from .backward import backward_kernel
 from .forms import Batch, Form, Gradients, Partials, Tile, Weights
 from .forward import forward_kernel
 from .grad_input import grad_input_kernel
 from .grad_weights import finish_kernel, grad_weights_kernel
 from .precision import products
-from .recipe import Recipe, Slot
+from .recipe import RECIPES, Recipe, Slot, blocks
 from .transform import transform_kernel
-
-# Kinds of calls kept; a model has a few for each of its layers, unless its batches keep changing.
-_RECIPES = 4096
 
 
 class Plan(NamedTuple):
@@ -48,10 +44,6 @@ class Plan(NamedTuple):
             "num_stages": self.tile.stages,
             **self.limits,
         }
-
-
-def _blocks(size: int, block: int) -> int:
-    return -(-size // block)
 
 
 def _multiple(size: int) -> int:
@@ -85,17 +77,19 @@ def plan(layer: Layer, kernel: str, setting: str, dy: Given | None = None) -> Pl
         chosen = tile("untied" if layer.untied else "tied")
     else:
         chosen = tile("inside")
-        if not small and _blocks(rows, chosen.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
-            chosen, reads = tile("read"), True
+        if not small and blocks(rows, chosen.rows) > tiles.ROW_TILES_THAT_TRANSFORM:
+            chosen, reads = tile("read"), layer.weights.M_hat is not None
     form = Form(
+        layer.layer,
         layer.linear,
         layer.log_space,
         layer.gate_kind,
+        layer.omega,
         linear,
         log,
         *map(_multiple, strides),
     )
-    row_tiles, col_tiles = _blocks(rows, chosen.rows), _blocks(cols, chosen.cols)
+    row_tiles, col_tiles = blocks(rows, chosen.rows), blocks(cols, chosen.cols)
     return Plan(form, chosen, row_tiles, col_tiles, small, reads, tiles.limits(layer.chip, chosen))
 
 
@@ -115,7 +109,7 @@ def _transform(recipe: Recipe, layer: Layer) -> Weights:
     if size:
         recipe.step(
             transform_kernel,
-            (_blocks(size, tiles.TRANSFORM_ELEMENTS),),
+            (blocks(size, tiles.TRANSFORM_ELEMENTS),),
             layer.weights,
             W,
             W_mul,
@@ -126,7 +120,7 @@ def _transform(recipe: Recipe, layer: Layer) -> Weights:
     return _transformed(layer.weights, W, W_mul)
 
 
-@functools.lru_cache(_RECIPES)
+@functools.lru_cache(RECIPES)
 def forward(setting: str, save: bool, *call: Any) -> Recipe:
     """From x and the weights to (y, saved); ``call``: the arguments of ``Layer``."""
     layer = Layer(*call)
@@ -137,13 +131,18 @@ def forward(setting: str, save: bool, *call: Any) -> Recipe:
     if layer.B == 0 or (layer.O == 0 and not (save and layer.gate_kind == "sample")):
         return recipe
     how = plan(layer, "forward", setting)
-    weights = _transform(recipe, layer) if how.reads else layer.weights
+    weights = _transform(recipe, layer) if how.reads or layer.signed else layer.weights
+    signs = None
+    if layer.signed:
+        signs = recipe.room((layer.B, layer.O), layer.compute)
+        launch_reduction.reduce(recipe, layer, "inalu", weights.W_hat_mul or weights.W_hat, signs)
     recipe.step(
         forward_kernel,
         # At least one column of tiles: a gate per sample is kept even if there is no output.
         (how.row_tiles * max(1, how.col_tiles),),
         layer.batch,
         weights,
+        signs,
         y,
         saved,
         layer.eps,
@@ -152,7 +151,7 @@ def forward(setting: str, save: bool, *call: Any) -> Recipe:
     return recipe
 
 
-@functools.lru_cache(_RECIPES)
+@functools.lru_cache(RECIPES)
 def backward(
     setting: str,
     needed: int,
@@ -166,29 +165,15 @@ def backward(
     The parameters' kernel first: it has to transform the weights anyway, and leaves them for dx.
     """
     layer = Layer(*call)
-    dy = Described._make(described_dy)
-    require(
-        dy.shape == layer.output_shape and dy[2:4] == (layer.dtype, layer.device),
-        "grad_output must have the shape, dtype and device of the output",
+    kept = None if described_saved is None else Described._make(described_saved)
+    gated = layer.gate_kind != "none"
+    batch, prepare, dy = layer.backward(
+        Described._make(described_dy),
+        kept,
+        layer.saved_size if gated else layer.B * layer.O,
+        layer.compute if gated else layer.dtype,
     )
-    if described_saved is not None:
-        saved = Described._make(described_saved)
-        size, dtype = layer.B * layer.O, layer.dtype
-        if layer.gate_kind != "none":
-            size, dtype = layer.saved_size, layer.compute
-        require(
-            math.prod(saved.shape) == size and saved[2:4] == (dtype, layer.device),
-            "saved is not what the forward left",
-        )
-    place, as_rows = len(layer.prepare), rows(dy)
-    recipe = Recipe(layer.device, [*layer.prepare, as_rows.prepare, None])
-    dy_row, dy_col = as_rows.strides
-    batch = layer.batch._replace(
-        dy=Slot(place),
-        dy_row=dy_row,
-        dy_col=dy_col,
-        saved=None if described_saved is None else Slot(place + 1),
-    )
+    recipe = Recipe(layer.device, prepare)
     grads = Gradients(
         *(
             recipe.room(layer.shape_of_weight(name), layer.dtype, like=weight)
@@ -200,17 +185,24 @@ def backward(
     dx = recipe.room(layer.shape, layer.dtype, like=layer.like_x) if needed & 1 else None
     recipe.results = (dx, *grads[: len(layer.weights)])
     has_dx = dx is not None and layer.B * layer.I > 0
-    for_dx = plan(layer, "grad_input", setting, as_rows) if has_dx else None
+    for_dx = plan(layer, "grad_input", setting, dy) if has_dx else None
     for_weights = None
     if any(grad is not None for grad in grads):
-        for_weights = _Sums(layer, plan(layer, "grad_weights", setting, as_rows))
+        for_weights = _Sums(layer, plan(layer, "grad_weights", setting, dy))
+    of_product = (grads.W_hat_mul, grads.M_hat_mul) if layer.untied else grads[:2]
+    if layer.signed and any(of_product):
+        weights = _transform(recipe, layer)
+        signs = recipe.room((layer.O, layer.I), layer.compute)
+        W = weights.W_hat_mul or weights.W_hat
+        launch_reduction.reduce_gradient(recipe, layer, "inalu", batch, W, layer.I, None, signs)
+        grads = grads._replace(signs=signs)
     if for_dx and for_weights and _go_together(for_dx, for_weights):
         _grad_all(recipe, layer, for_dx, for_weights, batch, grads, dx)
         return recipe
     weights = layer.weights
     wants_W = any((grads.W_hat, grads.M_hat, grads.W_hat_mul, grads.M_hat_mul))
     if for_weights:
-        if for_dx and for_dx.reads and wants_W:
+        if for_dx and for_dx.reads and wants_W and weights is layer.weights:
             W, W_mul = _room_for_W(recipe, layer)
             grads = grads._replace(W=W, W_mul=W_mul)
             weights = _transformed(weights, W, W_mul)
@@ -295,7 +287,7 @@ def _grad_weights(
     if any(partial is not None for partial in partials) and max(sizes):
         recipe.step(
             finish_kernel,
-            (_blocks(max(sizes), tiles.FINISH_ELEMENTS),),
+            (blocks(max(sizes), tiles.FINISH_ELEMENTS),),
             layer.weights,
             grads,
             partials,

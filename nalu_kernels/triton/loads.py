@@ -83,18 +83,29 @@ def x_tile(x, sizes, b, i, mask, C: tl.constexpr):
 
 
 @triton.jit
-def log_tile(x, mask, shift):
+def log_tile(x, mask, shift, LAYER: tl.constexpr = "nalu"):
     """Equation 3, and 0 outside of the tensor, where log(0 + eps) is infinite if eps is 0 in the
     compute type."""
-    return tl.where(mask, maths.log_abs(x, shift), 0.0)
+    if LAYER == "inalu":
+        return tl.where(mask, maths.log_larger(x, shift), 0.0)
+    else:
+        return tl.where(mask, maths.log_abs(x, shift), 0.0)
 
 
 @triton.jit
-def weight_tile(W_hat, M_hat, at, mask, C: tl.constexpr):
+def seen_by_gate(x, LAYER: tl.constexpr):
+    """A tile of what the gate's weights multiply: an iNALU's see |x|."""
+    return tl.abs(x) if LAYER == "inalu" or LAYER == "inalu_sum" else x
+
+
+@triton.jit
+def weight_tile(W_hat, M_hat, at, mask, C: tl.constexpr, LAYER: tl.constexpr = "nalu"):
     """A tile of W: transformed here from W_hat and M_hat, or read where M_hat is None."""
     W = load(W_hat + at, mask, C)
     if M_hat is not None:
         W = maths.weight(W, load(M_hat + at, mask, C))
+    elif LAYER == "nau":
+        W = maths.clamp_weight(W)
     return W
 
 
@@ -119,7 +130,16 @@ def gradients_tile(batch, sizes, b, o, end, FORM: tl.constexpr):
     mask = (b < end) & (o < O)
     d = load(batch.dy + (b * sizes.dy_row + o.to(tl.int64) * sizes.dy_col), mask, C)
     at = b * O + o
-    if FORM.gates != "none":
+    if FORM.layer == "inalu" or FORM.layer == "inalu_sum":
+        plane = tl.full([1, 1], sizes.B, tl.int64) * O
+        gate_at, gate_mask = (b * O, (b < end) & (O > 0)) if FORM.gates == "sample" else (at, mask)
+        a = tl.load(saved + at, mask=mask, other=0.0)
+        m = tl.load(saved + plane + at, mask=mask, other=0.0)
+        s = tl.load(saved + 2 * plane + at, mask=mask, other=0.0)
+        g = tl.load(saved + 3 * plane + gate_at, mask=gate_mask, other=0.0)
+        da, dl, dg = maths.grad_mix_signed(d, a, m, s, g)
+        return da, dl, dg, g
+    elif FORM.gates != "none":
         plane = tl.full([1, 1], sizes.B, tl.int64) * O
         gate_at, gate_mask = (b, b < end) if FORM.gates == "sample" else (at, mask)
         a = tl.load(saved + at, mask=mask, other=0.0)

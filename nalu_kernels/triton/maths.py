@@ -21,6 +21,36 @@ _LN2_LOW = tl.constexpr(1.4286068203094172321e-6)
 _LARGE, _SMALL = tl.constexpr(2.0**100), tl.constexpr(2.0**-100)
 _SCALE_DOWN, _SCALE_UP = tl.constexpr(2.0**-64), tl.constexpr(2.0**64)
 
+_TWO_OVER_PI = tl.constexpr(2 / math.pi)
+# pi / 2 in three parts, of which the first two are so short that their products with a number of
+# quadrants below 2^20 are exact.
+_HALF_PI = tl.constexpr(
+    tuple(map(float.fromhex, ("0x1.921fb544p0", "0x1.0b4611a6p-34", "0x1.3198a2e037073p-69")))
+)
+# From the highest power of the square down: sin r = r + r^3 (...), cos r = 1 - r^2 / 2 + r^4 (...).
+_SINE_32 = tl.constexpr((-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1))
+_COSINE_32 = tl.constexpr((2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2))
+_SINE = tl.constexpr(
+    (
+        1.58962301576546568060e-10,
+        -2.50507477628578072866e-8,
+        2.75573136213857245213e-6,
+        -1.98412698295895385996e-4,
+        8.33333333332211858878e-3,
+        -1.66666666666666307295e-1,
+    )
+)
+_COSINE = tl.constexpr(
+    (
+        -1.13585365213876817300e-11,
+        2.08757008419747316778e-9,
+        -2.75573141792967388112e-7,
+        2.48015872888517045348e-5,
+        -1.38888888888730564116e-3,
+        4.16666666666665929218e-2,
+    )
+)
+
 
 @triton.jit
 def _quotient(a, b):
@@ -108,6 +138,27 @@ def log_abs(x, eps):
 
 
 @triton.jit
+def log_larger(x, eps):
+    """log(max(|x|, eps)); a NaN passes."""
+    size = tl.abs(x)
+    return tl.log(tl.where(size < eps, eps, size))
+
+
+@triton.jit
+def grad_log_larger(grad, x, eps):
+    """grad d/d|x| of it."""
+    size = tl.abs(x)
+    larger = tl.where(size < eps, eps, size)
+    return tl.where(size >= eps, quotient_of_any(grad, larger), 0.0)
+
+
+@triton.jit
+def sign(x):
+    """0 of a 0 and of a NaN."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0)).to(x.dtype)
+
+
+@triton.jit
 def grad_log_abs(grad, x, eps):
     """grad dL/dx, with sign(0) = 0 as in PyTorch: the second term of equation 12."""
     size = tl.abs(x)
@@ -144,6 +195,18 @@ def grad_weight(grad, W_hat, M_hat):
 
 
 @triton.jit
+def clamp_weight(W):
+    """W within [-1, 1]; a NaN passes."""
+    return tl.where(W < -1.0, -1.0, tl.where(W > 1.0, 1.0, W))
+
+
+@triton.jit
+def grad_clamp_weight(grad, W):
+    """Passes within [-1, 1], the ends included."""
+    return tl.where((W >= -1.0) & (W <= 1.0), grad, 0.0)
+
+
+@triton.jit
 def mix(a, m, g):
     """y = g a + (1 - g) m: equation 6."""
     return g * a + (1.0 - g) * m
@@ -165,8 +228,55 @@ def grad_mix(dy, a, m, g):
 
 
 @triton.jit
+def mix_signed(a, l, s, g, omega):  # noqa: E741
+    """(y, m): y = g a + (1 - g) m s with m = exp(min(l, omega)), here negative where l is above."""
+    m = exp(tl.where(l > omega, omega, l))
+    return g * a + ((1.0 - g) * m) * s, tl.where(l > omega, -m, m)
+
+
+@triton.jit
+def grad_mix_signed(dy, a, m, s, g):
+    """From y to a, to l and to g."""
+    size, rest = tl.abs(m), dy * (1.0 - g)
+    dl = tl.where(m >= 0, (rest * s) * size, 0.0)
+    return dy * g, dl, product(dy, a) - product(dy * s, size)
+
+
+@triton.jit
 def grad_sigmoid(grad, g):
     return grad * ((1.0 - g) * g)
+
+
+@triton.jit
+def _polynomial(z, FACTORS: tl.constexpr, COUNT: tl.constexpr):
+    sum = tl.full(z.shape, FACTORS[0], z.dtype)
+    for k in tl.static_range(1, COUNT):
+        sum = sum * z + FACTORS[k]
+    return sum
+
+
+@triton.jit
+def sine_cosine(v):
+    """Of angles beyond 10^6 within an ulp of the angle in float64.
+
+    Source of the polynomials: Moshier, Cephes (sin, cos, sinf, cosf).
+    """
+    C: tl.constexpr = v.dtype
+    wide = v.to(tl.float64)
+    k = tl.floor(wide * _TWO_OVER_PI + 0.5)
+    r = (((wide - k * _HALF_PI[0]) - k * _HALF_PI[1]) - k * _HALF_PI[2]).to(C)
+    z = r * r
+    if C == tl.float64:
+        s, c = _polynomial(z, _SINE, 6), _polynomial(z, _COSINE, 6)
+    else:
+        s, c = _polynomial(z, _SINE_32, 3), _polynomial(z, _COSINE_32, 3)
+    s = s * z * r + r
+    c = c * z * z - z * 0.5 + 1.0
+    quadrant = k - tl.floor(k * 0.25) * 4.0
+    odd = (quadrant == 1.0) | (quadrant == 3.0)
+    sine, cosine = tl.where(odd, c, s), tl.where(odd, s, c)
+    sine = tl.where(quadrant >= 2.0, -sine, sine)
+    return sine, tl.where((quadrant == 1.0) | (quadrant == 2.0), -cosine, cosine)
 
 
 @triton.jit

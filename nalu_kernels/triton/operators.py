@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..family import FAMILY
 from ..operators import Kernels, Operators, overloads
-from . import NAMESPACE, launch
+from . import NAMESPACE, launch, launch_power, launch_reduction
 from .arguments import describe, require
 from .device import chip
 from .forms import Weights
@@ -19,7 +20,8 @@ from .precision import float32_setting
 
 
 def nac_forward(eps: float, log_space: bool, input: Tensor, *weights: Tensor) -> Tensor:
-    y, _ = _forward(eps, not log_space, log_space, False, input, Weights(*weights))
+    given = Weights(*weights)
+    y, _ = _forward("nalu", eps, not log_space, log_space, False, input, given)
     return y
 
 
@@ -32,14 +34,15 @@ def nac_backward(
     *weights: Tensor,
 ) -> tuple[Tensor | None, ...]:
     log_space, given = output is not None, Weights(*weights)
-    grads = _backward(eps, not log_space, log_space, needed, grad_output, output, input, given)
+    call = ("nalu", eps, not log_space, log_space)
+    grads = _backward(*call, needed, grad_output, output, input, given)
     return tuple(grads[:3])
 
 
 def nalu_forward(
     eps: float, save: bool, input: Tensor, *weights: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    y, saved = _forward(eps, True, True, save, input, Weights(*weights))
+    y, saved = _forward("nalu", eps, True, True, save, input, Weights(*weights))
     return y, saved
 
 
@@ -51,8 +54,22 @@ def nalu_backward(
     input: Tensor,
     *weights: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    grads = _backward(eps, True, True, needed, grad_output, saved, input, Weights(*weights))
+    call = ("nalu", eps, True, True)
+    grads = _backward(*call, needed, grad_output, saved, input, Weights(*weights))
     return tuple(grads)
+
+
+def nau_forward(save: bool, input: Tensor, W: Tensor) -> tuple[Tensor, Tensor | None]:
+    y, _ = _forward("nau", 1.0, True, False, False, input, Weights(W, None))
+    return y, None
+
+
+def nau_backward(
+    needed: int, grad_output: Tensor, saved: Tensor, input: Tensor, W: Tensor
+) -> tuple[Tensor | None, ...]:
+    call = ("nau", 1.0, True, False)
+    grads = _backward(*call, needed, grad_output, None, input, Weights(W, None))
+    return tuple(grads[:2])
 
 
 def _setting(input: Tensor) -> str:
@@ -60,14 +77,30 @@ def _setting(input: Tensor) -> str:
 
 
 def _forward(
-    eps: float, linear: bool, log_space: bool, save: bool, input: Tensor, weights: Weights
+    layer: str,
+    eps: float,
+    linear: bool,
+    log_space: bool,
+    save: bool,
+    input: Tensor,
+    weights: Weights,
+    omega: float = 0.0,
 ) -> list[Any]:
     tensors = [input, *weights]
-    call = (chip(input.device), float(eps), linear, log_space, tuple(map(describe, tensors)))
+    call = (
+        chip(input.device),
+        layer,
+        float(eps),
+        linear,
+        log_space,
+        omega,
+        tuple(map(describe, tensors)),
+    )
     return launch.forward(_setting(input), save, *call).run(tensors)
 
 
 def _backward(
+    layer: str,
     eps: float,
     linear: bool,
     log_space: bool,
@@ -76,32 +109,172 @@ def _backward(
     saved: Tensor | None,
     input: Tensor,
     weights: Weights,
+    omega: float = 0.0,
 ) -> list[Any]:
     """The gradients of input and weights: those of which bit i of ``needed`` is set."""
     require(saved is None or saved.is_contiguous(), "saved is not what the forward left")
     tensors = [input, *weights]
-    call = (chip(input.device), float(eps), linear, log_space, tuple(map(describe, tensors)))
+    call = (
+        chip(input.device),
+        layer,
+        float(eps),
+        linear,
+        log_space,
+        omega,
+        tuple(map(describe, tensors)),
+    )
     given = (describe(grad_output), describe(saved))
     recipe = launch.backward(_setting(input), needed, *given, *call)
     return recipe.run([*tensors, grad_output, saved])
 
 
-def _registered_nalu_forward(
-    eps: float, save: bool, input: Tensor, *weights: Any
-) -> tuple[Tensor, Tensor]:
-    """As the schema has it: nothing saved is a tensor too."""
-    y, saved = nalu_forward(eps, save, input, *weights)
-    if saved is None:
-        wide = torch.float64 if input.dtype == torch.float64 else torch.float32
-        saved = input.new_empty(0, dtype=wide)
+def _reduce(
+    layer: str, eps: float, save: bool, input: Tensor, W: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    call = (chip(input.device), layer, float(eps), (describe(input), describe(W)))
+    y, saved = launch_reduction.forward(save, *call).run([input, W])
     return y, saved
+
+
+def _reduce_backward(
+    layer: str,
+    eps: float,
+    needed: int,
+    grad_output: Tensor,
+    saved: Tensor,
+    input: Tensor,
+    W: Tensor,
+) -> tuple[Tensor | None, ...]:
+    require(saved.is_contiguous(), "saved is not what the forward left")
+    call = (chip(input.device), layer, float(eps), (describe(input), describe(W)))
+    recipe = launch_reduction.backward(needed, describe(grad_output), describe(saved), *call)
+    return tuple(recipe.run([input, W, grad_output, saved]))
+
+
+def nmu_forward(save: bool, input: Tensor, W: Tensor) -> tuple[Tensor, Tensor | None]:
+    return _reduce("nmu", 0.0, save, input, W)
+
+
+def nmu_backward(needed: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+    return _reduce_backward("nmu", 0.0, needed, *tensors)
+
+
+def nru_forward(
+    training: bool, save: bool, input: Tensor, W: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    return _reduce("nru_training" if training else "nru", 0.0, save, input, W)
+
+
+def nru_backward(training: bool, needed: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+    return _reduce_backward("nru_training" if training else "nru", 0.0, needed, *tensors)
+
+
+def nmru_forward(eps: float, save: bool, input: Tensor, W: Tensor) -> tuple[Tensor, Tensor | None]:
+    return _reduce("nmru", eps, save, input, W)
+
+
+def nmru_backward(eps: float, needed: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+    return _reduce_backward("nmru", eps, needed, *tensors)
+
+
+def npu_forward(
+    eps: float,
+    straight_through: bool,
+    save: bool,
+    input: Tensor,
+    W_re: Tensor,
+    g: Tensor,
+    W_im: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    tensors = [input, W_re, g, W_im]
+    call = (chip(input.device), float(eps), tuple(map(describe, tensors)))
+    y, saved = launch_power.forward(save, *call).run(tensors)
+    return y, saved
+
+
+def npu_backward(
+    eps: float,
+    straight_through: bool,
+    needed: int,
+    grad_output: Tensor,
+    saved: Tensor,
+    input: Tensor,
+    W_re: Tensor,
+    g: Tensor,
+    W_im: Tensor | None = None,
+) -> tuple[Tensor | None, ...]:
+    require(saved.is_contiguous(), "saved is not what the forward left")
+    tensors = [input, W_re, g, W_im]
+    call = (chip(input.device), float(eps), tuple(map(describe, tensors)))
+    given = (describe(grad_output), describe(saved))
+    recipe = launch_power.backward(needed, straight_through, *given, *call)
+    return tuple(recipe.run([*tensors, grad_output, saved]))
+
+
+def _inalu_weights(
+    W_hat: Tensor, M_hat: Tensor, g: Tensor, W_hat_mul: Any = None, M_hat_mul: Any = None
+) -> Weights:
+    """A g of one dimension is a bias of the gate, which then sees no input."""
+    gate = (None, g) if g.dim() == 1 else (g, None)
+    return Weights(W_hat, M_hat, *gate, W_hat_mul, M_hat_mul)
+
+
+def inalu_forward(
+    eps: float, omega: float, per_sample: bool, save: bool, input: Tensor, *weights: Any
+) -> tuple[Tensor, Tensor | None]:
+    layer, given = "inalu_sum" if per_sample else "inalu", _inalu_weights(*weights)
+    y, saved = _forward(layer, eps, True, True, save, input, given, float(omega))
+    return y, saved
+
+
+def inalu_backward(
+    eps: float,
+    omega: float,
+    per_sample: bool,
+    needed: int,
+    grad_output: Tensor,
+    saved: Tensor,
+    input: Tensor,
+    *weights: Any,
+) -> tuple[Tensor | None, ...]:
+    layer, given = "inalu_sum" if per_sample else "inalu", _inalu_weights(*weights)
+    # Of a bias it is the fourth weight's bit, not the third's; those of the others move by one.
+    first, g, rest = needed & 7, needed >> 3 & 1, needed >> 4
+    needed = first | (g << 4 if given.G is None else g << 3) | rest << 5
+    call = (layer, eps, True, True, needed, grad_output, saved, input, given, float(omega))
+    dx, dW_hat, dM_hat, dG, dbias, *others = _backward(*call)
+    return dx, dW_hat, dM_hat, dG if given.G is not None else dbias, *others
 
 
 kernels: Operators = {
     "nac": Kernels(nac_forward, nac_backward),
     "nalu": Kernels(nalu_forward, nalu_backward),
+    "nau": Kernels(nau_forward, nau_backward),
+    "nmu": Kernels(nmu_forward, nmu_backward),
+    "inalu": Kernels(inalu_forward, inalu_backward),
+    "npu": Kernels(npu_forward, npu_backward),
+    "nru": Kernels(nru_forward, nru_backward),
+    "nmru": Kernels(nmru_forward, nmru_backward),
 }
-registered = kernels | {"nalu": Kernels(_registered_nalu_forward, nalu_backward)}
+
+
+def _as_in_schema(name: str) -> Kernels:
+    """Where a forward saves nothing, that is a tensor too."""
+    forward, backward = kernels[name]
+    if FAMILY[name].saves_output_if:
+        return kernels[name]
+
+    def whole(*arguments: Any) -> tuple[Tensor, Tensor]:
+        y, saved = forward(*arguments)
+        if saved is None:
+            wide = torch.float64 if y.dtype == torch.float64 else torch.float32
+            saved = y.new_empty(0, dtype=wide)
+        return y, saved
+
+    return Kernels(whole, backward)
+
+
+registered = {name: _as_in_schema(name) for name in kernels}
 
 
 def _recorded(tensor: Tensor) -> bool:
@@ -114,18 +287,28 @@ def _recorded(tensor: Tensor) -> bool:
     )
 
 
-def _unrecorded(kernel: Callable[..., Any], overload: Callable[..., Any]) -> Callable[..., Any]:
-    """``kernel`` itself, which spares a call PyTorch's dispatcher, unless the call is recorded."""
+def _unrecorded(
+    kernel: Callable[..., Any], overload: Callable[..., Any], place: int
+) -> Callable[..., Any]:
+    """``kernel`` itself, which spares a call PyTorch's dispatcher, unless the call is recorded.
 
-    # The third argument is the input, or the gradient of the output.
-    def operator(first: Any, second: Any, tensor: Tensor, *rest: Any) -> Any:
-        call = overload if _recorded(tensor) else kernel
-        return call(first, second, tensor, *rest)
+    ``place``: of the input among the arguments, or of the gradient of the output.
+    """
+
+    def operator(*arguments: Any) -> Any:
+        call = overload if _recorded(arguments[place]) else kernel
+        return call(*arguments)
 
     return operator
 
 
+def _all_unrecorded(name: str, recorded: Kernels) -> Kernels:
+    options = len(FAMILY[name].options)
+    # Ahead of the tensor are the options and a number, one of the options where that is the flag.
+    place = options if FAMILY[name].saves_output_if else options + 1
+    return Kernels(*(_unrecorded(*both, place) for both in zip(kernels[name], recorded)))  # noqa: B905
+
+
 unrecorded: Operators = {
-    name: Kernels(*map(_unrecorded, kernels[name], recorded))
-    for name, recorded in overloads(NAMESPACE).items()
+    name: _all_unrecorded(name, recorded) for name, recorded in overloads(NAMESPACE).items()
 }

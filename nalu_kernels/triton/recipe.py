@@ -17,7 +17,15 @@ from torch import Tensor
 from triton import knobs
 from triton.runtime import driver
 
+# Kinds of calls kept; a model has a few for each of its layers, unless its batches keep changing.
+RECIPES = 4096
+
 Prepare = Callable[[Tensor], Tensor]
+
+
+def blocks(size: int, block: int) -> int:
+    """How many blocks hold ``size``."""
+    return -(-size // block)
 
 
 class Slot:

@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from .device import Chip
 from .forms import Tile
 
@@ -252,6 +254,26 @@ def choose(chip: Chip, kernel: str, case: str, products: str, sizes: tuple[int, 
         )
         return Tile(rows, cols, depth, warps=4, stages=2)
     return _index()[chip.family, kernel, case, products]
+
+
+def reduction(chip: Chip, compute: torch.dtype, B: int, O: int) -> Tile:  # noqa: E741
+    """The tile of a product over the inputs, and how many of them are taken at a time: the products
+    before each of these are in registers, twice as many for doubles. Nothing of it was measured."""
+    if chip.family == "interpreter":
+        sizes = (min(LARGEST_INTERPRETED, 1 << max(0, size - 1).bit_length()) for size in (B, O))
+        return Tile(*sizes, 4, 4, 1)
+    cols = 32 if O > 16 else 16 if O > 4 else 4  # fewer padded ones, and more programs
+    rows = 1024 // cols
+    depth = 8 if compute == torch.float32 else 4
+    return Tile(rows, cols, depth, warps=4, stages=1)
+
+
+def reduction_splits(row_tiles: int, col_tiles: int, tile: Tile, chip: Chip) -> tuple[int, int]:
+    """(parts, rows of tiles of each) to split a batch into: more would find no processor idle, and
+    take scratch and sums of their own."""
+    at_once = max(1, WARPS_A_PROCESSOR // tile.warps) * chip.processors
+    each = -(-row_tiles // max(1, min(row_tiles, at_once // max(1, col_tiles))))
+    return (-(-row_tiles // each), each) if row_tiles else (0, 1)
 
 
 def splits(B: int, programs: int, tile: Tile, chip: Chip) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import launch, train_plan
+from . import launch, launch_reduction, train_plan
 from . import train as trainer
 from .arguments import describe
 from .device import Chip
@@ -57,7 +57,7 @@ class Sample(NamedTuple):
         return [self.empty(self.B, self.I), *weights]
 
     def call(self, chip: Chip, tensors: list[Tensor | None]) -> tuple[Any, ...]:
-        return chip, _EPS, self.linear, self.log_space, tuple(map(describe, tensors))
+        return chip, "nalu", _EPS, self.linear, self.log_space, 0.0, tuple(map(describe, tensors))
 
 
 def forward_recipe(
@@ -100,6 +100,26 @@ def backward(
     return _launches(*backward_recipe(sample, chip, needed=needed, setting=setting))
 
 
+def reduction(
+    layer: str,
+    B: int,
+    I: int,  # noqa: E741
+    O: int,  # noqa: E741
+    dtype: torch.dtype,
+    chip: Chip,
+) -> list[Launch]:
+    """The launches of a product over the inputs and of all its gradients."""
+    sample = Sample(B, I, O, dtype)
+    x, y = sample.empty(B, I), sample.empty(B, O)
+    W = sample.empty(O, 2 * I if layer == "nmru" else I)
+    call = (chip, layer, _EPS, (describe(x), describe(W)))
+    one = launch_reduction.Reduction(*call)
+    saved = torch.empty(one.saved_size, dtype=one.compute, device=sample.device)
+    forward = launch_reduction.forward(True, *call)
+    backward = launch_reduction.backward(-1, describe(y), describe(saved), *call)
+    return _launches(forward, [x, W]) + _launches(backward, [x, W, y, saved])
+
+
 def train(
     program: tuple[tuple[int, ...], ...], dtype: torch.dtype, chip: Chip, optimizer: str
 ) -> Launch:
@@ -115,7 +135,7 @@ def train(
     tests = empty(1000, first[1])
     call = trainer.call(
         torch.tensor(program),
-        torch.full((len(program),), _EPS, dtype=torch.float64),
+        torch.full((len(program), 3), _EPS, dtype=torch.float64),
         torch.tensor(settings),
         torch.tensor([1.0, 2.0, 1.0, 2.0, 0.0, 0.0], dtype=torch.float64),
         empty(runs, of=torch.int64),
