@@ -15,7 +15,7 @@ NALU_DEVICE void inalu_planes(const Unit<T>& unit, const T* x, int64_t n) {
   const bool sum = unit.layer.option;
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps));
   T *logs = unit.planes[0], *sizes = unit.planes[1];
-  for_each_of_many_vectors<T>(count, [&](int64_t k, auto lanes) {
+  for_each_vector<T>(count, [&](int64_t k, auto lanes) {
     const Vec<T> size = abs(load<T>(x + k, lanes));
     const Vec<T> within = size < eps ? eps : size; // a NaN passes
     store<T>(logs + k, log<false>(sum ? size + eps : within), lanes);
