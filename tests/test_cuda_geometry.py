@@ -111,3 +111,19 @@ def test_passes_have_blocks_enough_and_no_more_than_a_grid_holds(geometry: ctype
 
     assert [blocks(n) for n in (0, 1, THREADS, THREADS + 1)] == [0, 1, 1, 2]
     assert blocks(2**62) == 2**16
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 2048, 10**5 + 1, 2**40])
+@pytest.mark.parametrize("sides", [(1, 1), (2, 1), (64, 64), (1024, 1024), (2**15, 2**15)], ids=str)
+def test_chunks_and_parts_cover_a_batch(
+    geometry: ctypes.CDLL, rows: int, sides: tuple[int, int]
+) -> None:
+    inputs, outputs = sides
+    found = longs(0, 0, 0, 0)
+    sizes = (rows, inputs, outputs, inputs * outputs)
+    geometry.geometry_chunks(*map(ctypes.c_int64, sizes), found)
+    of_chunk, count, of_part, parts = found
+    assert 1 <= of_chunk <= 128 and 1 <= parts <= 256
+    assert of_chunk * (count - 1) < rows <= of_chunk * count
+    assert of_part * (parts - 1) < count <= of_part * parts
+    assert parts <= 8 or parts * inputs * outputs <= 2**23

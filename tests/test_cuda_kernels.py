@@ -16,6 +16,7 @@ from layers import BY_NAME, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import reference
 from parity import Judge, check
 from selection import pairs
+from test_family import CASES, Case, I, O
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="here is a GPU: test_gpu.py asks it instead"
@@ -27,6 +28,9 @@ MAP_NORESERVE = 0x4000  # of Linux; Python's own name for it is newer than 3.10
 HALVES = (torch.bfloat16, torch.float16)
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+# What goes row by row (csrc/cuda/rows.cu), and is no composition of others.
+ROWS = [case for case in CASES if case.function not in ("snmu", "gnalu")]
+by_rows = pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
 by_telling_kind = pytest.mark.parametrize(
     "kind",
     [BY_NAME[name] for name in ("nac", "nac_log_space", "nalu_sample_bias_untied")],
@@ -63,6 +67,70 @@ def test_a_large_layer_has_two_passes_forward_and_four_backward(kind: Kind, rng:
     """At most, beside cuBLAS's products; a gate's bias is one more."""
     expected = (1, 2) if kind.name == "nac" else (2, 4 + kind.bias)
     assert launches(draw(rng, kind, LARGE)) == expected
+
+
+def rows_layer(
+    rng: Generator, case: Case, shape: tuple[int, int, int], dtype: torch.dtype = torch.float32
+) -> Layer:
+    """Inputs of both signs, away from 0, and weights within (0.1, 0.9)."""
+    batch, inputs, outputs = shape
+    sizes = {I: inputs, O: outputs, 2 * I: 2 * inputs, 1: 1}
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(size, generator=rng, dtype=torch.float64)
+
+    x = (0.5 + uniform(batch, inputs)) * torch.where(uniform(batch, inputs) < 0.5, -1, 1)
+    small = 1e-3 if case.options.get("training") else 1.0  # within the slope of tanh(1000 W)
+    weights = {
+        name: small * (0.1 + 0.8 * uniform(*(sizes[size] for size in of)))
+        for name, of in case.weights.items()
+    }
+    dy = uniform(batch, outputs) - 0.5
+    layer = Layer(case.function, {"input": x, **weights}, dict(case.options), dy)
+    return layer.map(lambda tensor: tensor.to(dtype))
+
+
+@by_rows
+def test_a_layer_that_goes_row_by_row_is_one_launch_forward_and_two_backward(
+    case: Case, rng: Generator
+) -> None:
+    assert launches(rows_layer(rng, case, SMALL)) == (1, 2)
+
+
+def check_in_both_orders(layer: Layer) -> None:
+    """As the reference, and of the same bits whichever thread of a block is first."""
+    found, expected = outcome(nalu_kernels, layer), outcome(reference, layer)
+    with emulated_cuda.last_thread_first():
+        other = outcome(nalu_kernels, layer)
+    for name in expected:
+        assert torch.equal(found[name], other[name]), name
+        scale = float(expected[name].abs().max())
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("shape", [(70, 2, 1), (20, 60, 33)], ids=["shared", "global"])
+@by_rows
+def test_parts_of_a_batch_in_shared_and_in_global_memory(
+    case: Case, shape: tuple[int, int, int], rng: Generator
+) -> None:
+    check_in_both_orders(rows_layer(rng, case, shape, torch.float64))
+
+
+def test_several_chunks_a_part(rng: Generator) -> None:
+    """A layer of so many weights that few blocks sum their gradients."""
+    (inalu,) = (case for case in ROWS if case.name == "inalu")
+    check_in_both_orders(rows_layer(rng, inalu, (72, 520, 512), torch.float64))
+
+
+@by_rows
+def test_no_rows_inputs_or_outputs(case: Case, rng: Generator) -> None:
+    for shape in ((0, 3, 2), (4, 3, 0), (4, 0, 2)):
+        layer = rows_layer(rng, case, shape)
+        found = outcome(nalu_kernels, layer)
+        # The reference's product over no inputs has no gradients, not even empty ones.
+        expected = outcome(reference, layer, None if layer.tensors["input"].shape[1] else set())
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name])
 
 
 @pairs
@@ -152,9 +220,18 @@ def test_layouts_of_long_batches(
 def test_offsets_beyond_32_bits(kind: Kind, shape: tuple[int, int, int], rng: Generator) -> None:
     """Rows so far apart that the last one starts beyond 2^32 elements, in memory that is never
     touched between them."""
-    layer = draw(rng, kind, shape)
+    check_far_apart(draw(rng, kind, shape))
 
-    def far_apart(tensor: Tensor) -> Tensor:
+
+@by_rows
+def test_offsets_beyond_32_bits_row_by_row(case: Case, rng: Generator) -> None:
+    check_far_apart(rows_layer(rng, case, SMALL))
+
+
+def check_far_apart(layer: Layer) -> None:
+    """The layer's numbers are those of rows that lie together."""
+
+    def moved(tensor: Tensor) -> Tensor:
         rows, cols = tensor.shape
         stride = 2**32 // (rows - 1) + cols
         size = 4 * (stride * (rows - 1) + cols)
@@ -163,9 +240,7 @@ def test_offsets_beyond_32_bits(kind: Kind, shape: tuple[int, int, int], rng: Ge
         far.copy_(tensor)
         return far
 
-    far = layer.with_(
-        input=far_apart(layer.tensors["input"]), grad_output=far_apart(layer.grad_output)
-    )
+    far = layer.with_(input=moved(layer.tensors["input"]), grad_output=moved(layer.grad_output))
     found, expected = outcome(nalu_kernels, far), outcome(nalu_kernels, layer)
     for name in expected:
         assert torch.equal(found[name], expected[name]), name

@@ -66,7 +66,11 @@ ODD = [(1, 1, 1), (5, 2, 1), (37, 5, 3), (131, 18, 7)]
 
 
 def draw(
-    rng: Generator, form: str, sizes: Sizes, dtype: torch.dtype = torch.float64
+    rng: Generator,
+    form: str,
+    sizes: Sizes,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """Inputs of both signs, and weights as in a training; rounded to ``dtype``."""
     B, I, O = sizes  # noqa: E741
@@ -85,7 +89,7 @@ def draw(
         elif name == "npu":
             drawn = 0.5 + 0.5 * drawn if weight == "g" else drawn / max(1, I) ** 0.5
         tensors[weight] = drawn
-    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    return {name: tensor.to(dtype).to(device) for name, tensor in tensors.items()}
 
 
 def ordered(form: str, tensors: dict[str, Tensor]) -> list[Tensor | None]:
@@ -125,7 +129,7 @@ def check(
     """No worse than twice plain PyTorch in the type that is computed in, and some roundings."""
     dtype = tensors["input"].dtype
     rows = (*tensors["input"].shape[:-1], tensors[next(iter(FORMS[form].shapes(1, 1)))].shape[0])
-    dy = torch.randn(rows, generator=rng, dtype=torch.float64).to(dtype)
+    dy = torch.randn(rows, generator=rng, dtype=torch.float64).to(dtype).to(backend.device)
     found = outcome(form, tensors, dy, kernels_of(form, backend))
     compute = torch.float32 if dtype in HALVES else dtype
 
@@ -160,19 +164,19 @@ def check(
 def test_as_the_reference(
     form: str, sizes: Sizes, dtype: torch.dtype, backend: Backend, rng: Generator
 ) -> None:
-    check(form, draw(rng, form, sizes, dtype), backend, rng)
+    check(form, draw(rng, form, sizes, dtype, backend.device), backend, rng)
 
 
 @by_form
 def test_several_chunks_and_parts_of_a_batch(form: str, backend: Backend, rng: Generator) -> None:
     sizes = (700, 9, 5) if backend.interpreted or backend.emulated else (9000, 33, 6)
-    check(form, draw(rng, form, sizes, torch.float32), backend, rng)
+    check(form, draw(rng, form, sizes, torch.float32, backend.device), backend, rng)
 
 
 @by_form
 def test_layouts_and_leading_dimensions(form: str, backend: Backend, rng: Generator) -> None:
-    wide = draw(rng, form, (6, 14, 3))
-    narrow = draw(rng, form, (6, 7, 3))
+    wide = draw(rng, form, (6, 14, 3), device=backend.device)
+    narrow = draw(rng, form, (6, 7, 3), device=backend.device)
     for x in (
         wide["input"][:, ::2],
         wide["input"].T[:7, :6].T,
@@ -187,7 +191,7 @@ def test_layouts_and_leading_dimensions(form: str, backend: Backend, rng: Genera
 @by_form
 def test_none_one_and_two_factors_of_0(form: str, backend: Backend, rng: Generator) -> None:
     """An input of 0, or a factor of 0, leaves the others their gradients."""
-    tensors = draw(rng, form, (8, 4, 3))
+    tensors = draw(rng, form, (8, 4, 3), device=backend.device)
     tensors["input"][1, 2] = 0
     tensors["input"][2, 1:3] = 0
     tensors["input"][3] = 0
@@ -206,7 +210,7 @@ def test_none_one_and_two_factors_of_0(form: str, backend: Backend, rng: Generat
 def test_special_values(form: str, backend: Backend, rng: Generator) -> None:
     values = (torch.inf, -torch.inf, torch.nan, 1e-40, -0.0, 1e30)
     for value, place in itertools.product(values, range(2)):
-        tensors = draw(rng, form, (4, 3, 2), torch.float32)
+        tensors = draw(rng, form, (4, 3, 2), torch.float32, backend.device)
         chosen = list(tensors)[place]
         tensors[chosen].view(-1)[1] = value
         # What comes of numbers beyond the type depends on the order of products.
@@ -231,10 +235,10 @@ def test_the_same_bits_by_every_number_of_threads(
 @by_form
 def test_only_what_is_needed(form: str, backend: Backend, rng: Generator) -> None:
     """Each gradient alone is the one beside the others; no others are made."""
-    tensors = draw(rng, form, (6, 4, 3))
+    tensors = draw(rng, form, (6, 4, 3), device=backend.device)
     row, given = family.FAMILY[FORMS[form].name], ordered(form, tensors)
     kernels, options = kernels_of(form, backend), FORMS[form].options
-    dy = torch.randn(6, 3, generator=rng, dtype=torch.float64)
+    dy = torch.randn(6, 3, generator=rng, dtype=torch.float64).to(backend.device)
     saved = kernels.forward(*options, True, *given)[1]
     bits = [1 << i for i, tensor in enumerate(given) if tensor is not None]
     whole = kernels.backward(*options, sum(bits), dy, saved, *given)

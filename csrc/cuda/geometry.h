@@ -121,5 +121,32 @@ struct ColumnSums {
   }
 };
 
+// The rows of a layer that goes row by row: in chunks, of which a block has one in its memory at a
+// time, and runs of chunks in parts, which have sums of their own.
+struct Chunks {
+  int64_t rows, count, chunks_a_part, parts;
+};
+
+// A matter of the shape alone, and so is the order of the sums.
+constexpr Chunks chunks_of(int64_t B, int64_t I, int64_t O, int64_t parameters) {
+  if (B == 0) {
+    return {0, 0, 1, 0};
+  }
+  // Chunks for a GPU's blocks come first, then rows for a block's threads.
+  constexpr int64_t enough_chunks = 256, enough_numbers = 2048, step = 8, few = 32, many = 128;
+  int64_t most = divide_up(divide_up(enough_numbers, I + O + 1), step) * step;
+  most = most < few ? few : most > many ? many : most;
+  int64_t rows = divide_up(divide_up(B, enough_chunks), step) * step;
+  rows = rows < most ? rows : most;
+  rows = rows < B ? rows : B;
+  const int64_t count = divide_up(B, rows);
+  // Few enough parts that their sums stay small, but not so few that the GPU is idle.
+  constexpr int64_t numbers = int64_t{1} << 23, least_parts = 8, most_parts = 256;
+  int64_t parts = numbers / (parameters + 1);
+  parts = parts < least_parts ? least_parts : parts > most_parts ? most_parts : parts;
+  const int64_t chunks_a_part = divide_up(count, parts);
+  return {rows, count, chunks_a_part, divide_up(count, chunks_a_part)};
+}
+
 } // namespace cuda
 } // namespace nalu

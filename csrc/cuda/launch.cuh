@@ -63,5 +63,41 @@ inline void launch(
   launch_of(kThreads, 0, call, blocks, kernel, std::forward<Arguments>(arguments)...);
 }
 
+// What blocks that stay on the GPU until the work is done may have, and how many there are.
+
+inline int attribute(cudaDeviceAttr which) {
+  int device = 0, value = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+// Half of what a processor has, for two blocks to run on it, beside `named` bytes of a kernel's named
+// arrays.
+inline int most_shared(int named) {
+  const int half = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / 2;
+  const int most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  return (half < most ? half : most) - named;
+}
+
+// Blocks that the GPU runs at once, each with so much of `most` bytes of shared memory.
+template <class... Parameters>
+int64_t blocks_at_once(
+    void (*kernel)(Parameters...), int threads, int64_t shared_bytes, int most) {
+  // The same in every call: it is the kernel's, and others may launch it at this time.
+  check(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+      "cudaFuncSetAttribute");
+  int blocks = 0;
+  check(
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+          &blocks, kernel, threads, static_cast<size_t>(shared_bytes)),
+      "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  if (blocks == 0) {
+    throw std::runtime_error("nalu_kernels: a layer of this size does not fit the GPU");
+  }
+  return static_cast<int64_t>(blocks) * attribute(cudaDevAttrMultiProcessorCount);
+}
+
 } // namespace cuda
 } // namespace nalu

@@ -1,5 +1,8 @@
 // The operators on CUDA tensors.
+#include <string>
+
 #include "../operators.h"
+#include "../rows/operators.h"
 #include "../training_arguments.h"
 
 #include "geometry.h"
@@ -24,6 +27,16 @@ struct Cuda {
     cuda::Call call(input);
     cuda::is_small(layer.shape) ? cuda::backward_small(call, layer, backward)
                                 : cuda::backward_large(call, layer, backward);
+  }
+  static void forward_rows(
+      const Tensor& input, const RowsCall& layer, void* output, void* saved) {
+    cuda::Call call(input);
+    cuda::forward_rows(call, layer, output, saved);
+  }
+  static void backward_rows(
+      const Tensor& input, const RowsCall& layer, const RowsBackward& pass) {
+    cuda::Call call(input);
+    cuda::backward_rows(call, layer, pass);
   }
 };
 
@@ -51,6 +64,10 @@ STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CUDA, m) {
   m.impl("nac_backward", nalu::nac_backward<nalu::Cuda>);
   m.impl("nalu_forward", nalu::nalu_forward<nalu::Cuda>);
   m.impl("nalu_backward", nalu::nalu_backward<nalu::Cuda>);
+  nalu::for_each_rows_operator<nalu::Cuda>([&](const std::string& name, auto forward, auto backward) {
+    m.impl((name + "_forward").c_str(), forward);
+    m.impl((name + "_backward").c_str(), backward);
+  });
   m.impl("train", nalu::train);
   m.impl("draw", nalu::draw);
 }

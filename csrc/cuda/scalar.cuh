@@ -62,10 +62,10 @@ NALU_INLINE void sine_cosine(double v, double& sine, double& cosine) {
   ::sincos(v, &sine, &cosine);
 }
 
-// sign(0) = 0, and a NaN is its own sign.
+// -1, 0 or 1; 0 for NaN, as in torch.
 template <class V>
 NALU_INLINE V sign(V v) {
-  return v > V(0) ? V(1) : v < V(0) ? V(-1) : v;
+  return v > V(0) ? V(1) : v < V(0) ? V(-1) : V(0);
 }
 
 NALU_INLINE float fused(float a, float b, float c) {

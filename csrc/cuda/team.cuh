@@ -222,11 +222,22 @@ NALU_INLINE void add_dots(
   }
 }
 
+// Parts of sums, of which a thread has up to kTile at a time.
+constexpr int kMostParts = 16; // of a sum: about the square root of a block's rows
+template <class T>
+NALU_INLINE T* partial_sums() {
+  __shared__ T partial[kMostTeam * kTile];
+  return partial;
+}
+// Of each of so few sums that there are threads for several.
+NALU_INLINE int parts_of(int sums) {
+  const int most = sums > 0 ? team() / sums : 0;
+  return most < kMostParts ? most : kMostParts;
+}
+
 // C[m, k] += sum over n of A[m, n] B[k, n], for dense rows of n numbers.
 template <class T>
 NALU_INLINE void dots(int64_t M_, int64_t K_, int64_t N_, const T* A, const T* B, T* C) {
-  constexpr int kMostParts = 16; // about the square root of a block's rows
-  __shared__ T partial[kMostTeam * kTile];
   const int M = static_cast<int>(M_), K = static_cast<int>(K_), N = static_cast<int>(N_);
   const int items = tiles_of(M) * K;
   const auto height = [=](int item) {
@@ -250,8 +261,8 @@ NALU_INLINE void dots(int64_t M_, int64_t K_, int64_t N_, const T* A, const T* B
     });
     return;
   }
-  // Few sums: each is that of parts, which have a thread of their own.
-  const int most = team() / items, parts = most < kMostParts ? most : kMostParts;
+  const int parts = parts_of(items);
+  T* const partial = partial_sums<T>();
   for_each(parts * items, [&](int64_t i) {
     const int part = static_cast<int>(i) / items, item = static_cast<int>(i) - part * items;
     const int k = item % K, first = item / K * kTile;
@@ -275,15 +286,47 @@ NALU_INLINE void dots(int64_t M_, int64_t K_, int64_t N_, const T* A, const T* B
   });
 }
 
+// add(item, the sum of term(item, r) over 0 <= r < n), for each item.
+template <class T, class Term, class Add>
+NALU_INLINE void sum_rows(int items, int n, const Term& term, const Add& add) {
+  const int parts = 2 * items > team() ? 1 : parts_of(items);
+  T* const partial = partial_sums<T>();
+  for_each(items * parts, [&](int64_t i) {
+    const int item = static_cast<int>(i) / parts, part = static_cast<int>(i) - item * parts;
+    T sum = 0;
+    int r = parts == 1 ? item % n : part; // as in `dots`
+    NALU_UNROLL_BY(1)
+    for (int k = part; k < n; k += parts) {
+      sum += term(item, r);
+      r += parts;
+      r = r < n ? r : r - n;
+    }
+    if (parts == 1) {
+      add(item, sum);
+    } else {
+      partial[i] = sum;
+    }
+  });
+  if (parts > 1) {
+    for_each(items, [&](int64_t i) {
+      const int item = static_cast<int>(i);
+      T sum = 0;
+      for (int part = 0; part < parts; ++part) {
+        sum += partial[item * parts + part];
+      }
+      add(item, sum);
+    });
+  }
+}
+
 template <class T>
 NALU_INLINE void add_row_sums(int64_t rows, int64_t n, const T* values, T* sums) {
-  for_each(rows, [&](int64_t row) {
-    T sum = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      sum += values[row * n + i];
-    }
-    sums[row] += sum;
-  });
+  const int width = static_cast<int>(n);
+  sum_rows<T>(
+      static_cast<int>(rows),
+      width,
+      [&](int row, int i) { return values[row * width + i]; },
+      [&](int row, T sum) { sums[row] += sum; });
 }
 
 // y (O, n), a product of factors (../factors.h) over I inputs.
@@ -301,10 +344,10 @@ NALU_INLINE void reduce(int64_t O, int64_t I, int64_t n, const Factor& factor, T
   });
 }
 
-// Numbers that reduce_gradient needs beside.
+// Numbers that reduce_gradient needs beside: of as many outputs at a time as there are threads for.
 template <class T>
 NALU_BOTH int64_t reduction_scratch(int64_t I, int64_t n) {
-  return I * n;
+  return I * (n > kMostTeam ? n : kMostTeam);
 }
 
 // From dy (O, n): adds to grad_W (O, I), and writes grad_x (I, n), or with `add` adds to it; either may
@@ -321,35 +364,54 @@ NALU_INLINE void reduce_gradient(
     T* grad_x,
     bool add,
     T* scratch) {
-  const int inputs = static_cast<int>(I), rows = static_cast<int>(n);
+  const int outputs = static_cast<int>(O), inputs = static_cast<int>(I), rows = static_cast<int>(n);
   if (O == 0 && grad_x != nullptr && !add) {
     clear(grad_x, I * n);
   }
-  for (int o = 0; o < static_cast<int>(O); ++o) {
-    for_each(n, [&](int64_t r_) {
-      const int r = static_cast<int>(r_);
+  const int at_a_time = rows < kMostTeam ? kMostTeam / rows : 1;
+  for (int first = 0; first < outputs; first += at_a_time) {
+    const int height = outputs - first < at_a_time ? outputs - first : at_a_time;
+    // The gradients of the factors (height, I, n).
+    for_each(height * rows, [&](int64_t item) {
+      const int o = static_cast<int>(item) / rows, r = static_cast<int>(item) - o * rows;
+      const int terms = (first + o) * inputs;
+      T* const grads = scratch + o * inputs * rows + r;
       T product = 1;
       for (int i = 0; i < inputs; ++i) {
-        scratch[i * rows + r] = product;
-        const auto input = factor.load_input(i * rows + r, One{});
-        product *= factor.value(factor.of(o * inputs + i), input);
+        grads[i * rows] = product;
+        product *= factor.value(factor.of(terms + i), factor.load_input(i * rows + r, One{}));
       }
-      T behind = dy[o * rows + r]; // times the product of the factors behind
+      T behind = dy[(first + o) * rows + r]; // times the product of the factors behind
       for (int i = inputs - 1; i >= 0; --i) {
-        const int at = i * rows + r;
-        const auto input = factor.load_input(at, One{});
-        const auto terms = factor.of(o * inputs + i);
-        const T grad = behind * scratch[at];
-        behind *= factor.value(terms, input);
-        if (Factor::has_slope_of_input && grad_x != nullptr) {
-          const T of_input = factor.slope_of_input(terms, input, grad);
-          grad_x[at] = add || o > 0 ? grad_x[at] + of_input : of_input;
-        }
-        scratch[at] = factor.slope_of_weight(terms, input, grad);
+        grads[i * rows] *= behind;
+        behind *= factor.value(factor.of(terms + i), factor.load_input(i * rows + r, One{}));
       }
     });
+    if constexpr (Factor::has_slope_of_input) {
+      if (grad_x != nullptr) {
+        for_each(inputs * rows, [&](int64_t item) {
+          const int at = static_cast<int>(item), i = at / rows;
+          const auto input = factor.load_input(at, One{});
+          T sum = add || first > 0 ? grad_x[at] : T(0);
+          NALU_UNROLL_BY(1)
+          for (int o = 0; o < height; ++o) {
+            const auto terms = factor.of((first + o) * inputs + i);
+            sum += factor.slope_of_input(terms, input, scratch[o * inputs * rows + at]);
+          }
+          grad_x[at] = sum;
+        });
+      }
+    }
     if (grad_W != nullptr) {
-      add_row_sums(I, n, scratch, grad_W + o * inputs);
+      sum_rows<T>(
+          height * inputs,
+          rows,
+          [&](int item, int r) {
+            const auto input = factor.load_input(item % inputs * rows + r, One{});
+            const auto terms = factor.of(first * inputs + item);
+            return factor.slope_of_weight(terms, input, scratch[item * rows + r]);
+          },
+          [&](int item, T sum) { grad_W[first * inputs + item] += sum; });
     }
   }
 }
@@ -365,10 +427,11 @@ NALU_INLINE void multiply_wide(uint32_t a, uint32_t b, uint32_t& high, uint32_t&
 template <class T>
 class Arena {
  public:
-  NALU_BOTH Arena(T* shared, int64_t shared_size, T* global)
-      : shared_(shared), global_(global), shared_left_(shared_size) {}
+  // Pieces are multiples of `unit` numbers.
+  NALU_BOTH Arena(T* shared, int64_t shared_size, T* global, int64_t unit = 4)
+      : shared_(shared), global_(global), unit_(unit), shared_left_(shared_size) {}
   NALU_BOTH T* take(int64_t count) {
-    count = (count + 3) / 4 * 4;
+    count = (count + unit_ - 1) / unit_ * unit_;
     if (count <= shared_left_) {
       shared_left_ -= count;
       shared_used_ += count;
@@ -386,7 +449,7 @@ class Arena {
 
  private:
   T *shared_, *global_;
-  int64_t shared_left_, shared_used_ = 0, global_used_ = 0;
+  int64_t unit_, shared_left_, shared_used_ = 0, global_used_ = 0;
 };
 
 } // namespace device

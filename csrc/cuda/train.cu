@@ -79,22 +79,10 @@ __global__ void __launch_bounds__(kMostTeam) draw_kernel(Draw wanted) {
   }
 }
 
-int attribute(cudaDeviceAttr which) {
-  int device = 0, value = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
-  return value;
-}
-
-// Half of what a processor has, for two blocks to run on it, beside the kernel's named arrays.
-int most_shared() {
-  constexpr int kNamed = 9 << 10;
-  constexpr size_t sums = (1 + kTile) * kMostTeam * sizeof(double); // of team.cuh
-  static_assert(sizeof(Job<double>) + sizeof(Trainer<double>) + sums + 2048 < kNamed);
-  const int half = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / 2;
-  const int most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  return (half < most ? half : most) - kNamed;
-}
+// The kernel's named arrays, its own and team.cuh's.
+constexpr int kNamed = 9 << 10;
+constexpr size_t kSums = (1 + kTile) * kMostTeam * sizeof(double);
+static_assert(sizeof(Job<double>) + sizeof(Trainer<double>) + kSums + 2048 < kNamed);
 
 // Threads for a training. It decides over the order of sums, so it is a matter of the stack alone. A
 // small one has no work for many, and a GPU has room for the more of them.
@@ -104,20 +92,6 @@ int team_of(const Training& training) {
     widest = training.layers[i].out > widest ? training.layers[i].out : widest;
   }
   return widest <= 16 ? 32 : kMostTeam;
-}
-
-// Blocks that the GPU runs at once.
-template <class T>
-int64_t blocks_at_once(int threads, int64_t shared_bytes) {
-  // The same in every call: it is the kernel's, and others may launch it at this time.
-  constexpr auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
-  check(cudaFuncSetAttribute(train_kernel<T>, limit, most_shared()), "cudaFuncSetAttribute");
-  int blocks = 0;
-  check(
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-          &blocks, train_kernel<T>, threads, static_cast<size_t>(shared_bytes)),
-      "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  return static_cast<int64_t>(blocks) * attribute(cudaDevAttrMultiProcessorCount);
 }
 
 template <class T>
@@ -139,16 +113,14 @@ void train_of(Call& call, const Training& training) {
   job.training = training;
   static_assert(sizeof(Unit<T>) % 16 == 0);
   const auto units_bytes = static_cast<int64_t>(sizeof(Unit<T>)) * training.depth;
-  job.shared_size = (most_shared() - units_bytes) / static_cast<int64_t>(sizeof(T));
+  const int most = most_shared(kNamed);
+  job.shared_size = (most - units_bytes) / static_cast<int64_t>(sizeof(T));
   Arena<T> counted(nullptr, job.shared_size, nullptr);
   Trainer<T>(training, job.inside, job.outside, units, counted);
   const int64_t shared_bytes =
       units_bytes + counted.shared_used() * static_cast<int64_t>(sizeof(T));
   const int threads = team_of(training);
-  const int64_t at_once = blocks_at_once<T>(threads, shared_bytes);
-  if (at_once == 0) {
-    throw std::runtime_error("nalu_kernels: a training of this stack does not fit the GPU");
-  }
+  const int64_t at_once = blocks_at_once(train_kernel<T>, threads, shared_bytes, most);
   const int64_t blocks = at_once < training.runs ? at_once : training.runs;
   job.inside = test_set<T>(call, training, training.inside);
   job.outside = test_set<T>(call, training, training.outside);

@@ -15,7 +15,7 @@ NALU_DEVICE void inalu_planes(const Unit<T>& unit, const T* x, int64_t n) {
   const bool sum = unit.layer.option;
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps));
   T *logs = unit.planes[0], *sizes = unit.planes[1], *signs = unit.planes[2];
-  for_each_of_many_vectors<T>(count, [&](int64_t k, auto lanes) {
+  for_each_vector<T>(count, [&](int64_t k, auto lanes) {
     const Vec<T> v = load<T>(x + k, lanes), size = abs(v);
     store<T>(signs + k, v == v ? sign(v) : v, lanes); // a NaN is its own sign
     const Vec<T> within = size < eps ? eps : size; // a NaN passes
@@ -53,7 +53,7 @@ NALU_DEVICE void inalu_join(const Unit<T>& unit, const T* g, int64_t n) {
 template <class T>
 NALU_DEVICE void inalu_part(const Unit<T>& unit, const T* g, const T* dy, T* grad_g, int64_t n) {
   const int64_t out = unit.layer.out, gates = unit.layer.gates;
-  const int64_t rows = gates == 0 ? out : gates, each = out / rows;
+  const int64_t rows = gates == 0 ? out : gates, each = gates == 1 ? out : 1;
   const Vec<T> omega = splat<Vec<T>>(static_cast<T>(unit.layer.omega)), one = splat<Vec<T>>(1);
   T* const grad_z = unit.grad_sums; // (rows, n)
   for_each_vector_of_rows<T>(rows, n, [&](int64_t row, int64_t k, auto lanes) {

@@ -91,8 +91,12 @@ class LayOut {
       T* y,
       const T* grad_y,
       bool add = false) {
+    bool adds = false;
+    for (int p = 0; p < unit_.product_count; ++p) {
+      adds = adds || unit_.products[p].plane == plane;
+    }
     unit_.products[unit_.product_count++] = {
-        plane, rows, columns, A, at, grad_A, y, grad_y, add, true};
+        plane, rows, columns, A, at, grad_A, y, grad_y, add, true, adds};
   }
 
   NALU_BOTH void reduce(

@@ -11,7 +11,7 @@ namespace NALU_NAMESPACE {
 
 template <class T>
 NALU_DEVICE void nru_planes(const Unit<T>& unit, const T* x, int64_t n) {
-  for_each_of_many_vectors<T>(unit.layer.in * n, [&](int64_t k, auto lanes) {
+  for_each_vector<T>(unit.layer.in * n, [&](int64_t k, auto lanes) {
     store<T>(unit.planes[0] + k, log<false>(abs(load<T>(x + k, lanes))), lanes);
   });
 }

@@ -25,7 +25,8 @@ struct Product {
   int64_t at;
   T *grad_A, *y;
   const T* grad_y; // null: the gradient of the layer's output
-  bool add, passes; // to what y has; a gradient on to the plane
+  bool add; // to what y has
+  bool passes, adds; // a gradient on to the plane; to what it has of a product before
 };
 
 enum class Reduction { none, selecting, sign, power };

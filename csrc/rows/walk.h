@@ -278,7 +278,6 @@ NALU_DEVICE void backward(
     T* grad_A = product.grad_A != nullptr ? product.grad_A : gradients + product.at;
     dots<T>(product.rows, product.columns, n, grad, of, grad_A);
   }
-  bool begun[4] = {}; // gradients of x and of the planes
   with_factor(unit, own, x, [&](const auto& factor) {
     const Reduced<T> reduced = unit.reduced;
     T* grad_W = reduced.grad_W != nullptr ? reduced.grad_W : gradients;
@@ -296,8 +295,7 @@ NALU_DEVICE void backward(
     }
     const T* A = product.A != nullptr ? product.A : own + product.at;
     const T* grad = product.grad_y != nullptr ? product.grad_y : dy;
-    apply_transposed<T>(product.rows, product.columns, n, A, grad, to, begun[product.plane]);
-    begun[product.plane] = true;
+    apply_transposed<T>(product.rows, product.columns, n, A, grad, to, product.adds);
   }
   through_planes(unit, own, x, gradients, n);
 }

@@ -43,6 +43,14 @@ void geometry_backward_blocks(const int64_t* shape, const int* wanted, int64_t c
   to[2] = blocks.gate;
 }
 
+void geometry_chunks(int64_t B, int64_t I, int64_t O, int64_t parameters, int64_t* to) {
+  const Chunks chunks = chunks_of(B, I, O, parameters);
+  to[0] = chunks.rows;
+  to[1] = chunks.count;
+  to[2] = chunks.chunks_a_part;
+  to[3] = chunks.parts;
+}
+
 int64_t geometry_pass_blocks(int64_t n) {
   return pass_blocks(n);
 }

@@ -79,6 +79,7 @@ STACKS = {
 }
 
 
+@pairs
 @pytest.mark.parametrize("stack", list(STACKS))
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_every_layer_equals_the_reference(stack: str, dtype: torch.dtype, backend: Backend) -> None:
