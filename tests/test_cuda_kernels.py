@@ -117,9 +117,9 @@ def test_parts_of_a_batch_in_shared_and_in_global_memory(
 
 
 def test_several_chunks_a_part(rng: Generator) -> None:
-    """A layer of so many weights that few blocks sum their gradients."""
+    """Of so long a batch that there are more chunks than parts."""
     (inalu,) = (case for case in ROWS if case.name == "inalu")
-    check_in_both_orders(rows_layer(rng, inalu, (72, 520, 512), torch.float64))
+    check_in_both_orders(rows_layer(rng, inalu, (128 * 256 + 5, 1, 1), torch.float64))
 
 
 @by_rows
