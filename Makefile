@@ -26,7 +26,7 @@ help:
 	@echo "make demo       three experiments in some minutes: what NACs and NALUs do that others do not"
 	@echo "make experiments   all experiments in their small size, and examples/RESULTS.md"
 	@echo "make test       the tests: every pair of options, in 10 minutes on two cores"
-	@echo "make test-all   all tests: every combination of options, and every kernel ahead of time"
+	@echo "make test-all   all tests: every triple of options, and every row of tiles ahead of time"
 	@echo "make short      the layers, their gradients and the packaging: a few minutes of tests"
 	@echo "make pythons    make short on each Python that is claimed and found; PYTHONS=\"3.10 3.13\""
 	@echo "make constraints   does constraints.txt resolve on each of them? (needs a package index)"

@@ -117,17 +117,21 @@ struct PowerFactor {
   }
   NALU_INLINE Vec<T> slope_of_weight(const Terms& terms, const Input& input, Vec<T> grad) const {
     const Vec<T> zero{}, p = power(terms.w, input);
-    Vec<T> through_power = p * input.log;
+    Vec<T> through_power = (grad * terms.part) * (p * input.log);
     through_power = terms.w >= 0 ? (input.x == zero ? zero : through_power) : through_power;
-    return (grad * terms.part) * through_power + (grad * p - grad) * terms.slope;
+    return through_power + (grad * p - grad) * terms.slope;
   }
   NALU_INLINE Vec<T> slope_of_input(const Terms& terms, const Input& input, Vec<T> grad) const {
     const Vec<T> zero{};
     constexpr T infinity = std::numeric_limits<T>::infinity();
     const T w = terms.w;
-    const T at_zero = w == 0 ? T(0) : w == 1 ? T(1) : w > 1 ? T(0) : w > 0 ? infinity : -infinity;
-    const Vec<T> rate = (power(w, input) / input.x) * w;
-    return (grad * terms.part) * (input.x == zero ? splat<Vec<T>>(at_zero) : rate);
+    // w |x|^(w - 1), where it is not w p / x.
+    const T at_zero = w == 1 ? T(1) : w > 1 ? T(0) : w > 0 ? infinity : -infinity;
+    const T at_infinity = w == 1 ? T(1) : w > 1 ? infinity : T(0);
+    Vec<T> rate = (power(w, input) / input.x) * w;
+    rate = input.x == zero ? splat<Vec<T>>(at_zero) : rate;
+    rate = input.log == splat<Vec<T>>(infinity) ? splat<Vec<T>>(at_infinity) : rate;
+    return w == 0 ? zero : (grad * terms.part) * rate;
   }
 };
 

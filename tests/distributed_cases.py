@@ -415,6 +415,54 @@ def gradients_of_gradients_are_refused(rank: int) -> None:
             raise AssertionError("not refused")
 
 
+FAMILY: dict[str, dict[str, tuple[int, ...]]] = {
+    "nau": {"W": (6, 4)},
+    "nmu": {"W": (6, 4)},
+    "inalu": {"W_hat": (6, 4), "M_hat": (6, 4), "g": (6,)},
+    "gnalu": {"W_hat": (6, 4), "M_hat": (6, 4), "G": (6, 4)},
+    "npu": {"W_re": (4, 4), "W_im": (4, 4), "g": (4,)},
+    "nru": {"W": (6, 4)},
+    "nmru": {"W": (6, 8)},
+}
+
+
+@case
+def functions_by_outputs(rank: int) -> None:
+    """Weights replicated or sharded by outputs, the batch whole or sharded."""
+    for name, shapes in FAMILY.items():
+        function = getattr(nalu_kernels, name)
+        torch.manual_seed(5)
+        plain = {"input": torch.rand(8, 4) + 0.5}
+        plain |= {weight: torch.rand(shape) for weight, shape in shapes.items()}
+        leaves = {each: tensor.clone().requires_grad_() for each, tensor in plain.items()}
+        expected = function(**leaves)
+        expected.square().sum().backward()
+        for rows, lie in ((Replicate(), Shard(0)), (Shard(0), Replicate())):
+            shared = {"input": rows, **({"g": Replicate()} if name == "npu" else {})}
+            given = {
+                each: distribute_tensor(tensor, mesh(), [shared.get(each, lie)]).requires_grad_()
+                for each, tensor in plain.items()
+            }
+            found = function(**given)
+            torch.testing.assert_close(whole(found), expected)
+            whole(found).square().sum().backward()
+            for each, tensor in given.items():
+                torch.testing.assert_close(whole(tensor.grad), leaves[each].grad)
+
+
+@case
+def functions_by_inputs_are_refused(rank: int) -> None:
+    x = distribute_tensor(torch.rand(8, 4), mesh(), [Replicate()])
+    W = distribute_tensor(torch.rand(6, 4), mesh(), [Shard(1)])
+    for name, words in (("nmu", "for nmu takes all inputs at once"), ("snmu", "takes no DTensors")):
+        try:
+            getattr(nalu_kernels, name)(x, W)
+        except (TypeError, ValueError) as refusal:
+            assert words in str(refusal), refusal
+        else:
+            raise AssertionError("not refused")
+
+
 @case
 def local_tensors_between_styles_need_not_divide(rank: int) -> None:
     def pair() -> nn.Sequential:

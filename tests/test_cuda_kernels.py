@@ -83,6 +83,7 @@ def test_products_follow_the_setting_and_log_space_keeps_16_bits(
     assert Judge(layer).faults(found)
 
 
+@pairs
 @pytest.mark.parametrize("value", [0.0, 1e-45, 1e20, torch.inf, -torch.inf, torch.nan], ids=str)
 @by_kind
 def test_special_values_in_bfloat16_pieces(kind: Kind, value: float, rng: Generator) -> None:

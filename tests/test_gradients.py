@@ -22,8 +22,8 @@ by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 OWN_PRODUCTS, BLAS = (5, 3, 2), (3, 257, 256)
 
 
-# Between them every pair of tensors, each of which is asked for or not; and all combinations.
-SAMPLE_OR_ALL = ["sample", pytest.param("all", marks=long)]
+# How many tensors, each of which is asked for or not, stand in every combination somewhere.
+TOGETHER = [pytest.param(2, id="pairs"), pytest.param(3, id="triples", marks=long)]
 
 
 def combinations_of(names: Iterable[str]) -> list[dict[str, bool]]:
@@ -35,23 +35,21 @@ def combinations_of(names: Iterable[str]) -> list[dict[str, bool]]:
     ]
 
 
-# By the interpreter all would take minutes; test_triton_rows.py has larger layers.
+# By the interpreter large ones would take minutes; test_triton_rows.py has larger layers.
 @only(lambda backend, shape: not backend.interpreted or shape == OWN_PRODUCTS)
-@pytest.mark.parametrize("which", SAMPLE_OR_ALL)
+@pytest.mark.parametrize("together", TOGETHER)
 @pytest.mark.parametrize("shape", [OWN_PRODUCTS, BLAS], ids=["small", "large"])
 @pytest.mark.parametrize(
     "kind", [BY_NAME["nac"], BY_NAME["nac_log_space"], FULLEST], ids=lambda kind: kind.name
 )
 def test_combinations_of_wanted_gradients(
-    kind: Kind, shape: tuple[int, int, int], which: str, backend: Backend, rng: Generator
+    kind: Kind, shape: tuple[int, int, int], together: int, backend: Backend, rng: Generator
 ) -> None:
     layer = draw(rng, kind, shape, device=backend.device)
     judge = Judge(layer)
     combinations = combinations_of(layer.tensors)
-    if which == "sample":
-        combinations = [combinations[i] for i in covering(combinations, [1] * len(combinations))]
-    for combination in combinations:
-        wanted = {name for name, is_wanted in combination.items() if is_wanted}
+    for i in covering(combinations, [1] * len(combinations), together):
+        wanted = {name for name, is_wanted in combinations[i].items() if is_wanted}
         found = outcome(nalu_kernels, layer, wanted)
         assert set(found) == {"output", *wanted}
         assert not judge.faults(found), wanted

@@ -13,6 +13,7 @@ from error_bound import error_bounds
 from layers import BY_NAME, KINDS, Kind, draw, outcome
 from nalu_kernels import reference
 from parity import SLACK, Judge
+from selection import pairs
 from test_functional import random_shape
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -134,6 +135,7 @@ def mutants(kind: Kind) -> dict[str, Implementation]:
     )
 
 
+@pairs
 @pytest.mark.parametrize(
     ("kind", "name"), [(kind, name) for kind in KINDS for name in mutants(kind)], ids=str
 )
@@ -165,6 +167,7 @@ RIGHT = {
 }
 
 
+@pairs
 @pytest.mark.parametrize("name", RIGHT)
 @by_kind
 def test_what_is_right_passes(kind: Kind, name: str, rng: Generator) -> None:

@@ -1,4 +1,5 @@
-"""What ``make test`` leaves to ``make test-all``: never a pair of options."""
+"""What ``make test`` leaves to ``make test-all``: never a pair of options; and what that leaves
+out: never a triple."""
 
 from __future__ import annotations
 
@@ -20,12 +21,16 @@ def product(**options: list[Hashable]) -> list[Options]:
     ]
 
 
-def pairs(combinations: list[Options]) -> set[tuple[tuple[str, Hashable], ...]]:
+def together(count: int, combinations: list[Options]) -> set[tuple[tuple[str, Hashable], ...]]:
     return {
-        pair
+        some
         for options in combinations
-        for pair in itertools.combinations(sorted(options.items()), 2)
+        for some in itertools.combinations(sorted(options.items()), count)
     }
+
+
+def pairs(combinations: list[Options]) -> set[tuple[tuple[str, Hashable], ...]]:
+    return together(2, combinations)
 
 
 def chosen(combinations: list[Options], costs: list[float] | None = None) -> list[Options]:
@@ -55,6 +60,47 @@ def test_every_option_and_every_pair_is_there(options: dict[str, list[Hashable]]
     widest = sorted(map(len, options.values()))[-2:]
     if len(options) > 2:  # at the least one for each pair of the two longest lists; not many more
         assert widest[0] * widest[1] <= len(found) < 1.5 * widest[0] * widest[1] + 2
+
+
+@pytest.mark.parametrize(
+    "options", LISTS[1:], ids=lambda lists: "x".join(map(str, map(len, lists.values())))
+)
+def test_pairs_and_what_is_added_have_every_triple(options: dict[str, list[Hashable]]) -> None:
+    combinations = product(**options)
+    costs = [1.0] * len(combinations)
+    short = selection.covering(combinations, costs)
+    more = selection.covering(combinations, costs, 3, short)
+    assert not {*short} & {*more}
+    found = [combinations[i] for i in (*short, *more)]
+    assert together(3, found) == together(3, combinations)
+    if len(options) < 4:
+        assert len(found) == len(combinations)
+    else:
+        assert len(found) < len(combinations)
+
+
+class Combination(SimpleNamespace):
+    """As much of a collected test as is chosen by."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self, slow: bool, **parameters: object) -> None:
+        super().__init__(slow=slow, callspec=SimpleNamespace(params=parameters))
+
+    def get_closest_marker(self, name: str) -> bool:
+        return name == "long" and self.slow
+
+
+def test_what_is_slow_stands_in_triples_alone() -> None:
+    test = [
+        Combination(options["a"] == options["b"] == 0, **options)
+        for options in product(a=[0, 1, 2], b=[0, 1, 2], c=[0, 1, 2], d=[0, 1, 2])
+    ]
+    short, more = selection._chosen(test)
+    assert not any(one.slow for one in short) and any(one.slow for one in more)
+    options = [one.callspec.params for one in test]
+    assert together(3, [one.callspec.params for one in (*short, *more)]) == together(3, options)
+    assert len(short) + len(more) < len(test)
 
 
 def test_what_is_no_combination_is_not_asked_for() -> None:

@@ -24,7 +24,7 @@ from nalu_kernels.triton.device import Chip
 from nalu_kernels.triton.precision import products
 from parity import Judge
 from precision import matmul_precision
-from selection import pairs
+from selection import covering, long
 
 PROCESSORS = 132
 
@@ -147,7 +147,8 @@ class Case(NamedTuple):
     way: Way
 
     def made_of(self) -> dict[str, object]:
-        """The options that selection.py pairs: a family gives these their tiles alone."""
+        """The options of which ``make test`` runs every pair: a family gives these their tiles
+        alone."""
         return {
             "case": self.way.case,
             "parts": self.way.parts,
@@ -210,6 +211,7 @@ OTHER_WAYS = [
 ]
 ROWS = cases()
 CASES = [*ROWS, *(Case("sm_90", torch.float32, "highest", way) for way in OTHER_WAYS)]
+SHORT = covering([case.made_of() for case in CASES], [1.0] * len(CASES))
 
 
 def test_the_cases_run_every_row() -> None:
@@ -217,8 +219,11 @@ def test_the_cases_run_every_row() -> None:
     assert set().union(*(case.run() for case in ROWS)) == there
 
 
-@pairs
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[] if i in SHORT else long) for i, case in enumerate(CASES)],
+    ids=str,
+)
 def test_parity_of_a_row(case: Case, interpreted: Interpreted, rng: Generator) -> None:
     tile = {kernel: case.row(kernel).tile for kernel in tiles.KERNELS}
     # In every direction a little more than one tile; in rows of whole loads, unless it is odd.

@@ -1,6 +1,6 @@
 """Compiles all that the tile table can choose, for chips that need not be here, and reads it.
 
-    python -m nalu_kernels.triton.aot [--family sm_90 ...] [--only PATTERN] [--json report.json]
+    python -m nalu_kernels.triton.aot [--family sm_90 ...] [--only PATTERN ...] [--json report.json]
 
 A kernel passes if it has no stack frame and spills no register, multiplies on tensor cores where
 its products are meant for them, reads global memory 128 bits at a time (less where rows are not
@@ -106,6 +106,11 @@ class Variant(NamedTuple):
     def __str__(self) -> str:
         words = (*self[:6], "x".join(map(str, self.tile)) if self.tile else "", *self[7:9])
         return " ".join(word for word in words if word)
+
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """Of its family's table, by one of the row's products."""
+        return self[1:4]
 
     @property
     def on_tensor_cores(self) -> int:
@@ -367,13 +372,13 @@ def check(variant: Variant) -> tuple[Variant, Report | None, list[str]]:
 
 def unreachable(family: str) -> list[str]:
     """Rows of the table that no layer can choose."""
-    chosen = {variant[:4] for variant in launches(family)}
+    chosen = {variant.row for variant in launches(family)}
     return [
         f"{family} {row.kernel} {row.case} {products}: nothing chooses this row"
         for row in tiles.TABLE
         if row.family == family
         for products in row.products
-        if (family, row.kernel, row.case, products) not in chosen
+        if (row.kernel, row.case, products) not in chosen
     ]
 
 
@@ -382,28 +387,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--family", nargs="+", choices=tiles.FAMILIES, default=tiles.FAMILIES, metavar="FAMILY"
     )
-    parser.add_argument("--only", default="*", help="a shell's pattern, such as '*forward*bf16x6*'")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], help="shell patterns, such as '*forward*bf16x6*'"
+    )
     parser.add_argument("--json", type=Path, help="writes the reports there")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args(arguments)
     if knobs.runtime.interpret:
         parser.error("TRITON_INTERPRET is set: nothing would be compiled")
+
+    def matches(words: str) -> bool:
+        return any(fnmatch.fnmatch(words, pattern) for pattern in chosen.only)
+
     variants = [
-        variant
-        for family in chosen.family
-        for variant in launches(family)
-        if fnmatch.fnmatch(str(variant), chosen.only)
+        variant for family in chosen.family for variant in launches(family) if matches(str(variant))
     ]
     failures = [
-        problem
-        for family in chosen.family
-        for problem in unreachable(family)
-        if fnmatch.fnmatch(problem, chosen.only)
+        problem for family in chosen.family for problem in unreachable(family) if matches(problem)
     ]
     results = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(chosen.processes, mp_context=spawn) as pool:
-        for variant, report, found in pool.map(check, variants):
+        each = pool.map if len(variants) > 1 else map  # for one, another process takes longer
+        for variant, report, found in each(check, variants):
             failures += [f"{variant}: {problem}" for problem in found]
             results.append(
                 {

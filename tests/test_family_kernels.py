@@ -1,0 +1,255 @@
+"""The kernels of the functions after NALU against the reference: values, gradients, and where NaN
+and infinity stand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from conftest import HALVES, Backend
+from nalu_kernels import dispatch, family
+from nalu_kernels.autograd import with_gradients
+from parity import threads
+from selection import only, pairs
+
+pytestmark = only(lambda backend: backend.has_kernels)
+
+Sizes = tuple[int, int, int]  # B, I, O
+Shapes = Callable[[int, int], dict[str, tuple[int, ...]]]
+
+
+def _W(I: int, O: int) -> dict[str, tuple[int, ...]]:  # noqa: E741
+    return {"W": (O, I)}
+
+
+def _inalu(*names: str, gate: str = "independent") -> Shapes:
+    def shapes(I: int, O: int) -> dict[str, tuple[int, ...]]:  # noqa: E741
+        gates = {"independent": (O,), "matrix": (O, I), "vector": (1, I)}
+        given = {name: (O, I) for name in ("W_hat", "M_hat", *names)}
+        return {**given, "g": gates[gate]}
+
+    return shapes
+
+
+class Form(NamedTuple):
+    """A function with its options, and its weights' shapes."""
+
+    name: str
+    options: tuple[Any, ...]
+    shapes: Shapes
+
+
+FORMS = {
+    "nau": Form("nau", (), _W),
+    "nmu": Form("nmu", (), _W),
+    "inalu": Form("inalu", (1e-5, 1.0, False), _inalu("W_hat_mul", "M_hat_mul")),
+    "inalu tied, matrix": Form("inalu", (1e-5, 20.0, False), _inalu(gate="matrix")),
+    "inalu vector": Form("inalu", (1e-5, 20.0, True), _inalu(gate="vector")),
+    "real npu": Form("npu", (1e-5, True), lambda I, O: {"W_re": (O, I), "g": (I,)}),  # noqa: E741
+    "npu clamped": Form(
+        "npu",
+        (1e-5, False),
+        lambda I, O: {"W_re": (O, I), "g": (I,), "W_im": (O, I)},  # noqa: E741
+    ),
+    "nru": Form("nru", (False,), _W),
+    "nru training": Form("nru", (True,), _W),
+    "nmru": Form("nmru", (0.0,), lambda I, O: {"W": (O, 2 * I)}),  # noqa: E741
+    "nmru training": Form("nmru", (2.0**-23,), lambda I, O: {"W": (O, 2 * I)}),  # noqa: E741
+}
+by_form = pytest.mark.parametrize("form", FORMS)
+ODD = [(1, 1, 1), (5, 2, 1), (37, 5, 3), (131, 18, 7)]
+
+
+def draw(
+    rng: Generator, form: str, sizes: Sizes, dtype: torch.dtype = torch.float64
+) -> dict[str, Tensor]:
+    """Inputs of both signs, and weights as in a training; rounded to ``dtype``."""
+    B, I, O = sizes  # noqa: E741
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=rng, dtype=torch.float64)
+
+    name, shapes = FORMS[form].name, FORMS[form].shapes(I, O)
+    tensors = {"input": normal(B, I)}
+    for weight, shape in shapes.items():
+        drawn = normal(*shape)
+        if name in ("nmu", "nmru"):
+            drawn = (0.5 + 0.3 * drawn).clamp(0, 1)
+        elif name in ("nau", "nru"):
+            drawn = (0.7 * drawn).clamp(-1.2, 1.2)
+        elif name == "npu":
+            drawn = 0.5 + 0.5 * drawn if weight == "g" else drawn / max(1, I) ** 0.5
+        tensors[weight] = drawn
+    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+
+
+def ordered(form: str, tensors: dict[str, Tensor]) -> list[Tensor | None]:
+    return [tensors.get(name) for name in family.FAMILY[FORMS[form].name].tensors]
+
+
+def outcome(
+    form: str, tensors: dict[str, Tensor], grad_output: Tensor, kernels: Any
+) -> dict[str, Tensor]:
+    """The output and all gradients; ``kernels`` None: those of the reference."""
+    row = family.FAMILY[FORMS[form].name]
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+    given = ordered(form, leaves)
+    if kernels is None:
+        output = row.reference(*FORMS[form].options, *given)
+    else:
+        output = with_gradients[row.name](kernels, *FORMS[form].options, *given)
+    grads = torch.autograd.grad(output, list(leaves.values()), grad_output)
+    return {"output": output.detach(), **dict(zip(leaves, grads, strict=True))}
+
+
+def kernels_of(form: str, backend: Backend) -> Any:
+    name = FORMS[form].name
+    operators = dispatch._load(backend.name)[0]
+    if operators is None or name not in operators:
+        pytest.skip(f"{backend.name} has no kernels of {name}")
+    return operators[name]
+
+
+def check(
+    form: str,
+    tensors: dict[str, Tensor],
+    backend: Backend,
+    rng: Generator,
+    same_pattern: bool = True,
+) -> None:
+    """No worse than twice plain PyTorch in the type that is computed in, and some roundings."""
+    dtype = tensors["input"].dtype
+    rows = (*tensors["input"].shape[:-1], tensors[next(iter(FORMS[form].shapes(1, 1)))].shape[0])
+    dy = torch.randn(rows, generator=rng, dtype=torch.float64).to(dtype)
+    found = outcome(form, tensors, dy, kernels_of(form, backend))
+    compute = torch.float32 if dtype in HALVES else dtype
+
+    def expected(wide: torch.dtype) -> dict[str, Tensor]:
+        return outcome(form, {name: t.to(wide) for name, t in tensors.items()}, dy.to(wide), None)
+
+    truth, eager = expected(torch.float64), expected(compute)
+    for name, value in found.items():
+        assert value.dtype == dtype and value.shape == truth[name].shape, name
+        near = eager[name]
+        if same_pattern:
+            for what in (torch.isnan, torch.isposinf, torch.isneginf):
+                assert what(value).equal(what(near.to(dtype))), (form, name, what.__name__)
+        sound = near.isfinite() & value.isfinite() & truth[name].isfinite()
+        if not sound.any():
+            continue
+        scale = truth[name][sound].abs().max()
+        off = (value.double() - truth[name])[sound].abs().max()
+        eager_off = (near.double() - truth[name])[sound].abs().max()
+        allowed = 2 * eager_off + 64 * torch.finfo(compute).eps * scale
+        if dtype in HALVES:
+            allowed = allowed + torch.finfo(dtype).eps * scale
+        assert off <= allowed, (form, name, float(off / scale), float(eager_off / scale))
+
+
+@pairs
+@by_form
+@pytest.mark.parametrize("sizes", ODD, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_as_the_reference(
+    form: str, sizes: Sizes, dtype: torch.dtype, backend: Backend, rng: Generator
+) -> None:
+    check(form, draw(rng, form, sizes, dtype), backend, rng)
+
+
+@by_form
+def test_several_chunks_and_parts_of_a_batch(form: str, backend: Backend, rng: Generator) -> None:
+    sizes = (700, 9, 5) if backend.interpreted or backend.emulated else (9000, 33, 6)
+    check(form, draw(rng, form, sizes, torch.float32), backend, rng)
+
+
+@by_form
+def test_layouts_and_leading_dimensions(form: str, backend: Backend, rng: Generator) -> None:
+    wide = draw(rng, form, (6, 14, 3))
+    narrow = draw(rng, form, (6, 7, 3))
+    for x in (
+        wide["input"][:, ::2],
+        wide["input"].T[:7, :6].T,
+        wide["input"][:1, :7].expand(6, 7),
+        wide["input"][:, :7].reshape(2, 3, 7).transpose(0, 1),
+        wide["input"][:0, :7],
+        wide["input"][0, :7],
+    ):
+        check(form, {**narrow, "input": x}, backend, rng)
+
+
+@by_form
+def test_none_one_and_two_factors_of_0(form: str, backend: Backend, rng: Generator) -> None:
+    """An input of 0, or a factor of 0, leaves the others their gradients."""
+    tensors = draw(rng, form, (8, 4, 3))
+    tensors["input"][1, 2] = 0
+    tensors["input"][2, 1:3] = 0
+    tensors["input"][3] = 0
+    if FORMS[form].name in ("nmu", "nmru"):
+        tensors["W"][0, :2] = 0.5
+        tensors["input"][4, 0] = -1  # 0.5 x + 0.5 is 0
+        tensors["input"][5, :2] = -1
+        tensors["W"][1, 1] = 0
+        tensors["W"][2, 0] = 1
+    if FORMS[form].name == "nru":
+        tensors["W"][0] = torch.tensor([1.0, 0.0, -1.0, 0.5])
+    check(form, tensors, backend, rng)
+
+
+@by_form
+def test_special_values(form: str, backend: Backend, rng: Generator) -> None:
+    values = (torch.inf, -torch.inf, torch.nan, 1e-40, -0.0, 1e30)
+    for value, place in itertools.product(values, range(2)):
+        tensors = draw(rng, form, (4, 3, 2), torch.float32)
+        chosen = list(tensors)[place]
+        tensors[chosen].view(-1)[1] = value
+        # What comes of numbers beyond the type depends on the order of products.
+        check(form, tensors, backend, rng, same_pattern=abs(value) != 1e30)
+
+
+@only(lambda backend: backend.name == "cpu")
+@by_form
+def test_the_same_bits_by_every_number_of_threads(
+    form: str, backend: Backend, rng: Generator
+) -> None:
+    tensors = draw(rng, form, (5000, 11, 3), torch.float32)
+    dy = torch.randn(5000, 3, generator=rng)
+    kernels = kernels_of(form, backend)
+    expected = outcome(form, tensors, dy, kernels)
+    for count in (2, 3):
+        with threads(count):
+            found = outcome(form, tensors, dy, kernels)
+        assert all(found[name].equal(expected[name]) for name in expected), count
+
+
+@by_form
+def test_only_what_is_needed(form: str, backend: Backend, rng: Generator) -> None:
+    """Each gradient alone is the one beside the others; no others are made."""
+    tensors = draw(rng, form, (6, 4, 3))
+    row, given = family.FAMILY[FORMS[form].name], ordered(form, tensors)
+    kernels, options = kernels_of(form, backend), FORMS[form].options
+    dy = torch.randn(6, 3, generator=rng, dtype=torch.float64)
+    saved = kernels.forward(*options, True, *given)[1]
+    bits = [1 << i for i, tensor in enumerate(given) if tensor is not None]
+    whole = kernels.backward(*options, sum(bits), dy, saved, *given)
+    for i, name in enumerate(row.tensors):
+        alone = kernels.backward(*options, 1 << i if given[i] is not None else 0, dy, saved, *given)
+        assert [grad is None for grad in alone] == [
+            given[i] is None or k != i for k in range(len(alone))
+        ], name
+        if given[i] is not None:
+            torch.testing.assert_close(alone[i], whole[i], rtol=0, atol=0)
+
+
+@only(lambda backend: backend.name == "cpu")
+@pytest.mark.parametrize("form", ["nmu", "nru training", "nmru", "inalu"])
+def test_no_memory_for_every_factor(form: str, backend: Backend, rng: Generator) -> None:
+    """Kept between forward and backward are numbers for each output at most."""
+    B, I, O = 64, 50, 40  # noqa: E741
+    given = ordered(form, draw(rng, form, (B, I, O)))
+    saved = kernels_of(form, backend).forward(*FORMS[form].options, True, *given)[1]
+    assert saved.numel() <= 4 * B * O
