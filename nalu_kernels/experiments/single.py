@@ -112,13 +112,14 @@ class Single(OverRanges):
     def initial(self, trials: Sequence[Trial]) -> dict[str, Tensor] | None:
         if trials[0].model != "INALU":
             return None
+        template = INALU(2, 1, device="meta")
         rows = []
         for trial in trials:
             source = generator(self.name, "initial", trial.seed)
             rows.append(
                 {
                     name: torch.randn(tensor.shape, generator=source) * _STD + _MEANS[name[0]]
-                    for name, tensor in INALU(2, 1).named_parameters()
+                    for name, tensor in template.named_parameters()
                 }
             )
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
