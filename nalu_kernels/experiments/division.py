@@ -38,11 +38,12 @@ class Division(OverRanges):
     title = "how often one module learns to divide two of its inputs, for nine ranges"
     source = "Mistry, Farrahi and Hare 2022, neural division modules, the single module task"
     differs = (
-        "Other random numbers. 50,000 updates of 2 inputs and 100,000 of 10, not one more, and the "
-        "tests come after an update, not before. A seed begins with the same weights on every "
-        "range, so that the interval over all ranges is too narrow. Rates for each range are "
-        "pictures without numbers, so those of the abstract alone stand beside ours; the RealNPU's "
-        "is the modified one's less the difference that is printed there."
+        "Other random numbers; none below 2^-24 in size, as the trainer's have 24 bits, and 0 "
+        "itself would come up on [-2, 2]. 50,000 updates of 2 inputs and 100,000 of 10, not one "
+        "more, and the tests come after an update, not before. A seed begins with the same "
+        "weights on every range, so that the interval over all ranges is too narrow. Rates for "
+        "each range are pictures without numbers, so those of the abstract alone stand beside "
+        "ours; the RealNPU's is the modified one's less the difference that is printed there."
     )
     small = full = Scale(seeds=SEEDS, steps=50_000)
     models, tasks = tuple(_LAYERS), tuple(INPUTS)

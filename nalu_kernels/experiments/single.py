@@ -73,10 +73,11 @@ class Single(OverRanges):
     title = "how often one module finds the operation on two numbers, for nine ranges"
     source = "Mistry, Farrahi and Hare 2022, the single module arithmetic task"
     differs = (
-        "Other random numbers. 50,000 updates, not 50,001, and the tests come after an update, not "
-        "before. The authors' INALU begins anew where its error stays above 1 in its second 5,000 "
-        "stored losses, ours never. A seed begins with the same weights on every range, so that "
-        "the interval over all ranges is too narrow. The paper's own figures are pictures without "
+        "Other random numbers; for quotients none below 2^-24 in size, as the trainer's have 24 "
+        "bits, and 0 itself would come up on [-2, 2]. 50,000 updates, not 50,001, and the tests "
+        "come after an update, not before. The authors' INALU begins anew where its error stays "
+        "above 1, ours never. A seed begins with the same weights on every range, so that the "
+        "interval over all ranges is too narrow. The paper's own figures are pictures without "
         "numbers; the authors' note on another layer has those of an NAU's sums and an NMU's "
         "products."
     )

@@ -57,6 +57,17 @@ def test_of_ten_inputs_two_neighbours_count() -> None:
     assert layer.modified and layer.in_features == 10 and layer.gate_gradient == "clamped"
 
 
+def test_no_answer_is_infinite() -> None:
+    """Uniform numbers on [-2, 2] have 0 among them once in 2**24, and so do a third of the runs."""
+    assert isinstance(EXPERIMENT, Division)
+    for task in ("2 inputs [-2, 2]", "10 inputs [-2, 2]"):
+        low, high = EXPERIMENT.columns("NRU", task)["train"]
+        assert low[0] == -2 and low[1] < 0 < high[0] and high[1] == 2
+    single: Any = load("single")
+    assert single.columns("NALU", "a / b [-2, 2]")["train"] == (low, high)
+    assert single.columns("NALU", "a * b [-2, 2]")["train"] == (-2, 2)
+
+
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = tiny.run("division", tmp_path, steps=3)
     recorded = json.loads((tmp_path / "results.json").read_text())
