@@ -24,8 +24,8 @@ RANGES = (
     ((1.1, 1.2), (1.2, 6.0)),
     ((10.0, 20.0), (20.0, 40.0)),
 )
-# What a quotient is trained on instead of [-2, 2]: the sweeps' uniform numbers have 24 bits, so that
-# 0 itself comes up on a third of the seeds, and nobody learns from an answer of infinity.
+# What a quotient is trained on instead of [-2, 2]: the sweeps' uniform numbers have 24 bits, so 0
+# itself comes up on a third of the seeds, and nobody learns from an answer of infinity.
 WITHOUT_ZERO = ((-2.0, -(2.0**-24)), (2.0**-24, 2.0))
 NAMES = tuple(interval(on) for on, _ in RANGES)
 ALL = "all"  # ranges
