@@ -183,12 +183,13 @@ class OverRanges(Benchmark):
                 for across, on in enumerate(ranges):
                     cell = self._cell(outcome, model, task, on)
                     draw_rate(axes, across + shift, cell.solved, cell.total, model)
-                axes.scatter([], [], color=colour(model), s=15, label=model)
             axes.set(title=task, ylim=(-5, 105))
             axes.set_xticks(range(len(ranges)), ranges, rotation=60)
-            axes.legend(fontsize=5, ncols=2)
         for axes in grid[:, 0]:
             axes.set_ylabel("solved, %")
+        shown = [model for model in self.models if any(name == model for name, _ in ran)]
+        marks = [grid[0, 0].scatter([], [], color=colour(model), s=15) for model in shown]
+        figure.legend(marks, shown, fontsize=7, ncols=5, loc="outside lower center")
 
 
 def _reach(cell: Cell) -> str:
