@@ -25,6 +25,7 @@ NAMES = (
     "testbench",
     "single",
     "division",
+    "inalu",
 )
 
 

@@ -18,7 +18,7 @@ import statistics
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import repeat
 from typing import Any, ClassVar, NamedTuple
@@ -85,6 +85,24 @@ def eager_step(network: nn.Module, inputs: int, device: torch.device, seconds: f
     return passed / steps
 
 
+def normal_start(
+    template: nn.Module,
+    sources: Sequence[torch.Generator],
+    means: Mapping[str, float],
+    std: float,
+) -> dict[str, Tensor]:
+    """Parameters to begin with, a row of each from each source: normal, with the means by the
+    first letters of their names."""
+    drawn = [
+        {
+            name: means[name[0]] + std * torch.randn(tensor.shape, generator=source)
+            for name, tensor in template.named_parameters()
+        }
+        for source in sources
+    ]
+    return {name: torch.stack([row[name] for row in drawn]) for name in drawn[0]}
+
+
 class Cell(NamedTuple):
     """What the seeds of one model on one task say."""
 
@@ -113,6 +131,8 @@ class Benchmark(Experiment):
     pairs: ClassVar[tuple[tuple[str, str], ...]]  # models and tasks, in the order of the tables
     success: ClassVar[str | float]  # the rule, as sweep.run takes it
     tasks: ClassVar[tuple[str, ...]] = TASKS
+    optimizer: ClassVar[str] = "adam"
+    batch: ClassVar[int] = BATCH
 
     @abstractmethod
     def network(self, model: str, operation: str) -> nn.Module: ...
@@ -215,8 +235,9 @@ class Benchmark(Experiment):
             self.arithmetic(operation),
             [{"seed": trial.seed, **self.columns(trial.model, trial.task)} for trial in trials],
             steps=self.steps(trials[0], settings),
-            batch_size=BATCH,
+            batch_size=self.batch,
             test_every=EVERY,
+            optimizer=self.optimizer,
             success=self.success,
             initial=self.initial(trials),
             device=settings.device,

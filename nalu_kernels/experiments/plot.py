@@ -22,6 +22,7 @@ COLOURS = {
     "NALU": "#d55e00",
     "GNALU": "#f0a070",
     "INALU": "#a03010",
+    "INALU tied": "#e6ab02",
     "NAU": "#117733",
     "NMU": "#cc79a7",
     "NPU": "#332288",

@@ -17,16 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from nalu_kernels import GNALU, INALU, NAC, NALU, NAU, NMU, NPU, RealNPU, sweep
 from nalu_kernels.published import setting
 
 from . import benchmark
-from .benchmark import TASKS
+from .benchmark import TASKS, normal_start
 from .experiment import Outcome, Scale, Trial
-from .ranges import ALL, NAMES, SEEDS, OverRanges, on_every_range
+from .ranges import ALL, RANGES, SEEDS, OverRanges, on_every_range
 from .training import generator
 
 CELLS = (
@@ -87,10 +86,10 @@ class Single(OverRanges):
     pairs = on_every_range(CELLS)
     success = "weights_1e-4"
     published: ClassVar[dict[tuple[str, str], dict[str, int]]] = {
-        ("NAU", "a + b"): {ALL: 225, **dict.fromkeys(NAMES, 25)},
+        ("NAU", "a + b"): {ALL: 225, **dict.fromkeys(RANGES, 25)},
         ("NMU", "a * b"): {
             ALL: 212,
-            **dict.fromkeys(NAMES, 25),
+            **dict.fromkeys(RANGES, 25),
             "[-2, -1]": 20,
             "[-1.2, -1.1]": 17,
         },
@@ -113,17 +112,8 @@ class Single(OverRanges):
     def initial(self, trials: Sequence[Trial]) -> dict[str, Tensor] | None:
         if trials[0].model != "INALU":
             return None
-        template = INALU(2, 1, device="meta")
-        rows = []
-        for trial in trials:
-            source = generator(self.name, "initial", trial.seed)
-            rows.append(
-                {
-                    name: torch.randn(tensor.shape, generator=source) * _STD + _MEANS[name[0]]
-                    for name, tensor in template.named_parameters()
-                }
-            )
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        sources = [generator(self.name, "initial", trial.seed) for trial in trials]
+        return normal_start(INALU(2, 1, device="meta"), sources, _MEANS, _STD)
 
     def claims(self, outcome: Outcome) -> list[str]:
         return [*super().claims(outcome), self.speed_claim(outcome)]
