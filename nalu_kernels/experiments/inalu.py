@@ -62,7 +62,8 @@ class Inalu(OverRanges):
         "ours trains all at once, adds an INALU's regulariser to the loss from step 10,000 on "
         "while the last error inside is below 1, and never begins anew. Their two sets of "
         "exponential numbers are not among ours. A seed begins with the same weights on every "
-        "set."
+        "set. Why theirs fail at a * b on N(-4, 2) is not known: split updates in plain PyTorch "
+        "came near the solution on 10 of 10 seeds in 6,000 steps."
     )
     small = full = Scale(seeds=10, steps=100_000)
     models, ranges, spans, cells = MODELS, tuple(SETS), SETS, CELLS
