@@ -1,7 +1,7 @@
 """The settings that the papers train these layers with: a row for each layer and task.
 
-``SETTINGS`` has them; :func:`settings` finds a layer's. Each row is what its source's code does
-where that and the paper's text differ, and ``notes`` says where they do.
+``SETTINGS`` has them; :func:`settings` and :func:`setting` find a layer's. Each row is what its
+source's code does where that and the paper's text differ, and ``notes`` says where they do.
 """
 
 from __future__ import annotations
@@ -49,6 +49,20 @@ class Setting(NamedTuple):
     regularizer: Mapping[str, Weight]
     notes: str
     source: str
+
+    def columns(self) -> dict[str, float]:
+        """Rate and terms as columns of :func:`nalu_kernels.sweep.run`'s table; the trainer has no
+        "inputs", and what the notes say comes on top."""
+        columns = {"lr": self.lr}
+        for term, weight in self.regularizer.items():
+            if isinstance(weight, Stairs):
+                columns |= {term: weight.first, "l1_last": weight.last, "l1_every": weight.every}
+            elif isinstance(weight, Ramp):  # the modified RealNPU's two terms are the trainer's one
+                columns |= {"regularizer": weight.scale, "ramp_start": weight.start}
+                columns["ramp_stop"] = weight.stop
+            else:
+                columns[term] = weight
+        return columns
 
 
 def _sparse(start: int, stop: int, scale: float) -> dict[str, Weight]:
@@ -125,6 +139,8 @@ SETTINGS: tuple[Setting, ...] = (
             'gate_gradient="clamped", eps=2⁻²³', _DIVISION),
     Setting("RealNPU", f"a / b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, _modified(40_000, 50_000),
             "modified=True", _DIVISION),
+    Setting("RealNPU", f"a / b, {_TEN}", "Adam", 5e-3, 128, 100_000, {"l1": Stairs(1e-9, 1e-7)},
+            'gate_gradient="clamped", eps=2⁻²³', _DIVISION),
     Setting("RealNPU", f"a / b, {_TEN}", "Adam", 5e-3, 128, 100_000, _modified(50_000, 75_000),
             "modified=True", _DIVISION),
     Setting("NRU", f"a / b, {_SINGLE}", "Adam", 1.0, 128, 50_000,
@@ -149,6 +165,19 @@ def settings(layer: str) -> tuple[Setting, ...]:
         known = sorted({name for row in SETTINGS for name in row.layer.split(", ")})
         raise ValueError(f"layer: expected one of {', '.join(known)}, got {layer!r}")
     return found
+
+
+def setting(stack: str, *words: str) -> Setting:
+    """The first row of exactly this layer or stack whose task and notes have all the words.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for row in SETTINGS:
+        about = f"{row.task}; {row.notes}"
+        if row.layer == stack and all(word in about for word in words):
+            return row
+    raise ValueError(f"stack, words: no setting of {stack!r} has {' and '.join(words)}")
 
 
 def table() -> str:

@@ -480,6 +480,18 @@ def test_published_settings_by_layer() -> None:
     assert {kind.__name__ for kind, _, _ in LAYERS.values()} <= named
 
 
+def test_a_published_setting_as_columns_of_a_sweep() -> None:
+    row = published.setting("RealNPU", "a / b", "2 inputs", "modified")
+    ramp = {"regularizer": 1.0, "ramp_start": 40_000, "ramp_stop": 50_000}
+    stairs = {"l1": 1e-9, "l1_last": 1e-7, "l1_every": 10_000}
+    assert row.columns() == {"lr": 5e-3, **stairs, **ramp}
+    sums = published.setting("NAU", "a ± b", "10 or 100")
+    assert sums.steps == 100_000 and sums.columns()["ramp_stop"] == 75_000
+    assert published.setting("INALU", "2 inputs").columns() == {"lr": 1e-2, "regularizer": 0.05}
+    with pytest.raises(ValueError, match="no setting of 'NMU' has a / b"):
+        published.setting("NMU", "a / b")
+
+
 @pytest.mark.parametrize("kind", [NAUCell, NMUCell, INALUCell, RealNPUCell])
 def test_cells(kind: Any, rng: Generator) -> None:
     cell = kind(3, 2)

@@ -2,8 +2,8 @@
 
 They need the packages of the extra ``experiments``. A module for each experiment, by its name;
 ``experiment.py`` says what one is, ``narrowing.py`` which part of it runs, ``training.py`` trains,
-``benchmark.py`` on sweeps, ``runner.py`` runs, ``store.py`` saves and resumes; ``report.py``,
-``plot.py`` and ``summary.py`` show.
+``benchmark.py`` and ``ranges.py`` on sweeps, ``runner.py`` runs, ``store.py`` saves and resumes;
+``report.py``, ``plot.py`` and ``summary.py`` show.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ NAMES = (
     "gridworld",
     "testbench",
     "single",
+    "division",
+    "inalu",
 )
 
 

@@ -1,7 +1,8 @@
-"""What testbench.py and single.py share: trainings by nalu_kernels.sweep, and how many succeed.
+"""What the benchmarks share: trainings by nalu_kernels.sweep, and how many succeed.
 
 Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 4.1. A trial is a run of a
-sweep, in batches of 128, on the mean squared error, with Adam at 0.001. It is tested every 1,000
+sweep, in batches of 128, on the mean squared error, with Adam, at 0.001 where published.py has
+nothing else for the layer. It is tested every 1,000
 steps, on 10,000 samples of the training range (inside) and 10,000 of the extrapolation range
 (outside). It has succeeded if, where its error inside was the least, the one outside is below the
 threshold; sweep/success.py has the rules for that. The rate over the seeds has Wilson's 95 %
@@ -17,13 +18,13 @@ import statistics
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import repeat
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nalu_kernels import sweep, use_backend
 from nalu_kernels.sweep.success import FLAT, wilson
@@ -84,6 +85,24 @@ def eager_step(network: nn.Module, inputs: int, device: torch.device, seconds: f
     return passed / steps
 
 
+def normal_start(
+    template: nn.Module,
+    sources: Sequence[torch.Generator],
+    means: Mapping[str, float],
+    std: float,
+) -> dict[str, Tensor]:
+    """Parameters to begin with, a row of each from each source: normal, with the means by the
+    first letters of their names."""
+    drawn = [
+        {
+            name: means[name[0]] + std * torch.randn(tensor.shape, generator=source)
+            for name, tensor in template.named_parameters()
+        }
+        for source in sources
+    ]
+    return {name: torch.stack([row[name] for row in drawn]) for name in drawn[0]}
+
+
 class Cell(NamedTuple):
     """What the seeds of one model on one task say."""
 
@@ -110,22 +129,30 @@ class Benchmark(Experiment):
     """Trains and judges every pair of ``pairs``; a subclass has the tasks and the networks."""
 
     pairs: ClassVar[tuple[tuple[str, str], ...]]  # models and tasks, in the order of the tables
-    success: ClassVar[str]  # the rule, as sweep.run takes it
-    tasks = TASKS
+    success: ClassVar[str | float]  # the rule, as sweep.run takes it
+    tasks: ClassVar[tuple[str, ...]] = TASKS
+    optimizer: ClassVar[str] = "adam"
+    batch: ClassVar[int] = BATCH
 
     @abstractmethod
-    def network(self, model: str) -> nn.Module: ...
+    def network(self, model: str, operation: str) -> nn.Module: ...
 
     @abstractmethod
-    def arithmetic(self, operation: str) -> sweep.Arithmetic: ...
+    def arithmetic(self, operation: str) -> sweep.Arithmetic:
+        """The task of this place on the axis of tasks."""
 
     @abstractmethod
     def operation_and_range(self, task: str) -> tuple[str, str]:
         """The places of a pair's task on the axes of tasks and ranges."""
 
-    def columns(self, task: str) -> dict[str, Any]:
-        """Of a run on a pair's task: where its ranges are not those of ``arithmetic``."""
+    def columns(self, model: str, task: str) -> dict[str, Any]:
+        """Of a pair's run: ranges that are not those of ``arithmetic``, and how its layers are
+        trained."""
         return {}
+
+    def initial(self, trials: Sequence[Trial]) -> dict[str, Tensor] | None:
+        """Parameters to begin with, a row a trial; None for those of the layers."""
+        return None
 
     def trials(self, seeds: int) -> list[Trial]:
         return [Trial(*pair, seed) for pair in self.pairs for seed in range(seeds)]
@@ -146,17 +173,17 @@ class Benchmark(Experiment):
         Raises:
             KeyboardInterrupt: Ctrl-C or SIGTERM, after what had finished.
         """
-        cells = list(self._cells(trials).values())
+        by_place = self._cells(trials)
+        cells = list(by_place.values())
         with torch.random.fork_rng(devices=[]):  # templates, whose weights are not used
-            networks = [self.network(cell[0].model) for cell in cells]
-        for cell in cells:
-            operation, _ = self.operation_and_range(cell[0].task)
-            print(f"{cell[0].model} on {operation}: {len(cell)} to train", flush=True)
+            networks = [self.network(*place) for place in by_place]
+        for (model, operation), cell in by_place.items():
+            print(f"{model} on {operation}: {len(cell)} to train", flush=True)
         if torch.device(settings.device).type == "cuda":
             yield from self._all_at_once(networks, cells, settings)
             return
-        size = max(threads, _CALL // settings.steps)
         for network, cell in zip(networks, cells, strict=True):
+            size = max(threads, _CALL // self.steps(cell[0], settings))
             for first in range(0, len(cell), size):
                 some = cell[first : first + size]
                 result = self._sweep(network, some, settings, threads=threads)
@@ -206,11 +233,13 @@ class Benchmark(Experiment):
         return sweep.run(
             network,
             self.arithmetic(operation),
-            [{"seed": trial.seed, **self.columns(trial.task)} for trial in trials],
-            steps=settings.steps,
-            batch_size=BATCH,
+            [{"seed": trial.seed, **self.columns(trial.model, trial.task)} for trial in trials],
+            steps=self.steps(trials[0], settings),
+            batch_size=self.batch,
             test_every=EVERY,
+            optimizer=self.optimizer,
             success=self.success,
+            initial=self.initial(trials),
             device=settings.device,
             **options,
         )
@@ -218,14 +247,22 @@ class Benchmark(Experiment):
     def by_eager(self, trials: Sequence[Trial], settings: Settings) -> str:
         """How long eager PyTorch would take for the steps of these trials, one after the other;
         it is measured for a second."""
-        models = list(dict.fromkeys(trial.model for trial in trials))
-        inputs = self.arithmetic(TASKS[0]).in_features
-        took = {
-            model: eager_step(self.network(model), inputs, settings.device, 1 / len(models))
-            for model in models
-        }
-        whole = sum(took[trial.model] for trial in trials) * settings.steps
-        steps = ", ".join(f"{model} {number(1e6 * took[model])} µs" for model in models)
+        places = self._cells(trials)
+        took = {}
+        for model, operation in places:
+            inputs = self.arithmetic(operation).in_features
+            if (model, inputs) not in took:
+                network = self.network(model, operation)
+                took[model, inputs] = eager_step(network, inputs, settings.device, 1 / len(places))
+        whole = sum(
+            took[model, self.arithmetic(operation).in_features] * self.steps(trial, settings)
+            for (model, operation), cell in places.items()
+            for trial in cell
+        )
+        steps = ", ".join(
+            f"{model} of {inputs} inputs {number(1e6 * seconds)} µs"
+            for (model, inputs), seconds in took.items()
+        )
         return (
             f"eager PyTorch would take one core about {duration(whole)} for that: a step of {steps}"
         )

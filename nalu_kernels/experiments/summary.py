@@ -20,11 +20,11 @@ written by hand. `make experiments` runs the small size of each experiment and m
 run on MNIST needs its files: `python -m nalu_kernels digits --data DIR --out
 results/digits-mnist`).
 `python -m nalu_kernels` lists the experiments, `--full` runs a large size: the published one where
-it is known, of `testbench` and `single`; `single` always has it. Times are of this machine, with as
-many trials at once as it has cores. Figures of others stand beside ours only where their source
-could be read; an empty place means that none could. The small sizes are far from the published
-ones, so a figure that differs says little about either; the note under each table says how ours
-differ.
+it is known, of `testbench`, `single`, `division` and `inalu`; the last three always have it. Times
+are of this machine, with as many trials at once as it has cores. Figures of others stand beside
+ours only where their source could be read; an empty place means that none could. The small sizes
+are far from the published ones, so a figure that differs says little about either; the note under
+each table says how ours differ.
 """
 
 

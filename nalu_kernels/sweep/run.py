@@ -72,14 +72,17 @@ def run(
     call was stopped change a bit of it.
 
     Args:
-        stack: an ``nn.Sequential`` of NAC, NALU, ``nn.Linear``, ReLU, ReLU6 and Identity, or one
-            layer. It is a template: its sizes and options count, its weights do not.
+        stack: an ``nn.Sequential`` of this library's layers but SNMU, of ``nn.Linear``, ReLU, ReLU6
+            and Identity, or one layer. It is a template: its sizes and options count, its weights
+            do not.
         task: :class:`Arithmetic`, :class:`Function` or :class:`Data`.
         runs: a DataFrame, a dict of columns, a list of dicts or :func:`grid`. Columns: ``seed``
             (0 if there is none); of the optimizer ``lr``, ``betas`` (or ``beta1`` and ``beta2``),
             ``alpha``, ``eps``, ``weight_decay``, ``momentum``, with torch's defaults;
-            ``clip_value`` and ``clip_norm``; ``train`` and ``test``, ranges of the task. Any other
-            column is a label.
+            ``clip_value`` and ``clip_norm``; ``regularizer``, ``ramp_start``, ``ramp_stop``,
+            ``regularizer_below``, ``l1``, ``l1_last`` and ``l1_every``, what is added to the loss
+            (docs/sweep.md; :mod:`nalu_kernels.published` has the papers'); ``train`` and ``test``,
+            ranges of the task. Any other column is a label.
         steps: of each run.
         batch_size, test_every: see above.
         optimizer: "adam", "rmsprop" or "sgd", as torch.optim's.

@@ -78,7 +78,7 @@ def test_on_a_gpu_all_cells_are_trained_at_once(
     assert isinstance(experiment, Benchmark)
     settings = Settings(torch.device("cpu"), 2, 30, tmp_path, backend="reference")
     cells = [[Trial(model, "a + b", seed) for seed in range(2)] for model in ("NAC", "NALU")]
-    networks = [experiment.network(cell[0].model) for cell in cells]
+    networks = [experiment.network(cell[0].model, "a + b") for cell in cells]
     whole, backends = experiment._sweep, []
 
     def sweep(network: Any, trials: Any, *given: Any, **options: Any) -> Any:

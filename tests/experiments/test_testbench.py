@@ -13,9 +13,8 @@ import tiny
 from nalu_kernels import sweep
 from nalu_kernels.__main__ import main
 from nalu_kernels.experiments import benchmark, load, store
-from nalu_kernels.experiments.benchmark import TASKS
 from nalu_kernels.experiments.experiment import Trial
-from nalu_kernels.experiments.testbench import OUTSIDE, Testbench
+from nalu_kernels.experiments.testbench import OUTSIDE, TASKS, Testbench
 from nalu_kernels.sweep.success import threshold
 
 EXPERIMENT = load("testbench")
@@ -29,9 +28,10 @@ def trained(model: str, task: str, seed: int, steps: int) -> dict[str, Any]:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_threshold_is_the_published_one(task: str) -> None:
     assert isinstance(EXPERIMENT, Testbench)
-    published = {"a + b": 1.479e-5, "a - b": 1.384e-8, "a * b": 0.1600, "a / b": 4.955e-12}[task]
+    published = {"a + b": 1.479e-5, "a - b": 1.384e-8, "a * b": 0.1600, "a / b": 4.955e-12}
+    published |= {"a^2": 0.1595, "sqrt(a)": 8.955e-9}
     ours = threshold(EXPERIMENT.success, EXPERIMENT.arithmetic(task), (OUTSIDE,), {})
-    assert ours == pytest.approx(published, rel=0.05)
+    assert ours == pytest.approx(published[task], rel=0.05)
 
 
 def test_it_learns() -> None:
@@ -40,6 +40,17 @@ def test_it_learns() -> None:
         assert later["inside"] < first["inside"] / 100
         assert later["outside"] < first["outside"] / 100
         assert trained("NAC", "a - b", 1, 64) != first
+
+
+def test_layers_are_trained_as_published() -> None:
+    assert isinstance(EXPERIMENT, Testbench)
+    slow = {"regularizer": 10.0, "ramp_start": 1_000_000, "ramp_stop": 2_000_000}
+    fast = {"regularizer": 0.01, "ramp_start": 5_000, "ramp_stop": 50_000}
+    assert EXPERIMENT.columns("NMU", "a * b") == {"lr": 1e-3, **slow}
+    assert EXPERIMENT.columns("NAU", "a - b") == {"lr": 1e-3, **fast}
+    assert EXPERIMENT.columns("NALU", "a + b") == {}
+    names = [type(layer).__name__ for layer in EXPERIMENT.network("NMU", "a * b").children()]
+    assert names == ["NAU", "NMU"]
 
 
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +62,7 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(capsys.readouterr().out.split())
     assert "with 1 seed and 3 steps, 6e-05 % of the published length, our interval meets" in text
     # 0 of 1, from 0 to 79 %, is apart from 100 of 100, which NAC has of sums and differences
-    assert "for 6 of 8" in text
+    assert "for 10 of 12" in text
     rows = {row.what: row for row in EXPERIMENT.compare(outcome)}
     row = rows["a * b, NAC log: success"]
     assert (row.ours, row.published) == ("0 % (0 to 79)", "31 % (23 to 41)")

@@ -1,0 +1,66 @@
+"""An INALU's minimal task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from nalu_kernels.experiments import load
+from nalu_kernels.experiments.experiment import Trial
+from nalu_kernels.experiments.inalu import CELLS, SETS, Inalu
+from nalu_kernels.experiments.report import finite
+from nalu_kernels.sweep import Normal
+
+EXPERIMENT = load("inalu")
+
+
+def test_layers_are_trained_as_published() -> None:
+    assert isinstance(EXPERIMENT, Inalu) and EXPERIMENT.optimizer == "rmsprop"
+    columns = EXPERIMENT.columns("INALU", "a * b N(-2, 4)")
+    assert columns["train"] == Normal(1, 1, -2, 4) and columns["test"] == Normal(9, 1 / 3, 8, 10)
+    assert (columns["lr"], columns["regularizer"], columns["clip_value"]) == (1e-2, 0.05, 0.1)
+    assert not EXPERIMENT.columns("NALU", "a * b U(-1, 1)")["regularizer"]
+    for model in ("INALU", "INALU tied", "NALU"):
+        state = EXPERIMENT.initial([Trial(model, "a + b U(-1, 1)", seed) for seed in range(1000)])
+        assert state is not None
+        assert float(state["M_hat"].mean()) == pytest.approx(-1, abs=0.02)
+        assert float(state["W_hat"].std()) == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_no_quotient_is_of_zero(name: str) -> None:
+    assert isinstance(EXPERIMENT, Inalu)
+    task = EXPERIMENT.arithmetic("a / b")
+    train: Any = EXPERIMENT.columns("INALU", f"a / b {name}")["train"]
+    if isinstance(train, Normal):
+        assert train.mean
+        return
+    (low, below), (above, high) = train
+    x = task.batches(train, 0, torch.arange(20), 128, torch.float32)
+    assert low == -high and below < 0 < above and float(x.min()) < 0 < float(x.max())
+
+
+def test_it_learns() -> None:
+    first, later = (
+        tiny.trained("inalu", Trial("INALU", "a + b U(-1, 1)", 0), steps) for steps in (64, 4000)
+    )
+    assert later["outside"] < first["outside"] / 10
+
+
+def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = tiny.run("inalu", tmp_path, steps=3)
+    recorded = json.loads((tmp_path / "results.json").read_text())
+    assert len(recorded["trials"]) == len(SETS) * len(CELLS)
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+    assert "our interval meets the published one for" in capsys.readouterr().out
+    rows = {row.what: row for row in EXPERIMENT.compare(outcome)}
+    assert rows["a / b, INALU: success on N(-2, 4)"].published == "50 % (24 to 76)"
+    row = tiny.numbers([outcome.rows[-1]])[0]
+    trial = Trial(row.pop("model"), row.pop("task"), row.pop("seed"))
+    with tiny.quick():
+        assert finite(tiny.trained("inalu", trial, 3)) == row
