@@ -105,7 +105,7 @@ def test_what_is_allocated_like_a_tensor_is_contiguous(rng: Generator) -> None:
     deep = torch.randn(2, 3, 4, generator=rng)
     for view in (*flat, x[0], deep, deep.transpose(0, 1), deep[None], deep[:, :0]):
         tensors = [view, *(torch.randn(2, view.shape[-1], generator=rng) for _ in range(3))]
-        y, saved = operators["nalu"].forward(1e-7, True, *tensors)
+        y, saved = operators.nalu_forward(1e-7, True, *tensors)
         dx, *grads = operators.nalu_backward(1e-7, -1, torch.ones_like(y), saved, *tensors)
         assert dx is not None and dx.shape == view.shape
         assert all(grad is not None and grad.is_contiguous() for grad in (dx, *grads[:3]))
@@ -141,7 +141,7 @@ def forward_recipe(layer: Layer, **changed: Tensor) -> Recipe:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recipe, "run", run)
-        operators["nalu"].forward(1e-7, False, *{**layer.tensors, **changed}.values())
+        operators.nalu_forward(1e-7, False, *{**layer.tensors, **changed}.values())
     (recipe,) = found
     return recipe
 

@@ -208,7 +208,7 @@ def launches(family: str) -> dict[Variant, trace.Launch]:
                             made += trace.backward(sample, chip, needed=needed, setting=setting)
                         for one in made:
                             _add(found, family, case, sample, setting, one)
-    return found | _trainers(chip) | _reductions(chip)
+    return found | _trainers(chip) | _family(chip)
 
 
 def _trainers(chip: Chip) -> dict[Variant, trace.Launch]:
@@ -224,18 +224,19 @@ def _trainers(chip: Chip) -> dict[Variant, trace.Launch]:
     return found
 
 
-def _reductions(chip: Chip) -> dict[Variant, trace.Launch]:
-    """A product's kernels for every factor, with the dtypes and the widths of tiles in turn."""
+def _family(chip: Chip) -> dict[Variant, trace.Launch]:
+    """What the layers after NALU have of their own: a product's kernels for every factor, and an
+    NPU's; with the dtypes and the widths of tiles in turn."""
     found = {}
-    for turn, layer in enumerate(FACTORS, tiles.FAMILIES.index(chip.family)):
+    for turn, layer in enumerate((*FACTORS, "npu"), tiles.FAMILIES.index(chip.family)):
         dtype = _DTYPES[turn % len(_DTYPES)]
         shape = _REDUCED[turn % len(_REDUCED)]
-        for one in trace.reduction(layer, *shape, dtype, chip):
+        made = trace.power if layer == "npu" else functools.partial(trace.reduction, layer)
+        for one in made(*shape, dtype, chip):
             kernel = one.kernel.__name__.removesuffix("_kernel")
-            bits = min(32, dtype.itemsize * 8)  # scratch and parts are wider than x and W
-            name, tile = str(dtype).removeprefix("torch."), one.options.get("TILE")
-            shape_words = "x".join(map(str, shape[:2])) + f"->{shape[2]}"
-            known = (chip.family, kernel, layer, "", "", name, tile, "", shape_words)
+            name, words = str(dtype).removeprefix("torch."), "{}x{}->{}".format(*shape)
+            known = (chip.family, kernel, layer, "", "", name, one.options.get("TILE"), "", words)
+            bits = dtype.itemsize * 8  # one number at a time
             found[Variant(*known, bits, bits)] = one
     return found
 

@@ -154,12 +154,12 @@ class Layer(Call):
     def __init__(
         self,
         chip: Chip,
-        layer: str,
         eps: float,
         linear: bool,
         log_space: bool,
-        omega: float,
         described: tuple[tuple[Any, ...] | None, ...],
+        layer: str = "nalu",
+        omega: float = 0.0,
     ) -> None:
         needed = described[1 : {"nalu": 3 + (linear and log_space), "nau": 2}.get(layer, 3)]
         require(all(weight is not None for weight in needed), "W_hat, M_hat or G is missing")

@@ -20,8 +20,7 @@ from .precision import float32_setting
 
 
 def nac_forward(eps: float, log_space: bool, input: Tensor, *weights: Tensor) -> Tensor:
-    given = Weights(*weights)
-    y, _ = _forward("nalu", eps, not log_space, log_space, False, input, given)
+    y, _ = _forward(eps, not log_space, log_space, False, input, Weights(*weights))
     return y
 
 
@@ -34,15 +33,14 @@ def nac_backward(
     *weights: Tensor,
 ) -> tuple[Tensor | None, ...]:
     log_space, given = output is not None, Weights(*weights)
-    call = ("nalu", eps, not log_space, log_space)
-    grads = _backward(*call, needed, grad_output, output, input, given)
+    grads = _backward(eps, not log_space, log_space, needed, grad_output, output, input, given)
     return tuple(grads[:3])
 
 
 def nalu_forward(
     eps: float, save: bool, input: Tensor, *weights: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    y, saved = _forward("nalu", eps, True, True, save, input, Weights(*weights))
+    y, saved = _forward(eps, True, True, save, input, Weights(*weights))
     return y, saved
 
 
@@ -54,21 +52,20 @@ def nalu_backward(
     input: Tensor,
     *weights: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    call = ("nalu", eps, True, True)
-    grads = _backward(*call, needed, grad_output, saved, input, Weights(*weights))
+    grads = _backward(eps, True, True, needed, grad_output, saved, input, Weights(*weights))
     return tuple(grads)
 
 
 def nau_forward(save: bool, input: Tensor, W: Tensor) -> tuple[Tensor, Tensor | None]:
-    y, _ = _forward("nau", 1.0, True, False, False, input, Weights(W, None))
+    y, _ = _forward(1.0, True, False, False, input, Weights(W, None), "nau")
     return y, None
 
 
 def nau_backward(
     needed: int, grad_output: Tensor, saved: Tensor, input: Tensor, W: Tensor
 ) -> tuple[Tensor | None, ...]:
-    call = ("nau", 1.0, True, False)
-    grads = _backward(*call, needed, grad_output, None, input, Weights(W, None))
+    weights = Weights(W, None)
+    grads = _backward(1.0, True, False, needed, grad_output, None, input, weights, "nau")
     return tuple(grads[:2])
 
 
@@ -77,30 +74,22 @@ def _setting(input: Tensor) -> str:
 
 
 def _forward(
-    layer: str,
     eps: float,
     linear: bool,
     log_space: bool,
     save: bool,
     input: Tensor,
     weights: Weights,
-    omega: float = 0.0,
+    *layer: Any,
 ) -> list[Any]:
+    """``layer``: as of ``arguments.Layer``, and what comes after it."""
     tensors = [input, *weights]
-    call = (
-        chip(input.device),
-        layer,
-        float(eps),
-        linear,
-        log_space,
-        omega,
-        tuple(map(describe, tensors)),
-    )
+    described = tuple(map(describe, tensors))
+    call = (chip(input.device), float(eps), linear, log_space, described, *layer)
     return launch.forward(_setting(input), save, *call).run(tensors)
 
 
 def _backward(
-    layer: str,
     eps: float,
     linear: bool,
     log_space: bool,
@@ -109,20 +98,13 @@ def _backward(
     saved: Tensor | None,
     input: Tensor,
     weights: Weights,
-    omega: float = 0.0,
+    *layer: Any,
 ) -> list[Any]:
     """The gradients of input and weights: those of which bit i of ``needed`` is set."""
     require(saved is None or saved.is_contiguous(), "saved is not what the forward left")
     tensors = [input, *weights]
-    call = (
-        chip(input.device),
-        layer,
-        float(eps),
-        linear,
-        log_space,
-        omega,
-        tuple(map(describe, tensors)),
-    )
+    described = tuple(map(describe, tensors))
+    call = (chip(input.device), float(eps), linear, log_space, described, *layer)
     given = (describe(grad_output), describe(saved))
     recipe = launch.backward(_setting(input), needed, *given, *call)
     return recipe.run([*tensors, grad_output, saved])
@@ -215,15 +197,15 @@ def _inalu_weights(
     W_hat: Tensor, M_hat: Tensor, g: Tensor, W_hat_mul: Any = None, M_hat_mul: Any = None
 ) -> Weights:
     """A g of one dimension is a bias of the gate, which then sees no input."""
-    gate = (None, g) if g.dim() == 1 else (g, None)
-    return Weights(W_hat, M_hat, *gate, W_hat_mul, M_hat_mul)
+    G, bias = (None, g) if g.dim() == 1 else (g, None)
+    return Weights(W_hat, M_hat, G, bias, W_hat_mul, M_hat_mul)
 
 
 def inalu_forward(
     eps: float, omega: float, per_sample: bool, save: bool, input: Tensor, *weights: Any
 ) -> tuple[Tensor, Tensor | None]:
     layer, given = "inalu_sum" if per_sample else "inalu", _inalu_weights(*weights)
-    y, saved = _forward(layer, eps, True, True, save, input, given, float(omega))
+    y, saved = _forward(eps, True, True, save, input, given, layer, float(omega))
     return y, saved
 
 
@@ -241,7 +223,7 @@ def inalu_backward(
     # Of a bias it is the fourth weight's bit, not the third's; those of the others move by one.
     first, g, rest = needed & 7, needed >> 3 & 1, needed >> 4
     needed = first | (g << 4 if given.G is None else g << 3) | rest << 5
-    call = (layer, eps, True, True, needed, grad_output, saved, input, given, float(omega))
+    call = (eps, True, True, needed, grad_output, saved, input, given, layer, float(omega))
     dx, dW_hat, dM_hat, dG, dbias, *others = _backward(*call)
     return dx, dW_hat, dM_hat, dG if given.G is not None else dbias, *others
 

@@ -122,7 +122,7 @@ def reduction_gradient_kernel(
                 before = tl.load(scratch + tl.full([1, 1], block, tl.int64) * SIZE)
             befores = ()
             for k in tl.static_range(DEPTH):
-                befores = befores + (before,)  # noqa: RUF005 - Triton knows no star
+                befores = befores + (before,)  # type: ignore[assignment]  # noqa: RUF005
                 j = block * DEPTH + k
                 input = factors.load_input(batch, rows, j, columns, shift, LAYER)
                 terms = factors.load_terms(W, cols, j, O, columns, C, LAYER)

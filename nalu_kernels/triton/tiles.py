@@ -260,12 +260,14 @@ def reduction(chip: Chip, compute: torch.dtype, B: int, O: int) -> Tile:  # noqa
     """The tile of a product over the inputs, and how many of them are taken at a time: the products
     before each of these are in registers, twice as many for doubles. Nothing of it was measured."""
     if chip.family == "interpreter":
-        sizes = (min(LARGEST_INTERPRETED, 1 << max(0, size - 1).bit_length()) for size in (B, O))
-        return Tile(*sizes, 4, 4, 1)
+        rows, cols = (
+            min(LARGEST_INTERPRETED, 1 << max(0, size - 1).bit_length()) for size in (B, O)
+        )
+        return Tile(rows, cols, 4, warps=4, stages=1)
     cols = 32 if O > 16 else 16 if O > 4 else 4  # fewer padded ones, and more programs
-    rows = 1024 // cols
-    depth = 8 if compute == torch.float32 else 4
-    return Tile(rows, cols, depth, warps=4, stages=1)
+    if compute == torch.float64:  # two registers each: with twice the rows an NMRU's spill
+        return Tile(512 // cols, cols, 4, warps=4, stages=1)
+    return Tile(1024 // cols, cols, 8, warps=4, stages=1)
 
 
 def reduction_splits(row_tiles: int, col_tiles: int, tile: Tile, chip: Chip) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import launch, launch_reduction, train_plan
+from . import launch, launch_power, launch_reduction, train_plan
 from . import train as trainer
 from .arguments import describe
 from .device import Chip
@@ -57,7 +57,7 @@ class Sample(NamedTuple):
         return [self.empty(self.B, self.I), *weights]
 
     def call(self, chip: Chip, tensors: list[Tensor | None]) -> tuple[Any, ...]:
-        return chip, "nalu", _EPS, self.linear, self.log_space, 0.0, tuple(map(describe, tensors))
+        return chip, _EPS, self.linear, self.log_space, tuple(map(describe, tensors))
 
 
 def forward_recipe(
@@ -118,6 +118,25 @@ def reduction(
     forward = launch_reduction.forward(True, *call)
     backward = launch_reduction.backward(-1, describe(y), describe(saved), *call)
     return _launches(forward, [x, W]) + _launches(backward, [x, W, y, saved])
+
+
+def power(
+    B: int,
+    I: int,  # noqa: E741
+    O: int,  # noqa: E741
+    dtype: torch.dtype,
+    chip: Chip,
+) -> list[Launch]:
+    """The launches of an NPU and of all its gradients."""
+    sample = Sample(B, I, O, dtype)
+    shapes = ((B, I), (O, I), (I,), (O, I))
+    tensors: list[Tensor | None] = [sample.empty(*shape) for shape in shapes]
+    call = (chip, _EPS, tuple(map(describe, tensors)))
+    one, y = launch_power.Power(*call), sample.empty(B, O)
+    saved = torch.empty(one.saved_size, dtype=one.compute, device=sample.device)
+    backward = launch_power.backward(-1, False, describe(y), describe(saved), *call)
+    forward = launch_power.forward(True, *call)
+    return _launches(forward, tensors) + _launches(backward, [*tensors, y, saved])
 
 
 def train(
