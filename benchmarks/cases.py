@@ -19,7 +19,7 @@ NEEDED = {
 # Nowhere on the grid may the library be slower than this part of the faster of eager PyTorch and
 # torch.compile.
 NEEDED_ON_GRID = 0.95
-_GRID = [
+GRID = [
     (batch, *features)
     for batch, features in product(
         (1, 64, 1024), ((1, 1), (2, 1), (10, 10), (100, 1), (100, 100), (512, 64), (1024, 1024))
@@ -64,5 +64,5 @@ ALL = [
         for layer in ("nalu untied", "nac", "log nac")
         for shape in ((64, 2, 1), (128, 100, 100))
     ),
-    *(Case("nalu", shape) for shape in _GRID if shape not in NEEDED),
+    *(Case("nalu", shape) for shape in GRID if shape not in NEEDED),
 ]

@@ -1,0 +1,202 @@
+"""Layers of the family against eager PyTorch: forward and backward, and the memory of both.
+
+    python -m benchmarks.family                 the shapes for which a speed is needed
+    python -m benchmarks.family --grid          and the shapes of the grid
+    python -m benchmarks.family --layers NMU --threads 1
+
+Eager is each layer's formula written plainly, as its users have it: an NMU's factors are B×O×I
+numbers. The floor beside it is an autograd.Function that computes nothing. An input that is learnt
+wants a gradient too (--inner).
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from nalu_kernels import INALU, NAU, NMRU, NMU, NPU, NRU, RealNPU, which_backend
+
+from .cases import GRID, shape_name
+from .contenders import Empty
+from .markdown import table
+from .timing import Call, interleave, ratio
+
+Sizes = tuple[int, int, int]  # B, I, O
+# How many times faster than eager PyTorch a forward with its backward has to be.
+NEEDED: dict[tuple[str, Sizes], float] = {
+    ("NMU", (128, 100, 2)): 2.5,
+    ("NMU", (1024, 64, 64)): 25.0,
+    ("INALU", (128, 100, 2)): 5.0,
+    ("INALU", (1024, 64, 64)): 20.0,
+    ("RealNPU", (128, 100, 2)): 3.5,
+    ("RealNPU", (1024, 64, 64)): 1.5,
+    ("NAU", (128, 100, 2)): 1.3,
+    ("NAU", (1024, 64, 64)): 1.3,
+}
+NEEDED_ON_GRID = 1 / 1.05
+MEMORY_SHAPE = (1024, 256, 256)
+LAYERS: dict[str, type[nn.Module]] = {
+    kind.__name__: kind for kind in (NMU, INALU, RealNPU, NAU, NPU, NRU, NMRU)
+}
+_MOST_FACTORS = 2**27  # that eager may allocate: beyond, it is not timed
+
+
+def nau(x: Tensor, W: Tensor) -> Tensor:
+    return linear(x, W.clamp(-1, 1))
+
+
+def nmu(x: Tensor, W: Tensor) -> Tensor:
+    return (W * x.unsqueeze(-2) + 1 - W).prod(-1)
+
+
+def inalu(
+    x: Tensor, W_hat: Tensor, M_hat: Tensor, g: Tensor, W_mul: Tensor, M_mul: Tensor
+) -> Tensor:
+    W, V = torch.tanh(W_hat) * torch.sigmoid(M_hat), torch.tanh(W_mul) * torch.sigmoid(M_mul)
+    m = torch.exp(torch.clamp(linear(torch.log(x.abs().clamp(min=1e-7)), V), max=20))
+    sign = (torch.sign(x).unsqueeze(-2) * V.abs() + 1 - V.abs()).prod(-1)
+    gate = torch.sigmoid(g)
+    return gate * linear(x, W) + (1 - gate) * m * sign
+
+
+def _polar(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    gate = g.clamp(0, 1)
+    size = gate * (x.abs() + torch.finfo(x.dtype).eps) + 1 - gate
+    return torch.log(size), torch.pi * gate * (x < 0)
+
+
+def real_npu(x: Tensor, W_re: Tensor, g: Tensor) -> Tensor:
+    log, angle = _polar(x, g)
+    return torch.exp(linear(log, W_re)) * torch.cos(linear(angle, W_re))
+
+
+def npu(x: Tensor, W_re: Tensor, g: Tensor, W_im: Tensor) -> Tensor:
+    log, angle = _polar(x, g)
+    size = torch.exp(linear(log, W_re) - linear(angle, W_im))
+    return size * torch.cos(linear(angle, W_re) + linear(log, W_im))
+
+
+def nru(x: Tensor, W: Tensor) -> Tensor:
+    part = torch.tanh(1000 * W) ** 2
+    power = torch.sign(x).unsqueeze(-2) * x.abs().unsqueeze(-2) ** W
+    return (part * power + 1 - part).prod(-1)
+
+
+def nmru(x: Tensor, W: Tensor) -> Tensor:
+    X = torch.cat((x, 1 / (x + 2**-23)), -1)
+    product = (W * X.abs().unsqueeze(-2) + 1 - W).prod(-1)
+    return product * torch.cos(linear(torch.pi * (X < 0).to(x.dtype), W))
+
+
+EAGER: dict[str, Callable[..., Tensor]] = {
+    "NMU": nmu,
+    "INALU": inalu,
+    "RealNPU": real_npu,
+    "NAU": nau,
+    "NPU": npu,
+    "NRU": nru,
+    "NMRU": nmru,
+}
+
+
+def calls(name: str, sizes: Sizes, inner: bool) -> dict[str, Call]:
+    """A forward and its backward, by the library, by eager PyTorch, and by a call of nothing."""
+    B, I, O = sizes  # noqa: E741
+    torch.manual_seed(0)
+    layer = LAYERS[name](I, O)
+    x, dy = torch.randn(B, I, requires_grad=inner), torch.randn(B, O)
+    parameters = list(layer.parameters())
+
+    def passes(function: Callable[[], Tensor]) -> Call:
+        def call() -> None:
+            for leaf in (x, *parameters):
+                leaf.grad = None
+            function().backward(dy)
+
+        return call
+
+    return {
+        "ours": passes(lambda: layer(x)),
+        "eager": passes(lambda: EAGER[name](x, *parameters)),
+        "empty": passes(lambda: Empty.apply(O, x, *parameters)),
+    }
+
+
+def cases(names: list[str], grid: bool) -> Iterator[tuple[str, Sizes]]:
+    for name in names:
+        yield from (case for case in NEEDED if case[0] == name)
+        for sizes in GRID if grid else ():
+            if name in ("RealNPU", "NPU", "NAU") or sizes[0] * sizes[1] * sizes[2] <= _MOST_FACTORS:
+                yield name, sizes
+
+
+def _peak(name: str, which: str, sizes: Sizes) -> int:
+    """Bytes that a forward and its backward add to the process at most."""
+    call = calls(name, (1, *sizes[1:]), False)[which]
+    call()
+    call = calls(name, sizes, False)[which]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
+
+
+def peaks(name: str, sizes: Sizes) -> dict[str, int]:
+    """Each in a process of its own."""
+    found = {}
+    for which in ("ours", "eager"):
+        with get_context("spawn").Pool(1) as pool:
+            found[which] = pool.apply(_peak, (name, which, sizes))
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.family", description=__doc__)
+    parser.add_argument("--layers", nargs="+", choices=list(LAYERS), default=list(LAYERS))
+    parser.add_argument("--grid", action="store_true", help="all shapes of the grid, too")
+    parser.add_argument("--inner", action="store_true", help="the input wants a gradient")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a shape")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    rows = []
+    for name, sizes in cases(given.layers, given.grid):
+        samples = interleave(calls(name, sizes, given.inner), budget_s=given.seconds)
+        medians = [1e6 * statistics.median(samples[who]) for who in ("ours", "eager", "empty")]
+        needed = NEEDED.get((name, sizes), NEEDED_ON_GRID)
+        faster = ratio(samples, "eager", "ours")
+        figures = [f"{median:,.0f}" for median in medians]
+        verdict = [f"{faster:.2f}", f"{needed:.2f}", "yes" if faster >= needed else "no"]
+        rows.append([name, shape_name(sizes), *figures, *verdict])
+    where = which_backend(torch.ones(1), "nmu")[0]
+    print(f"Forward and backward on {where}, {given.threads} threads, medians:\n")
+    head = [
+        "layer",
+        "B×I→O",
+        "ours, µs",
+        "eager, µs",
+        "empty, µs",
+        "times faster",
+        "needed",
+        "is so",
+    ]
+    print(table([head, *rows], left=2))
+    if "NMU" in given.layers:
+        found = peaks("NMU", MEMORY_SHAPE)
+        share = found["ours"] / max(1, found["eager"])
+        print(
+            f"\nMemory of an NMU {shape_name(MEMORY_SHAPE)}: {found['ours'] / 2**20:.1f} MiB, "
+            f"eager {found['eager'] / 2**20:.1f} MiB: {share:.1%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
