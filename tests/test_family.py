@@ -477,6 +477,7 @@ def test_operators(case: Case, python: None, rng: Generator) -> None:
     call(case, tensors)  # loads them
     function, packets = FAMILY[case.function], getattr(torch.ops, NAMESPACE)
     defaults = {"eps": 1e-7, "omega": 20.0, "straight_through": True, "training": False}
+    defaults["per_sample"] = False
     options = [case.options.get(name, defaults[name]) for name in function.options]
     given = [tensors.get(name) for name in function.tensors]
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")

@@ -88,7 +88,7 @@ def test_works_without_the_extension_and_says_so(tmp_path: Path) -> None:
     )
     # The warning names the line that called.
     assert found.startswith(
-        "False <string> nalu_kernels runs nac on its slow plain PyTorch reference"
+        "False <string> nalu_kernels runs nalu on its slow plain PyTorch reference"
     )
     assert "extension was not built" in found
     assert "or a bundle, such as PyInstaller's, without nalu_kernels/_cpu.*" in found

@@ -242,7 +242,7 @@ B, I, O = map(int, sys.argv[2:])
 x, dy, W_hat, M_hat, G = (torch.ones(s) for s in ((B, I), (B, O), *[(O, I)] * 3))
 for _ in range(2):
     y, saved = operators["nalu"].forward(1e-7, True, x, W_hat, M_hat, G)
-    operators.nalu_backward(1e-7, -1, dy, saved, x, W_hat, M_hat, G)
+    operators["nalu"].backward(1e-7, -1, dy, saved, x, W_hat, M_hat, G)
 print(json.dumps(told))
 """
 

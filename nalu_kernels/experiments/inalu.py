@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from nalu_kernels import INALU, NALU, sweep
@@ -97,7 +98,8 @@ class Inalu(OverRanges):
 
     def initial(self, trials: Sequence[Trial]) -> dict[str, Tensor] | None:
         sources = [generator(self.name, "initial", trial.seed) for trial in trials]
-        network = self.network(trials[0].model, "").to("meta")
+        with torch.device("meta"):
+            network = self.network(trials[0].model, "")
         return normal_start(network, sources, _MEANS, _STD)
 
 

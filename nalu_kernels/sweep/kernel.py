@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import dispatch
 from . import stream
-from .runs import OPTIMIZERS
+from .runs import HYPER, OPTIMIZERS
 from .specification import LOSSES, Specification
 from .state import RUNNING, State
 from .tasks import OPERATIONS, Arithmetic, Data, Function, Normal, Range, inputs
@@ -26,6 +26,9 @@ _GIVEN_BYTES = {"cpu": 2**22, "cuda": 2**27}
 _MOST_ROWS, _MOST_SAMPLES = 2**31, 2**62  # csrc/training_arguments.h
 _STEPS = 512  # whose batches a call is given, at most
 _TASKS = (Arithmetic, Function, Data)
+
+
+_LAST_OF_TRITON = 5  # of the kinds of layers (csrc/training.h)
 
 
 class Kernel(NamedTuple):
@@ -57,7 +60,19 @@ def lacks(name: str, specification: Specification) -> str | None:
     batch, steps = specification.batch_size, specification.steps
     if batch > _MOST_ROWS or steps > _MOST_SAMPLES // batch:
         return f"{steps:,} batches of {batch:,} rows are more than it can count"
-    return specification.stack.beyond_kernels()
+    beyond = specification.stack.beyond_kernels()
+    return beyond or (_lacks_of_triton(specification) if name == "triton" else None)
+
+
+def _lacks_of_triton(specification: Specification) -> str | None:
+    stack, hyper = specification.stack, specification.columns.hyper
+    new = (stack.program[:, 0] > _LAST_OF_TRITON) | (stack.constants[:, 2] != 1)
+    if new.any():
+        names = [type(layer).__name__ for layer in stack.layers()]
+        return f"Triton's trainer has no {names[int(new.nonzero()[0])]}"
+    if hyper[:, [HYPER.index(name) for name in ("regularizer", "l1")]].any():
+        return "Triton's trainer adds no regularizer and no l1 to the loss"
+    return None
 
 
 def advance(

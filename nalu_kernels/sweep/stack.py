@@ -90,6 +90,10 @@ class Stack:
         self.parameters = list(_parameters(named))
         self.size = self.parameters[-1].place.stop
 
+    def layers(self) -> list[nn.Module]:
+        """Those of the program's rows."""
+        return [layer for _, layer in _leaves("", self.template) if type(layer) is not nn.Identity]
+
     def beyond_kernels(self) -> str | None:
         """Which limit of the kernels the stack exceeds, in words; None if none."""
         layers, widest = len(self.program), int(self.program[:, 2].max())

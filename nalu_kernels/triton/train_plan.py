@@ -159,7 +159,7 @@ def _units(
     room, at, made = _Room(), 0, list[dict[str, Any]]()
     widest = max(row[2] for row in program)
     passed = [room.take(widest * rows) for _ in range(2)]  # gradients of the layers' outputs
-    for number, ((kind_number, I, O, gates, bias, untied), own_eps) in enumerate(  # noqa: E741
+    for number, ((kind_number, I, O, gates, bias, untied, *_), own_eps) in enumerate(  # noqa: E741
         zip(program, eps, strict=True)
     ):
         kind = KINDS[kind_number]

@@ -18,7 +18,7 @@ from test_kernel import same_numbers
 from torch import Tensor, nn
 
 import nalu_kernels
-from nalu_kernels import NAC, NALU, sweep
+from nalu_kernels import GNALU, NAC, NALU, NMU, sweep
 from nalu_kernels.sweep import kernel, stack, stream
 from nalu_kernels.triton import train, train_random
 from selection import long, pairs
@@ -224,6 +224,18 @@ def test_stop_when_solved(on_triton: None) -> None:
     result = trained(nn.Linear(4, 1), ARITHMETIC, {"seed": [0, 1]}, **options)
     assert result.columns()["status"] == ["solved"] * 2
     assert result.columns()["steps"] == result.columns()["solved_at"] == [4, 4]
+
+
+def test_what_it_lacks_is_named(on_triton: None) -> None:
+    task = sweep.Arithmetic("a * b", in_features=2, samples=20)
+    runs = {"seed": [0]}
+    for layer, columns, words in (
+        (NMU(2, 1), runs, "has no NMU"),
+        (GNALU(2, 1), runs, "has no GNALU"),
+        (NAC(2, 1), {**runs, "l1": [1e-3]}, "adds no regularizer and no l1"),
+    ):
+        with pytest.raises(ValueError, match=f"Triton's trainer {words}"):
+            sweep.run(layer, task, columns, steps=1, backend="triton", device="cpu")
 
 
 def test_a_stack_that_is_too_wide_is_named() -> None:
