@@ -17,19 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nalu_kernels import (
-    INALU,
-    NAC,
-    NALU,
-    NAU,
-    NMRU,
-    NMU,
-    NPU,
-    NRU,
-    RealNPU,
-    sweep,
-    use_backend,
-)
+from nalu_kernels import NAC, NALU, sweep, use_backend
 
 from ..sweep import NETWORKS, Network
 from . import tensors
@@ -55,18 +43,9 @@ KINDS: dict[str, tuple[type[torch.nn.Module], dict[str, Any]]] = {
         )
         for gate, bias, tied in product(("output", "sample"), (False, True), (True, False))
     },
-    "nau": (NAU, {}),
-    "nmu": (NMU, {}),
-    "inalu": (INALU, {}),
-    "inalu matrix tied": (INALU, {"gate": "matrix", "tied": True}),
-    "inalu vector": (INALU, {"gate": "vector"}),
-    "npu": (NPU, {}),
-    "real npu": (RealNPU, {"gate_gradient": "clamped"}),
-    "nru": (NRU, {}),
-    "nmru": (NMRU, {}),
 }
 # Those that have between them every path of the kernels.
-TELLING = ("nac", "log nac", "nalu output tied", "nalu sample bias untied", "nmu", "inalu", "npu")
+TELLING = ("nac", "log nac", "nalu output tied", "nalu sample bias untied")
 
 
 class Call(NamedTuple):

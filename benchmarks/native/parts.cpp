@@ -32,7 +32,8 @@ struct Network {
   Training training{};
   std::vector<float> weights, moments, best;
   int64_t seed = 0, starts[2] = {0, 0}, progress[2] = {0, 0};
-  Hyper hyper{1e-3, 0.9, 0.999, 1e-8, 0, 0, kForever, kForever, 1e-5};
+  Hyper hyper{
+      1e-3, 0.9, 0.999, 1e-8, 0, 0, kForever, kForever, 0, 0, 0, kForever, 0, 0, 1e4, 1e-5};
   double scores[5] = {}, curves[2] = {};
   float nothing = 0;
 
@@ -41,7 +42,14 @@ struct Network {
   Network(Kind kind, int64_t inputs, int64_t hidden, int64_t steps) {
     const auto add = [&](int64_t in, int64_t out) {
       const int64_t gates = kind == Kind::nalu ? out : 0;
-      training.layers[training.depth++] = {kind, in, out, gates, false, false, 1e-7};
+      StackLayer& layer = training.layers[training.depth++];
+      layer = {};
+      layer.kind = kind;
+      layer.in = in;
+      layer.out = out;
+      layer.gates = gates;
+      layer.eps = 1e-7;
+      layer.scale = 1;
     };
     hidden > 0 ? (add(inputs, hidden), add(hidden, 1)) : add(inputs, 1);
     for (int64_t i = 0; i < training.depth; ++i) {
@@ -80,10 +88,10 @@ void products(const Training& training, float* x, float* A, float* y) {
       if (outputs == 0) {
         continue;
       }
-      apply<float>(outputs, layer.in, kBatch, A, x, y);
+      apply<float>(outputs, layer.in, kBatch, A, x, y, false);
       dots<float>(outputs, layer.in, kBatch, y, x, A);
       if (i > 0) {
-        apply_transposed<float>(outputs, layer.in, kBatch, A, y, x);
+        apply_transposed<float>(outputs, layer.in, kBatch, A, y, x, false);
       }
     }
   }
@@ -113,7 +121,7 @@ int main(int count, char** words) {
     if (draws) {
       draw_batch<float>(range, 7, i, 0, kBatch, inputs, x.data());
     } else if (takes_logs) {
-      avx2::Stack<float>::take_logs(training.layers[0], x.data(), inputs * kBatch, logs.data());
+      avx2::take_logs(training.layers[0], x.data(), inputs * kBatch, logs.data());
     } else if (multiplies) {
       products(training, x.data(), A.data(), y.data());
     }
