@@ -267,8 +267,8 @@ def reduction(chip: Chip, compute: torch.dtype, B: int, O: int) -> Tile:  # noqa
     cols = 32 if O > 16 else 16 if O > 4 else 4  # fewer padded ones, and more programs
     if compute == torch.float64:  # two registers each: with twice the rows an NMRU's spill
         return Tile(512 // cols, cols, 4, warps=4, stages=1)
-    depth = 4 if cols == 32 else 8  # an NRU's powers of 8 spill on sm_100
-    return Tile(1024 // cols, cols, depth, warps=4, stages=1)
+    numbers = 512 if cols == 32 else 1024  # of more an NRU's powers spill on sm_100
+    return Tile(numbers // cols, cols, 8, warps=4, stages=1)
 
 
 def reduction_splits(row_tiles: int, col_tiles: int, tile: Tile, chip: Chip) -> tuple[int, int]:
