@@ -132,8 +132,7 @@ class _Run:
         if weight:
             total = total + weight * sum(map(_regularizer, self.layers))
         if hyper["l1"]:
-            last = max(hyper["l1"], hyper["l1_last"])
-            stairs = Stairs(hyper["l1"], last, int(hyper["l1_every"]))
+            stairs = Stairs(hyper["l1"], hyper["l1_last"], int(hyper["l1_every"]))
             size = torch.stack([parameter.abs().sum() for parameter in self.module.parameters()])
             total = total + stairs(self.steps) * size.sum()
         return total

@@ -283,6 +283,11 @@ def _hyper(table: Runs, optimizer: str) -> Tensor:
         columns["beta2"] = columns["alpha"]
     if "l1_last" not in table.columns:
         columns["l1_last"] = columns["l1"]
+    for number, (first, last) in enumerate(zip(columns["l1"], columns["l1_last"], strict=True)):
+        if last < first:
+            raise ValueError(
+                f"runs['l1_last'], row {number}: expected at least l1 = {first}, got {last}"
+            )
     unused = [0.0] * len(table)
     chosen = [columns.get(name, unused) for name in HYPER]
     return torch.tensor(chosen, dtype=torch.float64).T.contiguous()

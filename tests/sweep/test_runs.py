@@ -144,3 +144,8 @@ def test_a_table_of_ones_own_has_no_ranges() -> None:
     assert Columns({"seed": [1]}, task, "sgd").ranges is None
     with pytest.raises(ValueError, match="Data has no range 'train'"):
         Columns({"train": [(1, 2)]}, task, "sgd")
+
+
+def test_an_l1_that_would_end_below_its_beginning_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"l1_last.*row 1: expected at least l1 = 0.1, got 0.01"):
+        Columns({"l1": [0.0, 0.1], "l1_last": [0.0, 0.01]}, TASK, "adam")
