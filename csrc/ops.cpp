@@ -20,14 +20,15 @@
 //   settings (12): batch size, steps, steps between tests, optimizer, loss, whether a solved run
 //     stops, source, operation, distribution, subset's length, first step of given data, until
 //   constants (6): uniform: two parts' low and high, the same twice for one part; normal: mean,
-//     standard deviation, p_low, p_width, least, most
+//     standard deviation, p_low, p_width, least, most; exponential: mean
 //   seeds (R); starts (R, 2) of the operands' subsets
-//   hyper (R, 16): see training.h; beta2 is RMSprop's alpha
+//   hyper (R, 20): see training.h; beta2 is RMSprop's alpha
 //   x, y: given (R, S, batch, ...), a table (N, ...), or empty; the tests' (n, ...), without y where
 //     it follows from x
 //   parameters (R, P); moments (R, 2, P); best (R, P)
-//   progress (R, 2): steps done, status; scores (R, 5): least error inside, the error outside there,
-//     the step, the first step below the threshold, seconds; curves (R, tests, 2): inside, outside
+//   progress (R, 2): steps done, status; scores (R, 6): least error inside, the error outside there,
+//     the step, the first step below the threshold, seconds, the step of the last beginning; curves
+//     (R, tests, 2): inside, outside
 // It returns after so many seconds (on a GPU the kernel does), or when no run can go on before the
 // step `until`.
 // draw gives the u's of the random stream, (seeds, rows, columns).

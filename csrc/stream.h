@@ -14,6 +14,9 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
+// Streams, as nalu_kernels/sweep/stream.py has them: of noise, those of eight layers.
+constexpr int64_t kTrainStream = 0, kShuffleStream = 3, kRestartStream = 5, kNoiseStream = 8;
+
 // The numbers of rows, column after column, for N vectors of rows side by side: one alone waits for
 // its own results.
 template <class U, int N = 1>
@@ -84,7 +87,7 @@ struct Shuffle {
   int half;
 
   NALU_DEVICE Shuffle(int64_t seed, int64_t epoch, int64_t count) : rows(count), half(1) {
-    const RowGenerator<uint32_t> generator(seed, 3, epoch, {0u});
+    const RowGenerator<uint32_t> generator(seed, kShuffleStream, epoch, {0u});
     for (int i = 0; i < 4; ++i) {
       key[i] = generator.word(i);
     }

@@ -20,14 +20,15 @@ enum class Kind : int64_t {
   inalu,
   npu,
   nru,
-  nmru
+  nmru,
+  snmu
 };
-constexpr int64_t kKinds = 12;
+constexpr int64_t kKinds = 13;
 enum class Optimizer : int64_t { sgd, rmsprop, adam };
 enum class Loss : int64_t { mse, l1 };
 enum class Source : int64_t { arithmetic, given, table };
 enum class Operation : int64_t { add, subtract, multiply, divide, square, root };
-enum class Distribution : int64_t { uniform, normal };
+enum class Distribution : int64_t { uniform, normal, exponential };
 enum class Status : int64_t { not_begun, running, out_of_steps, solved, diverged };
 
 constexpr int kMostLayers = 16; // of a stack
@@ -38,9 +39,12 @@ struct StackLayer {
   int64_t in, out, gates; // gates: out, 1 or 0
   // untied: weights of the product's own, or an NPU's imaginary ones. option: an NPU's gate passes its
   // gradient on where it is clamped; an NRU trains with the surrogate of |w|; an iNALU has a gate per
-  // sample. modified: an NPU is regularized and kept within bounds.
+  // sample; an SNMU's noise follows from its input. modified: an NPU is regularized and kept within
+  // bounds.
   bool bias, untied, option, modified;
-  double eps, omega, scale; // omega: an iNALU's largest logarithm; scale: of a NALU's parameters
+  // omega: an iNALU's largest logarithm; of an SNMU eps and omega are the bounds of its noise. scale: of
+  // a NALU's parameters.
+  double eps, omega, scale;
 
   constexpr bool weighted() const {
     return kind == Kind::nac || kind == Kind::nac_log_space || kind == Kind::nalu;
@@ -49,6 +53,22 @@ struct StackLayer {
   constexpr bool log_space() const {
     return kind == Kind::nac_log_space || kind == Kind::nalu;
   }
+  // Where the parameters of a gate begin, and how many they are.
+  constexpr int64_t at_gate() const {
+    return (kind == Kind::npu ? 1 : 2) * in * out;
+  }
+  constexpr int64_t gate_parameters() const {
+    switch (kind) {
+      case Kind::nalu:
+        return gates * (in + (bias ? 1 : 0));
+      case Kind::inalu:
+        return gates > 0 ? gates * in : out;
+      case Kind::npu:
+        return in;
+      default:
+        return 0;
+    }
+  }
   // In the order in which the layer's function takes them: W_hat, M_hat, G, gate_bias, W_hat_mul,
   // M_hat_mul; weight, bias; W; W_hat, M_hat, g, W_hat_mul, M_hat_mul; W_re, g, W_im.
   constexpr int64_t parameters() const {
@@ -56,7 +76,7 @@ struct StackLayer {
       case Kind::nac:
       case Kind::nac_log_space:
       case Kind::nalu:
-        return (untied ? 4 : 2) * in * out + gates * in + (bias ? gates : 0);
+        return (untied ? 4 : 2) * in * out + gate_parameters();
       case Kind::linear:
         return in * out + (bias ? out : 0);
       case Kind::relu:
@@ -64,12 +84,13 @@ struct StackLayer {
         return 0;
       case Kind::nau:
       case Kind::nmu:
+      case Kind::snmu:
       case Kind::nru:
         return in * out;
       case Kind::inalu:
-        return (untied ? 4 : 2) * in * out + (gates > 0 ? gates * in : out);
+        return (untied ? 4 : 2) * in * out + gate_parameters();
       case Kind::npu:
-        return (untied ? 2 : 1) * in * out + in;
+        return (untied ? 2 : 1) * in * out + gate_parameters();
       case Kind::nmru:
         return 2 * in * out;
     }
@@ -92,6 +113,9 @@ inline bool is_sound(const StackLayer& layer) {
       return sizes && layer.gates == 0 && !layer.untied && positive(layer.eps) && layer.scale == 1;
     case Kind::npu:
       return sizes && layer.gates == 0 && positive(layer.eps);
+    case Kind::snmu:
+      return sizes && layer.gates == 0 && !layer.untied &&
+          (layer.option || (positive(layer.eps) && positive(layer.omega)));
     case Kind::nmru:
       return sizes && layer.gates == 0 && !layer.untied && (layer.eps == 0 || positive(layer.eps));
     case Kind::relu:
@@ -107,9 +131,14 @@ struct Hyper {
   // The weight of the layers' regularizer, from 0 to all of it between two steps, where the last error
   // inside is below a bound; and of the parameters' L1 norm, which grows tenfold every so many steps.
   double regularizer, ramp_start, ramp_stop, regularizer_below, l1, l1_last, l1_every;
+  // Turns of steps that change all but the gates, then the gates alone; none: all that there is.
+  double weight_steps, gate_steps;
+  // A run whose error inside stays above a bound begins anew, after so many steps at the earliest.
+  double restart_above, restart_after;
   double threshold;
 };
-constexpr int64_t kHyper = 16;
+constexpr int64_t kHyper = 20;
+constexpr int64_t kScores = 6;
 
 struct Samples {
   int64_t rows;
@@ -138,7 +167,7 @@ struct Training {
 
   void *weights, *moments, *best; // (runs, parameters), (runs, 2, parameters), (runs, parameters)
   int64_t* progress; // (runs, 2): steps done, status
-  double *scores, *curves; // (runs, 5), (runs, tests, 2)
+  double *scores, *curves; // (runs, kScores), (runs, tests, 2)
   double seconds;
   int64_t threads;
 

@@ -139,7 +139,7 @@ class TrainingArguments {
         "sizes of at least 1, and no more samples than can be counted");
     const auto within = [&](int64_t i, int64_t count) { return s[i] >= 0 && s[i] < count; };
     expect(
-        within(3, 3) && within(4, 2) && within(6, 3) && within(7, 6) && within(8, 2),
+        within(3, 3) && within(4, 2) && within(6, 3) && within(7, 6) && within(8, 3),
         "an optimizer, a loss, a source, an operation and a distribution that are known");
     training.tests = (s[1] + s[2] - 1) / s[2];
     training.optimizer = static_cast<Optimizer>(s[3]);
@@ -162,7 +162,7 @@ class TrainingArguments {
     training.starts = integers(starts_, 2 * runs, "2 starts a run");
     static_assert(sizeof(Hyper) == kHyper * sizeof(double));
     training.hyper =
-        reinterpret_cast<const Hyper*>(doubles(hyper_, kHyper * runs, "16 hyperparameters a run"));
+        reinterpret_cast<const Hyper*>(doubles(hyper_, kHyper * runs, "20 hyperparameters a run"));
     const bool is_double = parameters_.dtype() == aoti_torch_dtype_float64();
     expect(
         is_double || parameters_.dtype() == aoti_torch_dtype_float32(), "float32 or float64");
@@ -178,7 +178,7 @@ class TrainingArguments {
           "steps done from 0 to all, and a known status");
     }
     training.progress = const_cast<int64_t*>(progress);
-    training.scores = doubles(scores_, 5 * runs, "5 scores a run");
+    training.scores = doubles(scores_, kScores * runs, "6 scores a run");
     training.curves = doubles(curves_, 2 * runs * training.tests, "2 errors a test");
   }
 

@@ -119,7 +119,7 @@ int main(int count, char** words) {
   const bool multiplies = part == "products";
   for (int64_t i = 0; i < times; ++i) {
     if (draws) {
-      draw_batch<float>(range, 7, i, 0, kBatch, inputs, x.data());
+      draw_batch<float>(range, 7, kTrainStream, i, 0, kBatch, inputs, x.data());
     } else if (takes_logs) {
       avx2::take_logs(training.layers[0], x.data(), inputs * kBatch, logs.data());
     } else if (multiplies) {

@@ -467,6 +467,7 @@ template <class T>
 NALU_INLINE void draw_batch(
     const Inputs<T>& inputs,
     int64_t seed,
+    int64_t stream,
     int64_t step,
     int64_t begin,
     int64_t end,
@@ -476,7 +477,7 @@ NALU_INLINE void draw_batch(
   const auto fill = [&](const auto& value) {
     for_each(n, [&](int64_t r) {
       const uint32_t row[] = {static_cast<uint32_t>(begin + r)};
-      RowGenerator<uint32_t> generator(seed, 0, step, row);
+      RowGenerator<uint32_t> generator(seed, stream, step, row);
       T* to = x + r;
       for (int column = 0; column < width; ++column, to += n) {
         uint32_t bits[1];

@@ -72,6 +72,13 @@ class Stack {
     }
   }
 
+  template <class F>
+  NALU_DEVICE void for_each_unit(const F& f) const {
+    for (int64_t i = 0; i < depth_; ++i) {
+      f(units_[i]);
+    }
+  }
+
   // f(layer, where its parameters begin), for each.
   template <class F>
   NALU_DEVICE void for_each_layer(const F& f) const {

@@ -29,7 +29,7 @@ struct Product {
   bool passes, adds; // a gradient on to the plane; to what it has of a product before
 };
 
-enum class Reduction { none, selecting, sign, power };
+enum class Reduction { selecting, sign, power };
 
 // y (out, n), a product over a plane's rows.
 template <class T>
@@ -40,6 +40,7 @@ struct Reduced {
   const T* W; // null: the layer's first parameter, whose gradient grad_W is then
   T *grad_W, *y;
   const T* grad_y;
+  bool passes; // a gradient on to the plane
 };
 
 // With all that it keeps, of its parameters for a step and of a block of rows for its backward.
@@ -47,10 +48,10 @@ template <class T>
 struct alignas(16) Unit {
   StackLayer layer;
   int64_t at; // of its parameters and of their gradients
-  int weight_count, product_count;
+  int weight_count, product_count, reduced_count;
   Transformed<T> weights[2];
   Product<T> products[4];
-  Reduced<T> reduced;
+  Reduced<T> reduced[2];
   T *gates, *grad_gates; // (gates, in), below W in the same matrix
   // Made of x: log |x| and the like. Their gradients take their place, but that of the first where the
   // reduction is over it.

@@ -12,6 +12,7 @@
 #include "npu.h"
 #include "nru.h"
 #include "rectify.h"
+#include "snmu.h"
 #include "unit.h"
 #include "weights.h"
 
@@ -73,20 +74,18 @@ NALU_DEVICE void clear_sums(const Unit<T>& unit) {
   }
 }
 
-// f(the factor of the layer's reduction), given the input x.
+// f(the factor of a reduction of the layer's), given the input x.
 template <class T, class F>
-NALU_DEVICE void with_factor(const Unit<T>& unit, const T* own, const T* x, const F& f) {
-  const Reduced<T> reduced = unit.reduced;
+NALU_DEVICE void with_factor(
+    const Unit<T>& unit, const Reduced<T>& reduced, const T* own, const T* x, const F& f) {
   const T* W = reduced.W != nullptr ? reduced.W : own;
   const T* of = reduced.plane == 0 ? x : unit.planes[reduced.plane - 1];
   switch (reduced.kind) {
-    case Reduction::none:
-      break;
     case Reduction::selecting:
-      if (reduced.plane == 0) {
-        f(SelectingFactor<T, false>{W, of});
-      } else {
+      if (unit.layer.kind == Kind::nmru) {
         f(SelectingFactor<T, true>{W, of});
+      } else {
+        f(SelectingFactor<T, false>{W, of});
       }
       break;
     case Reduction::sign:
@@ -96,12 +95,6 @@ NALU_DEVICE void with_factor(const Unit<T>& unit, const T* own, const T* x, cons
       f(PowerFactor<T>{W, unit.weights[0].t, unit.weights[0].s, x, unit.planes[0]});
       break;
   }
-}
-
-// Where the parameters of a gate begin.
-template <class T>
-NALU_DEVICE int64_t at_gate(const StackLayer& layer) {
-  return (layer.kind == Kind::npu ? 1 : 2) * layer.out * layer.in;
 }
 
 // The planes that are made of x.
@@ -118,13 +111,16 @@ NALU_DEVICE void make_planes(
       inalu_planes(unit, x, n);
       break;
     case Kind::npu:
-      npu_planes(unit, own + at_gate<T>(layer), x, n);
+      npu_planes(unit, own + layer.at_gate(), x, n);
       break;
     case Kind::nru:
       nru_planes(unit, x, n);
       break;
     case Kind::nmru:
       nmru_planes(unit, x, training, n);
+      break;
+    case Kind::snmu:
+      snmu_planes(unit, x, training, n);
       break;
     default:
       break;
@@ -133,7 +129,7 @@ NALU_DEVICE void make_planes(
 
 // From the products to the layer's output.
 template <class T>
-NALU_DEVICE void join(const Unit<T>& unit, const T* own, const T* x, int64_t n) {
+NALU_DEVICE void join(const Unit<T>& unit, const T* own, const T* x, bool training, int64_t n) {
   const StackLayer& layer = unit.layer;
   const int64_t out = layer.out, size = out * layer.in;
   switch (layer.kind) {
@@ -159,13 +155,16 @@ NALU_DEVICE void join(const Unit<T>& unit, const T* own, const T* x, int64_t n) 
       rectify(x, out * n, layer.kind == Kind::relu6, unit.y);
       break;
     case Kind::inalu:
-      inalu_join(unit, layer.gates == 0 ? own + at_gate<T>(layer) : nullptr, n);
+      inalu_join(unit, layer.gates == 0 ? own + layer.at_gate() : nullptr, n);
       break;
     case Kind::npu:
       npu_join(unit, n);
       break;
     case Kind::nmru:
       nmru_join(unit, n);
+      break;
+    case Kind::snmu:
+      snmu_join(unit, training, n);
       break;
     default:
       break;
@@ -203,7 +202,7 @@ NALU_DEVICE void part(
       }
       break;
     case Kind::inalu: {
-      const int64_t at = at_gate<T>(layer);
+      const int64_t at = layer.at_gate();
       inalu_part(unit, gates == 0 ? own + at : nullptr, dy, gradients + at, n);
       break;
     }
@@ -212,6 +211,9 @@ NALU_DEVICE void part(
       break;
     case Kind::nmru:
       nmru_part(unit, dy, n);
+      break;
+    case Kind::snmu:
+      snmu_part(unit, dy, n);
       break;
     default:
       break;
@@ -224,7 +226,7 @@ NALU_DEVICE void through_planes(
     const Unit<T>& unit, const T* own, const T* x, T* gradients, int64_t n) {
   const StackLayer& layer = unit.layer;
   if (layer.kind == Kind::npu) {
-    const int64_t at = at_gate<T>(layer);
+    const int64_t at = layer.at_gate();
     npu_through(unit, own + at, x, gradients + at, n);
   } else if (unit.grad_x != nullptr) {
     switch (layer.kind) {
@@ -239,6 +241,9 @@ NALU_DEVICE void through_planes(
         break;
       case Kind::nmru:
         nmru_through(unit, x, n);
+        break;
+      case Kind::snmu:
+        snmu_through(unit, n);
         break;
       default:
         break;
@@ -259,10 +264,14 @@ NALU_DEVICE void forward(
     const T* of = product.plane == 0 ? x : (logs != nullptr ? logs : unit.planes[product.plane - 1]);
     apply<T>(product.rows, product.columns, n, A, of, product.y, product.add);
   }
-  with_factor(unit, own, x, [&](const auto& factor) {
-    reduce<T>(unit.layer.out, unit.reduced.columns, n, factor, unit.reduced.y);
-  });
-  join(unit, own, x, n);
+  const bool one = unit.layer.kind == Kind::snmu && !training;
+  for (int r = 0; r < (one ? 1 : unit.reduced_count); ++r) {
+    const Reduced<T> reduced = unit.reduced[r];
+    with_factor(unit, reduced, own, x, [&](const auto& factor) {
+      reduce<T>(unit.layer.out, reduced.columns, n, factor, reduced.y);
+    });
+  }
+  join(unit, own, x, training, n);
 }
 
 // From dy (out, n), for the rows x of the last forward, which made the planes: adds to the gradients
@@ -278,14 +287,17 @@ NALU_DEVICE void backward(
     T* grad_A = product.grad_A != nullptr ? product.grad_A : gradients + product.at;
     dots<T>(product.rows, product.columns, n, grad, of, grad_A);
   }
-  with_factor(unit, own, x, [&](const auto& factor) {
-    const Reduced<T> reduced = unit.reduced;
+  for (int r = 0; r < unit.reduced_count; ++r) {
+    const Reduced<T> reduced = unit.reduced[r];
     T* grad_W = reduced.grad_W != nullptr ? reduced.grad_W : gradients;
     T* to = unit.grad_plane != nullptr ? unit.grad_plane : unit.grad_x;
+    to = reduced.passes ? to : nullptr;
     const T* grad = reduced.grad_y != nullptr ? reduced.grad_y : dy;
-    reduce_gradient<T>(
-        unit.layer.out, reduced.columns, n, factor, grad, grad_W, to, false, unit.scratch);
-  });
+    with_factor(unit, reduced, own, x, [&](const auto& factor) {
+      reduce_gradient<T>(
+          unit.layer.out, reduced.columns, n, factor, grad, grad_W, to, false, unit.scratch);
+    });
+  }
   for (int p = 0; p < unit.product_count; ++p) {
     const Product<T> product = unit.products[p];
     T* to = product.plane == 0 ? unit.grad_x : unit.planes[product.plane - 1];

@@ -1,4 +1,5 @@
-// From 24 random bits to a number of a training's inputs: uniform on one interval or two, or normal.
+// From 24 random bits to a number of a training's inputs: uniform on one interval or two, normal, or
+// exponential.
 //
 // Before including this file define NALU_NAMESPACE and NALU_DEVICE, and declare in that namespace
 // apart(V): its argument, never a part of a fused multiply-add.
@@ -110,9 +111,14 @@ struct Inputs {
       two_parts = c[0] != c[2] || c[1] != c[3];
       plain = !two_parts && width[0] * T(0x1p-24) >= std::numeric_limits<T>::min();
     } else {
+      // Of an exponential distribution the mean alone.
       mean = c[0], deviation = c[1], p_low = c[2], p_width = c[3], least = c[4], most = c[5];
     }
   }
+
+  // Uniform on [0, 1).
+  NALU_BOTH Inputs()
+      : distribution(Distribution::uniform), two_parts(false), plain(true), low{}, width{1, 1} {}
 
   NALU_DEVICE T value(uint32_t bits) const {
     if (distribution == Distribution::uniform) {
@@ -120,6 +126,9 @@ struct Inputs {
       const bool second = two_parts && u >= T(0.5);
       const T within = two_parts ? 2 * u - T(second) : u;
       return low[second] + apart(width[second] * within);
+    }
+    if (distribution == Distribution::exponential) {
+      return static_cast<T>(-mean * std::log(1 - (bits + 0.5) * 0x1p-24));
     }
     const double p = p_low + apart(p_width * ((bits + 0.5) * 0x1p-24));
     const double x = mean + apart(deviation * normal_quantile(p));

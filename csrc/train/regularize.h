@@ -44,6 +44,7 @@ NALU_DEVICE void regularize(const StackLayer& layer, T weight, const T* paramete
     case Kind::nau:
     case Kind::nru:
     case Kind::nmu:
+    case Kind::snmu:
     case Kind::nmru: {
       const bool is_signed = layer.kind == Kind::nau || layer.kind == Kind::nru;
       const T factor = weight / static_cast<T>(count);
@@ -55,7 +56,7 @@ NALU_DEVICE void regularize(const StackLayer& layer, T weight, const T* paramete
     case Kind::inalu: {
       // The mean over each parameter of what it lacks of 20 in size.
       const Vec<T> most = splat<Vec<T>>(20), zero{};
-      const int64_t gate = at_gate<T>(layer), of_gate = count - (layer.untied ? 4 : 2) * size;
+      const int64_t gate = layer.at_gate(), of_gate = layer.gate_parameters();
       const auto outward = [=](auto v) { return abs(v) < most ? -sign(v) : zero; };
       for (int64_t at = 0; at < count;) {
         const int64_t n = at == gate ? of_gate : size;
@@ -106,6 +107,7 @@ NALU_DEVICE void keep_within(const StackLayer& layer, T* parameters) {
       keep_between(T(-1), T(1), size, parameters);
       break;
     case Kind::nmu:
+    case Kind::snmu:
     case Kind::nmru:
       keep_between(T(0), T(1), layer.parameters(), parameters);
       break;

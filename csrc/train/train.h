@@ -160,7 +160,7 @@ class Trainer {
     if (is_leader()) {
       progress[0] = step;
       progress[1] = static_cast<int64_t>(status);
-      training_.scores[5 * run + 4] += time - begun;
+      training_.scores[kScores * run + 4] += time - begun;
     }
   }
 
@@ -171,17 +171,52 @@ class Trainer {
     stack_.clear_gradients(gradients_, count);
     for_each_block(training_.batch, [&](int64_t begin, int64_t n) {
       draw_block(run, step, begin, n);
+      draw_noise(run, step, begin, n);
       const T* found = stack_.forward(parameters_, x_, nullptr, true, n);
       loss_gradient(found, training_.outputs() * n);
       stack_.backward(parameters_, x_, gradients_, n);
     });
     stack_.finish(gradients_);
     add_regularizers(run, step, rule.hyper);
+    const Turn turn(rule.hyper, step);
+    for_each_resting(turn, [&](int64_t at, int64_t n) { clear(gradients_ + at, n); });
     clip(rule.hyper, count, gradients_);
-    update(rule, step + 1, count, parameters_, gradients_, moments_, moments_ + count);
+    for_each_moving(turn, [&](int64_t at, int64_t n) {
+      T* moments = moments_ + at;
+      update(rule, turn.number, n, parameters_ + at, gradients_ + at, moments, moments + count);
+    });
     stack_.for_each_layer([&](const StackLayer& layer, int64_t at) {
       keep_within(layer, parameters_ + at);
     });
+  }
+
+  // f(where they begin, how many), over the parameters that a step leaves as they are.
+  template <class F>
+  NALU_DEVICE void for_each_resting(const Turn& turn, const F& f) {
+    if (turn.of == Turn::Of::all) {
+      return;
+    }
+    stack_.for_each_layer([&](const StackLayer& layer, int64_t at) {
+      const int64_t gate = layer.at_gate(), of_gate = layer.gate_parameters();
+      if (turn.of == Turn::Of::gates) {
+        const int64_t before = of_gate > 0 ? gate : layer.parameters();
+        f(at, before);
+        f(at + before + of_gate, layer.parameters() - before - of_gate);
+      } else if (of_gate > 0) {
+        f(at + gate, of_gate);
+      }
+    });
+  }
+
+  // The same over all others.
+  template <class F>
+  NALU_DEVICE void for_each_moving(const Turn& turn, const F& f) {
+    int64_t begin = 0;
+    for_each_resting(turn, [&](int64_t at, int64_t n) {
+      f(begin, at - begin);
+      begin = at + n;
+    });
+    f(begin, training_.parameters - begin);
   }
 
   // To the gradients, before they are clipped.
@@ -223,7 +258,7 @@ class Trainer {
   NALU_DEVICE void draw_block(int64_t run, int64_t step, int64_t begin, int64_t n) {
     const int64_t I = training_.inputs(), O = training_.outputs();
     if (training_.source == Source::arithmetic) {
-      draw_batch<T>(inputs_, training_.seeds[run], step, begin, begin + n, I, x_);
+      draw_batch<T>(inputs_, training_.seeds[run], kTrainStream, step, begin, begin + n, I, x_);
       arithmetic_targets<T>(
           training_.operation, training_.starts + 2 * run, training_.subset, x_, n, y_);
       return;
@@ -251,6 +286,19 @@ class Trainer {
       }
       for (int64_t o = 0; o < O; ++o) {
         y_[o * n + r] = y[row * O + o];
+      }
+    });
+  }
+
+  // For the same rows, where the layers' noise is made.
+  NALU_DEVICE void draw_noise(int64_t run, int64_t step, int64_t begin, int64_t n) {
+    int64_t stream = kNoiseStream;
+    stack_.for_each_unit([&](const Unit<T>& unit) {
+      if (unit.layer.kind == Kind::snmu) {
+        const Inputs<T> unit_interval;
+        const int64_t seed = training_.seeds[run], I = unit.layer.in;
+        draw_batch<T>(unit_interval, seed, stream, step, begin, begin + n, I, unit.planes[1]);
+        ++stream;
       }
     });
   }
@@ -293,7 +341,7 @@ class Trainer {
     const int64_t count = training_.parameters;
     stack_.prepare(parameters_, false);
     const double inside = error(run, inside_), outside = error(run, outside_);
-    double* scores = training_.scores + 5 * run;
+    double* scores = training_.scores + kScores * run;
     const double best_so_far = scores[0], threshold = training_.hyper[run].threshold;
     const bool is_finite = inside - inside == 0;
     const bool best = is_finite && !(inside >= best_so_far); // the first has none to be below
@@ -305,9 +353,9 @@ class Trainer {
     if (best) {
       copy(parameters_, count, static_cast<T*>(training_.best) + run * count);
     }
+    double* const curves = training_.curves + 2 * run * training_.tests;
     if (is_leader()) {
-      double* curve =
-          training_.curves + 2 * (run * training_.tests + (step - 1) / training_.test_every);
+      double* curve = curves + 2 * ((step - 1) / training_.test_every);
       curve[0] = inside;
       curve[1] = outside;
       scores[0] = best ? inside : best_so_far;
@@ -323,9 +371,59 @@ class Trainer {
       return Status::solved;
     }
     if (step < training_.steps) {
+      if (is_stuck(training_.hyper[run], scores[5], step, curves)) {
+        begin_anew(run, step);
+      }
       return Status::running;
     }
     return at_best < threshold ? Status::solved : Status::out_of_steps;
+  }
+
+  // Whether the errors inside since the last beginning, after step `begun` (NaN: none), do not fall any
+  // more, and are large: the mean of the first half is at most that of the second and its deviation.
+  NALU_DEVICE bool is_stuck(
+      const Hyper& hyper, double begun, int64_t step, const double* curves) const {
+    const int64_t from = begun == begun ? static_cast<int64_t>(begun) : 0;
+    const bool may = hyper.restart_above < std::numeric_limits<double>::infinity();
+    if (!may || !(static_cast<double>(step - from) > hyper.restart_after)) {
+      return false;
+    }
+    const int64_t first = from / training_.test_every, tests = step / training_.test_every;
+    const int64_t middle = first + (tests - first) / 2;
+    const auto mean = [&](int64_t begin, int64_t end) {
+      double sum = 0;
+      for (int64_t test = begin; test < end; ++test) {
+        sum += curves[2 * test];
+      }
+      return sum / static_cast<double>(end - begin);
+    };
+    const double before = mean(first, middle), since = mean(middle, tests);
+    double squares = 0;
+    for (int64_t test = middle; test < tests; ++test) {
+      const double off = curves[2 * test] - since;
+      squares += off * off;
+    }
+    const double deviation = std::sqrt(squares / static_cast<double>(tests - middle));
+    return before <= since + deviation && since > hyper.restart_above;
+  }
+
+  // All parameters uniform on [-2, 2), after step `step`. The moments stay.
+  NALU_DEVICE void begin_anew(int64_t run, int64_t step) {
+    constexpr int64_t columns = 64;
+    const int64_t count = training_.parameters;
+    for_each((count + columns - 1) / columns, [&](int64_t r) {
+      const uint32_t row[] = {static_cast<uint32_t>(r)};
+      RowGenerator<uint32_t> generator(training_.seeds[run], kRestartStream, step, row);
+      for (int64_t k = r * columns; k < count && k < (r + 1) * columns; ++k) {
+        uint32_t bits[1];
+        generator.next(bits);
+        parameters_[k] = static_cast<T>(bits[0]) * T(0x1p-22) - T(2);
+      }
+    });
+    if (is_leader()) {
+      training_.scores[kScores * run + 5] = static_cast<double>(step);
+    }
+    wait_for_all();
   }
 
   const Training& training_;

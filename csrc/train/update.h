@@ -47,6 +47,23 @@ struct Rule {
   }
 };
 
+// Which parameters a step changes, and the how manieth time, counted from 1.
+struct Turn {
+  enum class Of { all, weights, gates } of = Of::all;
+  int64_t number;
+
+  NALU_DEVICE Turn(const Hyper& hyper, int64_t step) : number(step + 1) {
+    const auto weights = static_cast<int64_t>(hyper.weight_steps);
+    const auto gates = static_cast<int64_t>(hyper.gate_steps);
+    if (weights + gates > 0) {
+      const int64_t turns = step / (weights + gates), place = step % (weights + gates);
+      of = place < weights ? Of::weights : Of::gates;
+      number = 1 +
+          (place < weights ? turns * weights + place : turns * gates + place - weights);
+    }
+  }
+};
+
 // The update number `step`, counted from 1. `first` and `second` are the two moments.
 template <class T>
 NALU_DEVICE inline void update(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from nalu_kernels.sweep.success import FLAT, WEIGHTS, wilson
-from nalu_kernels.sweep.tasks import AnyRange, Normal
+from nalu_kernels.sweep.tasks import AnyRange, Exponential, Normal
 
 from .benchmark import Benchmark, Cell, draw_rate, interval, meet, rate_and_interval
 from .experiment import Comparison, Outcome
@@ -45,6 +45,8 @@ def without_zero(on: AnyRange) -> AnyRange:
     """
     if isinstance(on, Normal):
         return on if on.mean else on._replace(mean=on.std * 2.0**-25)
+    if isinstance(on, Exponential):
+        return on
     low, high = on
     if not (isinstance(low, float) and isinstance(high, float) and low == -high):
         return on

@@ -93,6 +93,11 @@ def _noise(range: tuple[float, float] | None, seed: Tensor, input: Tensor) -> Te
     columns = input.shape[-1]
     rows = math.prod(input.shape[:-1])
     u = torch.ops.nalu_kernels.noise(seed, rows, columns).view(input.shape).to(input)
+    return spread(range, u, input)
+
+
+def spread(range: tuple[float, float] | None, u: Tensor, input: Tensor) -> Tensor:
+    """The noise on an input, of numbers u in [0, 1); a range of None is that of its deviation."""
     if range is not None:
         low, high = torch.tensor(range, dtype=input.dtype).unbind()
         return low + (high - low) * u

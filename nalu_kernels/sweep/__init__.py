@@ -8,12 +8,13 @@ from .result import Result
 from .run import Event, run
 from .runs import Runs, grid
 from .store import join, load
-from .tasks import Arithmetic, Data, Function, Normal
+from .tasks import Arithmetic, Data, Exponential, Function, Normal
 
 __all__ = [
     "Arithmetic",
     "Data",
     "Event",
+    "Exponential",
     "Function",
     "Normal",
     "Result",

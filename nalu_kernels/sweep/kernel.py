@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor
 
 from .. import dispatch
+from ..layers import SNMU
 from . import stream
 from .runs import HYPER, OPTIMIZERS
 from .specification import LOSSES, Specification
 from .state import RUNNING, State
-from .tasks import OPERATIONS, Arithmetic, Data, Function, Normal, Range, inputs
+from .tasks import OPERATIONS, Arithmetic, Data, Exponential, Function, Normal, Range, inputs
 
 _RUNS = {"cpu": 4096, "cuda": 16_384}  # in a call, at most
 _BYTES = {"cpu": 2**28, "cuda": 2**30}  # of what a call reads and writes, at most
@@ -26,9 +28,16 @@ _GIVEN_BYTES = {"cpu": 2**22, "cuda": 2**27}
 _MOST_ROWS, _MOST_SAMPLES = 2**31, 2**62  # csrc/training_arguments.h
 _STEPS = 512  # whose batches a call is given, at most
 _TASKS = (Arithmetic, Function, Data)
+_DISTRIBUTIONS = (tuple, Normal, Exponential)  # of ranges
 
 
 _LAST_OF_TRITON = 5  # of the kinds of layers (csrc/training.h)
+# Columns, and the values with which they do nothing.
+_NOT_OF_TRITON = {
+    "regularizer": 0.0, "l1": 0.0, "weight_steps": 0.0, "gate_steps": 0.0,
+    "restart_above": math.inf,
+}  # fmt: skip
+_BLOCK_ROWS = 128  # of a batch at a time
 
 
 class Kernel(NamedTuple):
@@ -61,7 +70,17 @@ def lacks(name: str, specification: Specification) -> str | None:
     if batch > _MOST_ROWS or steps > _MOST_SAMPLES // batch:
         return f"{steps:,} batches of {batch:,} rows are more than it can count"
     beyond = specification.stack.beyond_kernels()
+    if beyond is None and batch > _BLOCK_ROWS and _noise_follows(specification):
+        beyond = (
+            f"an SNMU with noise='batch' takes the deviation of {_BLOCK_ROWS} samples at most, "
+            f"and batch_size is {batch}"
+        )
     return beyond or (_lacks_of_triton(specification) if name == "triton" else None)
+
+
+def _noise_follows(specification: Specification) -> bool:
+    layers = specification.stack.layers()
+    return any(isinstance(layer, SNMU) and layer.noise == "batch" for layer in layers)
 
 
 def _lacks_of_triton(specification: Specification) -> str | None:
@@ -70,8 +89,12 @@ def _lacks_of_triton(specification: Specification) -> str | None:
     if new.any():
         names = [type(layer).__name__ for layer in stack.layers()]
         return f"Triton's trainer has no {names[int(new.nonzero()[0])]}"
-    if hyper[:, [HYPER.index(name) for name in ("regularizer", "l1")]].any():
-        return "Triton's trainer adds no regularizer and no l1 to the loss"
+    for name, default in _NOT_OF_TRITON.items():
+        if (hyper[:, HYPER.index(name)] != default).any():
+            return f"Triton's trainer has no {name}"
+    ranges = specification.columns.ranges or []
+    if any(isinstance(train, Exponential) for train, _ in ranges):
+        return "Triton's trainer draws no exponential numbers"
     return None
 
 
@@ -167,6 +190,8 @@ def _constants(range: Range) -> Tensor:
     if isinstance(range, Normal):
         mean, std, low, high = range
         values = [mean, std, *stream.bounds(*range), low, high]
+    elif isinstance(range, Exponential):
+        values = [range.scale, 0.0, 0.0, 0.0, 0.0, 0.0]
     else:
         values = [*range[0], *range[-1], 0.0, 0.0]
     return torch.tensor(values, dtype=torch.float64)
@@ -245,7 +270,10 @@ def _settings(specification: Specification, number: int, first: int, until: int)
     operation = length = distribution = 0
     if isinstance(task, Arithmetic):
         operation, length = list(OPERATIONS).index(task.operation), task.lengths[0]
-        distribution = int(isinstance(specification.training_range(number), Normal))
+        range = specification.training_range(number)
+        distribution = (
+            1 if isinstance(range, Normal) else 2 if isinstance(range, Exponential) else 0
+        )
     settings = [
         specification.batch_size,
         specification.steps,

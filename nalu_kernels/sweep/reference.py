@@ -5,6 +5,7 @@ Modules of this library with their plain formulas, autograd, torch.optim and the
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checks import check_noise
 from ..dispatch import use_backend
-from ..layers import NPU, RealNPU, Stairs
+from ..functional.snmu import spread
+from ..layers import NPU, SNMU, RealNPU, Stairs
 from ..layers.base import Layer
+from ..reference import nmu
 from . import stream
 from .runs import HYPER
 from .specification import Specification
 from .state import (
+    BEGUN,
     BEST_INSIDE,
     BEST_STEP,
     DIVERGED,
@@ -34,6 +39,7 @@ from .state import (
 from .tasks import Arithmetic, Data
 
 _BLOCK = 64  # steps whose batches are drawn at once
+_OF_GATES = ("G", "gate_bias", "g")  # names of parameters
 _LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss}
 # Of torch.optim's states: the names of what State.moments holds.
 _MOMENTS: dict[str, tuple[str, str | None]] = {
@@ -82,7 +88,10 @@ class _Run:
         self.threshold = float(specification.thresholds[number])
         self.steps = int(self.row.progress[0])
         self.layers = [layer for layer in self.module.modules() if isinstance(layer, Layer)]
-        self.optimizer = self._optimizer()
+        noisy = (layer for layer in self.layers if isinstance(layer, SNMU))
+        for place, layer in enumerate(noisy):
+            layer.forward = functools.partial(self._noisy, layer, place)  # type: ignore[method-assign]
+        self.optimizers = self._optimizers()
         self.loss = _LOSSES[specification.loss]
         self.inside, self.outside = (self._test(outside) for outside in (False, True))
 
@@ -111,15 +120,18 @@ class _Run:
             yield from zip(x.to(self.device), y.to(self.device), strict=True)
 
     def _step(self, x: Tensor, y: Tensor) -> None:
-        self.optimizer.zero_grad()
+        self.module.zero_grad()
         (self.loss(self.module(x), y) + self._terms()).backward()
+        optimizer, resting = self._turn()
+        for parameter in resting:
+            parameter.grad = None
         if math.isfinite(self.hyper["clip_value"]):
             value = self.hyper["clip_value"]
             nn.utils.clip_grad_value_(self.module.parameters(), value, foreach=False)
         if math.isfinite(self.hyper["clip_norm"]):
             norm = self.hyper["clip_norm"]
             nn.utils.clip_grad_norm_(self.module.parameters(), norm, foreach=False)
-        self.optimizer.step()
+        optimizer.step()
         for layer in self.layers:
             layer.clamp_()
         self.steps += 1
@@ -180,20 +192,59 @@ class _Run:
         if best and below and self.specification.stop == "solved":
             return SOLVED
         if self.steps < self.specification.steps:
+            if self._is_stuck():
+                self._begin_anew()
             return RUNNING
         return SOLVED if float(scores[OUTSIDE_AT_BEST]) < self.threshold else OUT_OF_STEPS
 
     def _flat(self) -> Tensor:
         return nn.utils.parameters_to_vector(self.module.parameters()).detach()
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        """torch's, in the state that the row has."""
-        parameters, chosen = list(self.module.parameters()), self.hyper
+    def _noisy(self, layer: SNMU, place: int, input: Tensor) -> Tensor:
+        """What an SNMU computes, with the noise of its place among the stack's SNMUs."""
+        if not layer.training:
+            return nmu(input, layer.W)
+        seed = int(self.specification.columns.seeds[self.number])
+        u = stream.drawn(seed, stream.NOISE + place, self.steps, *input.shape).to(input)
+        noise = spread(check_noise(layer.noise), u, input.detach())
+        return nmu(input * noise, layer.W) / nmu(noise, layer.W)
+
+    def _turn(self) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+        """The optimizer of this step, and the parameters that it leaves as they are."""
+        weights, gates = (optimizer.param_groups[0]["params"] for optimizer in self.optimizers)
+        for_weights, for_gates = self._turns()
+        if not for_weights + for_gates:
+            return self.optimizers[0], []
+        if self.steps % (for_weights + for_gates) < for_weights:
+            return self.optimizers[0], gates
+        return self.optimizers[1], weights
+
+    def _turns(self) -> tuple[int, int]:
+        return int(self.hyper["weight_steps"]), int(self.hyper["gate_steps"])
+
+    def _optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """torch's, of the weights and of the gates, in the state that the row has; without turns
+        the first has all."""
+        for_weights, for_gates = self._turns()
+        period = for_weights + for_gates
+        parts: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        for name, parameter in self.module.named_parameters():
+            parts[period > 0 and name.rpartition(".")[2] in _OF_GATES].append(parameter)
+        turns, place = divmod(self.steps, period) if period else (self.steps, 0)
+        of_weights = min(place, for_weights)
+        first = turns * for_weights + of_weights if period else self.steps
+        second = turns * for_gates + place - of_weights
+        return self._optimizer(parts[0], first), self._optimizer(parts[1], second)
+
+    def _optimizer(self, parameters: list[nn.Parameter], done: int) -> torch.optim.Optimizer:
+        """Of these parameters, after ``done`` steps."""
+        chosen = self.hyper
         lr, decay, momentum = chosen["lr"], chosen["weight_decay"], chosen["momentum"]
+        group = [{"params": parameters}]  # which may be none
         optimizer: torch.optim.Optimizer
         if self.specification.optimizer == "adam":
             optimizer = torch.optim.Adam(
-                parameters,
+                group,
                 lr=lr,
                 betas=(chosen["beta1"], chosen["beta2"]),
                 eps=chosen["eps"],
@@ -202,7 +253,7 @@ class _Run:
             )
         elif self.specification.optimizer == "rmsprop":
             optimizer = torch.optim.RMSprop(
-                parameters,
+                group,
                 lr=lr,
                 alpha=chosen["beta2"],
                 eps=chosen["eps"],
@@ -212,10 +263,10 @@ class _Run:
             )
         else:
             optimizer = torch.optim.SGD(
-                parameters, lr=lr, momentum=momentum, weight_decay=decay, foreach=False
+                group, lr=lr, momentum=momentum, weight_decay=decay, foreach=False
             )
-        if self.steps:
-            self._restore(optimizer)
+        if done:
+            self._restore(optimizer, done)
         return optimizer
 
     def _names(self) -> list[str | None]:
@@ -224,21 +275,50 @@ class _Run:
             return [None, second]
         return [first, second]
 
-    def _restore(self, optimizer: torch.optim.Optimizer) -> None:
-        stack = self.specification.stack
+    def _restore(self, optimizer: torch.optim.Optimizer, done: int) -> None:
+        stack, own = self.specification.stack, set(optimizer.param_groups[0]["params"])
         for moments, name in zip(self.row.moments, self._names(), strict=True):
             if name is not None:
                 values = stack.state(moments.to(self.device)).values()
                 for parameter, value in zip(self.module.parameters(), values, strict=True):
-                    optimizer.state[parameter][name] = value.clone()
-                    optimizer.state[parameter]["step"] = torch.tensor(float(self.steps))
+                    if parameter in own:
+                        optimizer.state[parameter][name] = value.clone()
+                        optimizer.state[parameter]["step"] = torch.tensor(float(done))
 
     def _save(self) -> None:
         self.row.parameters.copy_(self._flat())
+        state = {**self.optimizers[0].state, **self.optimizers[1].state}
         for moments, name in zip(self.row.moments, self._names(), strict=True):
             if name is not None:
-                held = [self.optimizer.state[p][name].flatten() for p in self.module.parameters()]
+                held = [
+                    state.get(parameter, {}).get(name, torch.zeros_like(parameter)).flatten()
+                    for parameter in self.module.parameters()
+                ]
                 moments.copy_(torch.cat(held))
+
+    def _is_stuck(self) -> bool:
+        """Whether the errors inside since the last beginning do not fall any more, and are large.
+
+        Source: Schlör, Ring and Hotho 2020, "iNALU", section 3.3, and the authors' code.
+        """
+        begun, every = float(self.row.scores[BEGUN]), self.specification.test_every
+        start = 0 if math.isnan(begun) else int(begun)
+        above, after = self.hyper["restart_above"], self.hyper["restart_after"]
+        if math.isinf(above) or not self.steps - start > after:
+            return False
+        errors = self.row.curves[start // every : self.steps // every, 0]
+        first, second = errors[: len(errors) // 2], errors[len(errors) // 2 :]
+        mean = float(second.mean())
+        return float(first.mean()) <= mean + float(second.std(correction=0)) and mean > above
+
+    def _begin_anew(self) -> None:
+        """Draws all parameters; the moments stay."""
+        seed = int(self.specification.columns.seeds[self.number])
+        drawn = stream.restarted(
+            seed, self.steps, self.specification.stack.size, self.specification.dtype
+        )
+        nn.utils.vector_to_parameters(drawn.to(self.device), self.module.parameters())
+        self.row.scores[BEGUN] = self.steps
 
 
 def _regularizer(layer: Layer) -> Tensor | float:

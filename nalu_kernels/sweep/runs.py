@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tasks import AnyRange, Normal, Range, Task, check_range
+from .tasks import AnyRange, Distribution, Range, Task, check_range
 
 # torch.optim's own defaults. Beside them every optimizer takes clip_value and clip_norm.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -26,10 +26,12 @@ _TERMS = {
     "regularizer": 0.0, "ramp_start": 0.0, "ramp_stop": 0.0, "regularizer_below": math.inf,
     "l1": 0.0, "l1_last": math.inf, "l1_every": 10_000.0,
 }  # fmt: skip
-_ENDLESS = {*_CLIP, "regularizer_below", "l1_last"}  # None or infinite: no bound
+# How the iNALU's authors train: steps in turn for weights and gates, and a new beginning.
+_TURNS = {"weight_steps": 0.0, "gate_steps": 0.0, "restart_above": math.inf, "restart_after": 0.0}
+_ENDLESS = {*_CLIP, "regularizer_below", "l1_last", "restart_above"}  # None or infinite: no bound
 # As csrc/training.h has them; beta2 is RMSprop's alpha too.
 HYPER = (
-    "lr", "beta1", "beta2", "eps", "weight_decay", "momentum", *_CLIP, *_TERMS,
+    "lr", "beta1", "beta2", "eps", "weight_decay", "momentum", *_CLIP, *_TERMS, *_TURNS,
 )  # fmt: skip
 RANGES = ("train", "test")
 MADE = (
@@ -162,8 +164,8 @@ def _own(value: Any) -> Any:
         return value
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
-    if isinstance(value, Normal):
-        return Normal(*map(_own, value))
+    if isinstance(value, Distribution):
+        return type(value)(*map(_own, value))
     if isinstance(value, (tuple, list)):
         return tuple(map(_own, value))
     for kind, exact in _EXACT:
@@ -179,7 +181,7 @@ class Columns:
         table: the columns as given, with ``seed`` if that was missing; ints among floats are
             floats where that changes no number.
         seeds: int64 (runs).
-        hyper: float64 (runs, 15), in the order of HYPER.
+        hyper: float64 (runs, 19), in the order of HYPER.
         ranges: for each run the ranges of training and of the test outside; None for Data.
 
     Raises:
@@ -217,7 +219,7 @@ def _kept(table: Runs, name: str) -> list[Any]:
 
 
 def _check_kept(where: str, value: Any) -> None:
-    if isinstance(value, Normal):
+    if isinstance(value, Distribution):
         check_range(where, value)
     elif isinstance(value, tuple):
         for part in value:
@@ -234,7 +236,7 @@ def _check_kept(where: str, value: Any) -> None:
 
 
 def _check_names(table: Runs, task: Task, optimizer: str) -> None:
-    allowed = {*OPTIMIZERS[optimizer], *_CLIP, *_TERMS}
+    allowed = {*OPTIMIZERS[optimizer], *_CLIP, *_TERMS, *_TURNS}
     if optimizer == "adam":
         allowed.add("betas")
     for name in table.columns:
@@ -271,7 +273,7 @@ def _seed(where: str, value: Any) -> int:
 
 def _hyper(table: Runs, optimizer: str) -> Tensor:
     columns = {}
-    for name, default in {**OPTIMIZERS[optimizer], **_CLIP, **_TERMS}.items():
+    for name, default in {**OPTIMIZERS[optimizer], **_CLIP, **_TERMS, **_TURNS}.items():
         if name in table.columns:
             columns[name] = [_positive(name, *cell) for cell in _cells(table, name)]
         else:
@@ -311,6 +313,8 @@ def _positive(name: str, where: str, value: Any) -> float:
     if math.isnan(number) or number < 0 or (name in _BELOW_ONE and number >= 1):
         ends = "[0, 1)" if name in _BELOW_ONE else "[0, inf)"
         raise ValueError(f"{where}: expected a number in {ends}, got {number}")
+    if name in ("weight_steps", "gate_steps") and not (number.is_integer() and number < 2**53):
+        raise ValueError(f"{where}: expected a whole number of steps, got {number}")
     if name == "l1_every" and number == 0:
         raise ValueError(f"{where}: expected a number of steps above 0, got 0")
     if math.isinf(number) and name not in _ENDLESS:

@@ -16,7 +16,16 @@ from .runs import OPTIMIZERS, Columns, Runs
 from .stack import Stack
 from .state import State
 from .success import Success, check_success, threshold
-from .tasks import Arithmetic, Data, Function, Normal, Range, Task, describe_range, fingerprint
+from .tasks import (
+    Arithmetic,
+    Data,
+    Distribution,
+    Function,
+    Range,
+    Task,
+    describe_range,
+    fingerprint,
+)
 
 LOSSES = ("mse", "l1")
 DTYPES = (torch.float32, torch.float64)
@@ -196,7 +205,7 @@ class Specification:
 
 def plain(value: Any) -> Any:
     """A cell of the table as JSON has it."""
-    if isinstance(value, Normal):
+    if isinstance(value, Distribution):
         return describe_range(value)
     return [plain(part) for part in value] if isinstance(value, tuple) else value
 

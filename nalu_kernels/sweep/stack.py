@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..layers import GNALU, INALU, NAC, NALU, NAU, NMRU, NMU, NPU, NRU, RealNPU
+from ..layers import GNALU, INALU, NAC, NALU, NAU, NMRU, NMU, NPU, NRU, SNMU, RealNPU
 from ..layers.base import TanhSigmoidLayer
 from ..layers.initialize import init_range, nau_range
 from ..reference.gnalu import LOG_GOLDEN_RATIO
@@ -22,6 +22,7 @@ MOST_LAYERS, MOST_INPUTS, MOST_HIDDEN = 16, 512, 64  # of the kernels
 _KINDS = {
     NAC: 0, NALU: 2, GNALU: 2, nn.Linear: 3, nn.ReLU: 4, nn.ReLU6: 5,
     NAU: 6, NMU: 7, INALU: 8, NPU: 9, RealNPU: 9, NRU: 10, NMRU: 11,
+    SNMU: 12,
 }  # fmt: skip
 _SUPPORTED = f"{', '.join(kind.__name__ for kind in _KINDS)}, Identity, and Sequential of these"
 _LAYERS = {kind.__name__: kind for kind in (*_KINDS, nn.Identity)}
@@ -51,8 +52,8 @@ class Stack:
         size: how many numbers they have in all.
         program: int64 (layers, 8): kind, in, out, gates, bias, untied, option, modified, a row a
             layer, without Identity; see ``csrc/training.h``.
-        constants: float64 (layers, 3): eps, omega, scale; 0, 0, 1 where a layer has none. An eps of
-            NaN is that of the runs' dtype.
+        constants: float64 (layers, 3): eps, omega, scale; 0, 0, 1 where a layer has none, and the
+            bounds of an SNMU's noise, and 1. An eps of NaN is that of the runs' dtype.
 
     Raises:
         TypeError: a layer of another kind, or changed by hooks or parametrizations.
@@ -85,6 +86,8 @@ class Stack:
                 rows.append(_row(layer, width))
                 constants.append(_constants(layer))
         self.out_features = width
+        if sum(isinstance(layer, SNMU) for _, layer in named) > stream.NOISES:
+            raise ValueError(f"stack: expected at most {stream.NOISES} SNMUs, which draw noise")
         self.program = torch.tensor(rows, dtype=torch.int64)
         self.constants = torch.tensor(constants, dtype=torch.float64)
         self.parameters = list(_parameters(named))
@@ -245,12 +248,16 @@ def _row(layer: Any, width: int) -> list[int]:
         modified = isinstance(layer, RealNPU) and layer.modified
     elif isinstance(layer, NRU):
         option = True  # training takes the surrogate of |W|
+    elif isinstance(layer, SNMU):
+        option = layer.noise == "batch"
     inputs = getattr(layer, "in_features", width)
     return [kind, inputs, width, gates, int(bias), int(untied), int(option), int(modified)]
 
 
 def _constants(layer: Any) -> list[float]:
-    """eps, omega and scale."""
+    """eps, omega and scale; of an SNMU the bounds of its noise, and 1."""
+    if isinstance(layer, SNMU):
+        return [0.0, 0.0, 1.0] if layer.noise == "batch" else [*layer.noise, 1.0]
     eps = 2.0**-23 if isinstance(layer, NMRU) else getattr(layer, "eps", 0.0)
     if eps is None:
         eps = math.nan

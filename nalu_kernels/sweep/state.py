@@ -10,7 +10,7 @@ from torch import Tensor
 
 NOT_RUN, RUNNING, OUT_OF_STEPS, SOLVED, DIVERGED = range(5)
 STATUS = ("not_run", "interrupted", "out_of_steps", "solved", "diverged")  # when a call returns
-BEST_INSIDE, OUTSIDE_AT_BEST, BEST_STEP, FIRST_BELOW, SECONDS = range(5)  # columns of scores
+BEST_INSIDE, OUTSIDE_AT_BEST, BEST_STEP, FIRST_BELOW, SECONDS, BEGUN = range(6)  # of scores
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 
 
@@ -23,9 +23,9 @@ class State:
             buffer and the square average, of SGD the momentum's buffer.
         best: (runs, size), the parameters at the test with the least error inside.
         progress: int64 (runs, 2): steps done, and NOT_RUN to DIVERGED.
-        scores: float64 (runs, 5): the least error inside, the error outside then, the step then,
-            the first step with an error outside below the threshold, seconds; NaN where there is
-            none.
+        scores: float64 (runs, 6): the least error inside, the error outside then, the step then,
+            the first step with an error outside below the threshold, seconds, and the step after
+            which the run last began anew; NaN where there is none.
         curves: float64 (runs, tests, 2): errors inside and outside; NaN where not tested.
         backends: int64 (runs): bit k is set if BACKENDS[k] has trained the run.
     """
@@ -46,9 +46,9 @@ class State:
             MemoryError: the machine has not so much.
         """
         runs, size = parameters.shape
-        needed = parameters.nbytes * 4 + runs * (16 + 40 + 8 + 16 * tests)
+        needed = parameters.nbytes * 4 + runs * (16 + 48 + 8 + 16 * tests)
         _check_memory(needed, runs, size, tests)
-        scores = torch.full((runs, 5), torch.nan, dtype=torch.float64)
+        scores = torch.full((runs, 6), torch.nan, dtype=torch.float64)
         scores[:, SECONDS] = 0.0
         return cls(
             parameters=parameters.clone(),

@@ -29,9 +29,9 @@ from .runs import Runs
 from .specification import Specification, hash_of, plain
 from .stack import Stack
 from .state import State
-from .tasks import Normal
+from .tasks import Exponential, Normal
 
-FORMAT = 1
+FORMAT = 2
 SPEC, CHECKPOINT = "spec.json", "checkpoint.safetensors"
 RUNS, CURVES, WEIGHTS = "runs.parquet", "curves.parquet", "weights.safetensors"
 _OF_THE_SLICE = ("rows", "columns", "index", "thresholds", "initial")  # may differ between shards
@@ -359,8 +359,10 @@ def _read_table(path: Path) -> dict[str, list[Any]]:
 
 
 def _tuples(value: Any) -> Any:
-    """As the user wrote it: tuples, and Normal."""
+    """As the user wrote it: tuples, Normal and Exponential."""
     if isinstance(value, dict):
+        if "exponential" in value:
+            return Exponential(value["exponential"])
         mean, std, low, high = value["normal"]
         infinite = float("inf")
         low, high = -infinite if low is None else low, infinite if high is None else high

@@ -29,8 +29,9 @@ from torch import Tensor
 from .. import dispatch
 
 VERSION = 1  # of all that this page says; results record it
-TRAIN, INSIDE, OUTSIDE, SHUFFLE, SUBSETS = range(5)
-NOISE = 8  # stream of the noise on a layer's inputs (nalu_kernels.snmu)
+TRAIN, INSIDE, OUTSIDE, SHUFFLE, SUBSETS, RESTART = range(6)
+NOISE = 8  # stream of the noise on a layer's inputs (nalu_kernels.snmu); in a stack, one for each
+NOISES = 8  # of these streams
 PARAMETERS = 16  # stream of the initial weights of parameter 0; of parameter k, k more
 ROUNDS = 7
 
@@ -70,7 +71,7 @@ def words(seed: int | Tensor, stream: int, step: int | Tensor, rows: int) -> Ten
 
     Args:
         seed: in [0, 2⁶³); a tensor draws for several seeds.
-        stream: TRAIN, INSIDE, OUTSIDE, SHUFFLE, SUBSETS, NOISE, or PARAMETERS + k.
+        stream: TRAIN, INSIDE, OUTSIDE, SHUFFLE, SUBSETS, RESTART, NOISE + k, or PARAMETERS + k.
         step: a tensor draws for several steps.
         rows: rows 0 to rows - 1.
 
@@ -148,6 +149,14 @@ def uniform(u: Tensor, parts: Sequence[tuple[float, float]], dtype: torch.dtype)
     second = u >= 1
     u = u - second.to(dtype)
     return torch.where(second, lows[1], lows[0]) + torch.where(second, widths[1], widths[0]) * u
+
+
+def exponential(u: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """x exponential with mean ``scale``.
+
+    x = -scale log(1 - (u + 2⁻²⁵)), in float64, and then rounded to ``dtype``.
+    """
+    return (-scale * torch.log(1 - (u.double() + 2.0**-25))).to(dtype)
 
 
 def cumulative(z: float) -> float:
@@ -253,6 +262,15 @@ def _mix(x: Tensor) -> Tensor:
     x = x ^ (x >> 13)
     x = (x * 0xC2B2AE35) & _MASK
     return x ^ (x >> 16)
+
+
+def restarted(seed: int, step: int, size: int, dtype: torch.dtype) -> Tensor:
+    """All parameters (size) of a run that begins anew after ``step`` steps: uniform on [-2, 2).
+
+    Element e is column e mod 64 of row ⌊e / 64⌋ of stream RESTART.
+    """
+    u = drawn(seed, RESTART, step, -(-size // _WIDTH), _WIDTH)
+    return uniform(u.flatten()[:size], ((-2.0, 2.0),), dtype)
 
 
 def initial(

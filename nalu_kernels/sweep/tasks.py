@@ -35,17 +35,32 @@ class Normal(NamedTuple):
     high: float = math.inf
 
 
-Range: TypeAlias = "Normal | tuple[tuple[float, float], ...]"  # one or two parts
-AnyRange: TypeAlias = "Normal | tuple[float, float] | tuple[tuple[float, float], ...]"
+class Exponential(NamedTuple):
+    """A range of inputs: exponential numbers with this mean."""
+
+    scale: float = 1.0
+
+
+Distribution = (Normal, Exponential)
+Range: TypeAlias = "Normal | Exponential | tuple[tuple[float, float], ...]"  # one or two parts
+AnyRange: TypeAlias = "Normal | Exponential | tuple[float, float] | tuple[tuple[float, float], ...]"
 
 
 def check_range(name: str, value: Any) -> Range:
-    """A range in its one form: Normal, or a tuple of one or two parts (low, high).
+    """A range in its one form: Normal, Exponential, or a tuple of one or two parts (low, high).
 
     Raises:
         TypeError, ValueError: it is none.
     """
-    wanted = "expected (low, high), ((low, high), (low, high)) or sweep.Normal(mean, std, ...)"
+    wanted = (
+        "expected (low, high), ((low, high), (low, high)), sweep.Normal(mean, std, ...) or "
+        "sweep.Exponential(scale)"
+    )
+    if isinstance(value, Exponential):
+        scale = _number(name, wanted, value.scale)
+        if not 0 < scale < math.inf:
+            raise ValueError(f"{name}: expected a finite scale above 0, got {value}")
+        return Exponential(scale)
     if isinstance(value, Normal):
         numbers = [_number(name, wanted, part) for part in value]
         mean, std, low, high = numbers
@@ -79,6 +94,8 @@ def inputs(u: Tensor, range: Range, dtype: torch.dtype) -> Tensor:
     """Numbers of the range made of u in [0, 1)."""
     if isinstance(range, Normal):
         return stream.normal(u, *range, dtype)
+    if isinstance(range, Exponential):
+        return stream.exponential(u, range.scale, dtype)
     return stream.uniform(u, range, dtype)
 
 
@@ -131,7 +148,7 @@ class Arithmetic(_Drawn):
         in_features: size of the input.
         subset, overlap: shares of the input and of the subset.
         train: range of the inputs in training and in the test inside: (low, high), two of these,
-            or a :class:`Normal`.
+            a :class:`Normal` or an :class:`Exponential`.
         test: range of the test outside.
         samples: of each of the two test sets.
         test_seed: of the test sets, which are the same for all runs.
@@ -342,6 +359,8 @@ def describe_range(value: Any) -> Any:
     """A range as JSON has it."""
     if isinstance(value, Normal):
         return {"normal": [part if math.isfinite(part) else None for part in value]}
+    if isinstance(value, Exponential):
+        return {"exponential": value.scale}
     return [list(part) for part in value]
 
 

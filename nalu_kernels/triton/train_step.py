@@ -262,7 +262,7 @@ def _step(all, place, step, FORM: tl.constexpr):
         _grad_loss(run, block, FORM)
         backward(run, block, begin > 0, FORM, FORM.source == "arithmetic")
     _finish(run, FORM)
-    _update(run, all.hyper + 16 * place, step + 1, FORM)
+    _update(run, all.hyper + 20 * place, step + 1, FORM)
     _prepare(run, FORM)
 
 
@@ -298,10 +298,10 @@ def _test(all, place, step, steps, test_every, FORM: tl.constexpr):
     curve = all.curves + 2 * (place * tests + (step - 1) // test_every)
     tl.store(curve, inside)
     tl.store(curve + 1, outside)
-    scores = all.scores + 5 * place
+    scores = all.scores + 6 * place
     best_inside, at_best = tl.load(scores), tl.load(scores + 1)
     best_step, first_below = tl.load(scores + 2), tl.load(scores + 3)
-    threshold = tl.load(all.hyper + 16 * place + 15)
+    threshold = tl.load(all.hyper + 20 * place + 19)
     # NaN is below nothing; anything finite is below none.
     best = (inside < best_inside) | ((best_inside != best_inside) & (tl.abs(inside) < float("inf")))
     below = outside < threshold

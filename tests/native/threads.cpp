@@ -135,7 +135,7 @@ std::vector<float> trained(const Kernels& kernels, int64_t runs, int64_t threads
     const double none = std::numeric_limits<double>::infinity();
     hyper.push_back({1e-2, 0.9, 0.999, 1e-8, 0, 0, none, none, 1e-5});
   }
-  std::vector<double> scores(static_cast<size_t>(5 * runs));
+  std::vector<double> scores(static_cast<size_t>(kScores * runs));
   std::vector<double> curves(static_cast<size_t>(2 * runs * tests));
   Training training{};
   training.dtype = Dtype::float32;

@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import emulated_cuda
 from conftest import Backend
-from nalu_kernels import GNALU, INALU, NAC, NALU, NAU, NMRU, NMU, NPU, NRU, RealNPU, sweep
+from nalu_kernels import GNALU, INALU, NAC, NALU, NAU, NMRU, NMU, NPU, NRU, SNMU, RealNPU, sweep
 from nalu_kernels.sweep import kernel, watch
+from nalu_kernels.sweep.state import BEGUN
 from selection import only, pairs
 
 pytestmark = only(lambda backend: backend.name in ("cpu", "cuda"))
@@ -64,6 +65,7 @@ STACKS = {
     "many inputs": nn.Sequential(NALU(70, 3), NAC(3, 1)),
     "many outputs": nn.Sequential(NALU(4, 20), nn.Linear(20, 1)),
     "NAU, NMU": nn.Sequential(NAU(4, 3), NMU(3, 1)),
+    "SNMU": nn.Sequential(SNMU(4, 3, noise="batch"), SNMU(3, 1)),
     "iNALU": nn.Sequential(INALU(4, 3), NAU(3, 1)),
     "iNALU tied, a gate of the input": INALU(4, 1, gate="matrix", tied=True),
     "iNALU, a gate per sample": nn.Sequential(INALU(4, 3, gate="vector", omega=1.0), NAU(3, 1)),
@@ -117,6 +119,57 @@ def test_what_the_publications_add_to_the_loss(stack: str, backend: Backend) -> 
     assert not first.equal(second)  # the term counts
 
 
+@pytest.mark.parametrize("optimizer", list(OPTIONS))
+@pytest.mark.parametrize(
+    "stack", ["iNALU", "iNALU tied, a gate of the input", "gates of three kinds"]
+)
+def test_weights_and_gates_in_turn(stack: str, optimizer: str, backend: Backend) -> None:
+    gates = nn.Sequential(INALU(4, 3), NALU(3, 2, tied=False, gate_bias=True), NPU(2, 1))
+    template = STACKS.get(stack, gates)
+    task = sweep.Arithmetic("a + b", in_features=4, samples=40)
+    runs = sweep.grid(
+        seed=[1], lr=[1e-3], weight_steps=[3], gate_steps=[0, 2], clip_norm=[1.0],
+        **OPTIONS[optimizer],
+    )  # fmt: skip
+    options: dict[str, Any] = {"steps": 98, "test_every": 30, "batch_size": 16, "dtype": F64}
+    options["optimizer"] = optimizer
+    found = sweep.run(template, task, runs, **options, **on(backend))
+    same_numbers(found, sweep.run(template, task, runs, **options, backend="reference"))
+    at_first = sweep.run(template, task, runs, **{**options, "steps": 1}, **on(backend))
+    for name, value in found.module(0, "last").named_parameters():
+        is_gate = name.rpartition(".")[2] in ("g", "G", "gate_bias")
+        before = at_first.module(0, "last").get_parameter(name)
+        assert value.equal(before) == is_gate, name  # a gate that has no steps stays as it is
+
+
+def test_a_run_that_is_stuck_begins_anew(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = sweep.Arithmetic("a * b", in_features=4, samples=40)
+    runs = sweep.grid(seed=[1], lr=[0.0], restart_above=[1e-3, None, 1e9], restart_after=[35])
+    options: dict[str, Any] = {"steps": 130, "test_every": 10, "batch_size": 16, "dtype": F64}
+
+    def trained(**where: Any) -> sweep.Result:
+        return sweep.run(STACKS["iNALU"], task, runs, **options, **where)
+
+    found, expected = trained(**on(backend)), trained(backend="reference")
+    same_numbers(found, expected)
+    begun = found._state.scores[:, BEGUN]
+    assert begun[0] == expected._state.scores[0, BEGUN] == 120  # after 40 and 80 too
+    assert begun[1:].isnan().all()
+    monkeypatch.setattr(watch, "SEGMENT", 1e-4)
+    assert_same(trained(**on(backend)), found)
+
+
+def test_noise_that_follows_from_more_than_a_kernel_sees() -> None:
+    task = sweep.Arithmetic("a * b", in_features=2, samples=40)
+    layer = SNMU(2, 1, noise="batch")
+    options: dict[str, Any] = {"steps": 2, "batch_size": 129}
+    with pytest.raises(ValueError, match="128 samples at most, and batch_size is 129"):
+        sweep.run(layer, task, {"seed": [0]}, **options, backend="cpu")
+    with pytest.warns(match="128 samples at most"):
+        result = sweep.run(layer, task, {"seed": [0]}, **options)
+    assert result.columns()["backend"] == ["reference"]
+
+
 @pytest.mark.parametrize("task", list(TASKS))
 def test_a_runs_bits_are_its_rows_alone(
     task: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
@@ -159,7 +212,8 @@ def test_runs_with_tests_of_their_own_are_trained_side_by_side(
 
 
 def test_ranges_of_their_own(backend: Backend) -> None:
-    runs = sweep.grid(seed=range(2), train=[(1, 2), ((-3, -2), (1, 2)), sweep.Normal(1, 1)])
+    ranges = [(1, 2), ((-3, -2), (1, 2)), sweep.Normal(1, 1), sweep.Exponential(0.8)]
+    runs = sweep.grid(seed=range(2), train=ranges)
     expected = run("normal", runs, dtype=F64)
     same_numbers(run("normal", runs, **on(backend), dtype=F64), expected)
 

@@ -157,7 +157,7 @@ def test_labels_of_every_kind_come_back_from_a_folder(tmp_path: Path) -> None:
         "gaps": [None, float("inf")],
         "none": [None, None],
         "parts": [[1, (None, "é")], True],
-        "range": [sweep.Normal(1, 1), (sweep.Normal(high=3),)],
+        "range": [sweep.Normal(1, 1), (sweep.Normal(high=3), sweep.Exponential(2))],
         "kind": [Kind.one, 2],
         "": ["\0", "\n"],
     }

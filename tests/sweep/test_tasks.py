@@ -118,6 +118,7 @@ def test_the_same_task_has_the_same_description() -> None:
         ([1, 2], ((1.0, 2.0),)),
         (((-2, -1), (1, 2)), ((-2.0, -1.0), (1.0, 2.0))),
         (sweep.Normal(0, 1), (0.0, 1.0, -math.inf, math.inf)),
+        (sweep.Exponential(2), (2.0,)),
     ],
 )
 def test_ranges(given: Any, one_form: Any) -> None:
@@ -135,6 +136,8 @@ def test_ranges(given: Any, one_form: Any) -> None:
         (("a", "b"), TypeError, "expected .low, high."),
         (((1, 2), 3), TypeError, "expected .low, high."),
         (sweep.Normal(0, 0), ValueError, "std > 0"),
+        (sweep.Exponential(0), ValueError, "scale above 0"),
+        (sweep.Exponential("a"), TypeError, "sweep.Exponential"),
         (sweep.Normal(0, 1, 100, 101), ValueError, "almost nothing"),
     ],
 )

@@ -232,7 +232,10 @@ def test_what_it_lacks_is_named(on_triton: None) -> None:
     for layer, columns, words in (
         (NMU(2, 1), runs, "has no NMU"),
         (GNALU(2, 1), runs, "has no GNALU"),
-        (NAC(2, 1), {**runs, "l1": [1e-3]}, "adds no regularizer and no l1"),
+        (NAC(2, 1), {**runs, "l1": [1e-3]}, "has no l1"),
+        (NAC(2, 1), {**runs, "weight_steps": [8], "gate_steps": [2]}, "has no weight_steps"),
+        (NAC(2, 1), {**runs, "restart_above": [1.0]}, "has no restart_above"),
+        (NAC(2, 1), {**runs, "train": [sweep.Exponential()]}, "draws no exponential numbers"),
     ):
         with pytest.raises(ValueError, match=f"Triton's trainer {words}"):
             sweep.run(layer, task, columns, steps=1, backend="triton", device="cpu")

@@ -153,6 +153,7 @@ template <class T>
 inline void draw_batch(
     const Inputs<T>& inputs,
     int64_t seed,
+    int64_t stream,
     int64_t step,
     int64_t begin,
     int64_t end,
@@ -160,7 +161,7 @@ inline void draw_batch(
     T* x) {
   const int64_t n = end - begin;
   const auto fill = [&](auto plain) {
-    for_each_generator(seed, 0, step, begin, n, [&](auto generator, int64_t row, auto count) {
+    for_each_generator(seed, stream, step, begin, n, [&](auto generator, int64_t row, auto count) {
       constexpr int vectors = decltype(generator)::vectors;
       Rows32 bits[vectors];
       // Copies: what is captured would be read again after each store.
