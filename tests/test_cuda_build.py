@@ -115,6 +115,7 @@ def symbols(library: Path, which: str) -> set[str]:
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm here")
 @pytest.mark.skipif(torch.version.cuda is not None, reason="torch here has its CUDA libraries")
+@long  # two minutes of a core, for nvcc
 def test_the_module_links_and_asks_for_nothing_unknown(tmp_path: Path) -> None:
     """Of the oldest architecture, which lacks most: its kernels do not spill either."""
     assert NVCC is not None
