@@ -24,11 +24,15 @@ _SQUASHING = {
 _ROUGHLY = 0.1
 
 
-def answers_otherwise(module: nn.Module, candidate: Candidate) -> str | None:
-    """Why the layer is not what the module is for some input that the module takes."""
-    in_features = candidate.tensors(dict(module.named_parameters()))["W_hat"].shape[1]
+def answers_otherwise(
+    module: nn.Module, candidate: Candidate, matrices: bool = False
+) -> str | None:
+    """Why the layer is not what the module is for some input that the module takes; or only for
+    some matrix of the module's dtype."""
+    in_features, _ = candidate.features(dict(module.named_parameters()))
     rng = torch.Generator().manual_seed(0)
     twin = copied(module).cpu()
+    dtype = next(twin.parameters()).dtype
     double = copied(module).to("cpu", torch.float64)
     with torch.no_grad():
         for parameter in double.parameters():
@@ -38,12 +42,14 @@ def answers_otherwise(module: nn.Module, candidate: Candidate) -> str | None:
         for each in (twin, double, layer, layer_in_double):
             each.train(training)
         with torch.set_grad_enabled(training):
-            for shape in _shapes(in_features):
+            for shape in [(5, in_features)] if matrices else _shapes(in_features):
                 x = 1 + 9 * torch.rand(shape, generator=rng, dtype=torch.float64, device="cpu")
                 x.requires_grad_(training)
                 if found := _difference(double, layer_in_double, x):
                     return f"for an input of shape {shape} {found}"
             for kind, x in _kinds(twin, candidate, in_features, rng):
+                if matrices and not (isinstance(x, Tensor) and x.dtype == dtype):
+                    continue
                 if found := _difference(twin, layer, x):
                     return f"for {kind} {found}"
     return None
@@ -114,10 +120,12 @@ def _kinds(
     x = (1 + 9 * torch.rand((5, in_features), generator=rng, device="cpu")).round()
     x = x.to(next(twin.parameters()).dtype)
     floating = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-    # The logarithm of integers is a floating-point number, whether that was meant or not.
-    integers = () if candidate.log_space else (torch.int64, torch.int32, torch.uint8, torch.bool)
+    answers = candidate.form.answers_integers
+    integers = () if answers else (torch.int64, torch.int32, torch.uint8, torch.bool)
     for dtype in (*floating, *integers):
         yield f"an input of {str(dtype).removeprefix('torch.')}", x.to(dtype)
+    if x.dtype == torch.float32:  # in half precision an ε may be 0
+        yield "an input of zeros", torch.zeros_like(x)
     yield "an input with NaN", x.masked_fill(x == x[0, 0], float("nan"))
     yield "an input with infinity", x.masked_fill(x == x[0, 0], float("inf"))
     yield "a list of rows", list(x.unbind())
