@@ -216,8 +216,9 @@ def _inputs(in_features: int, rng: torch.Generator) -> Tensor:
     uniform = torch.rand(size, generator=rng, dtype=torch.float64, device="cpu")
     magnitude = 10 ** (2 * uniform - 1)
     magnitude[8:12] *= 1e-9
-    # Products around e^100, where formulas differ that cut exponents off.
-    magnitude[_HUGE] = torch.exp(100 * (1 + uniform[_HUGE]) / max(in_features, 1) ** 0.5)
+    # Products from e^15 to e^200, where formulas differ that cut exponents off.
+    exponent = torch.tensor([[15.0], [25.0], [40.0], [100.0]], dtype=torch.float64, device="cpu")
+    magnitude[_HUGE] = torch.exp(exponent * (1 + uniform[_HUGE]) / max(in_features, 1) ** 0.5)
     magnitude[_PLAIN] = 10 ** uniform[_PLAIN]
     sign = torch.randn(size, generator=rng, dtype=torch.float64, device="cpu").sign()
     zero = torch.rand(size, generator=rng, device="cpu") < 0.1

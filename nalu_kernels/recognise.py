@@ -42,9 +42,10 @@ class Form(NamedTuple):
     has_eps: bool = True
     options: Mapping[str, Any] = {}  # of the function
     arguments: Mapping[str, Any] = {}  # of the layer
-    # Of integers the same formula in plain PyTorch may have floating-point numbers, whether that
-    # was meant or not.
+    # What the same formula in plain PyTorch answers, whether that was meant or not, and a layer
+    # does not: integers; and if it is elementwise any dtype, and one column in the stead of all.
     answers_integers: bool = False
+    elementwise: bool = False
 
 
 _SUM, _MUL = {"W_hat": "oi", "M_hat": "oi"}, {"W_hat_mul": "oi", "M_hat_mul": "oi"}
@@ -69,12 +70,12 @@ FORMS = (
     ),
     Form(GNALU, gnalu, {**_SUM, "G": "oi"}),
     Form(NAU, nau, {"W": "oi"}, has_eps=False),
-    Form(NMU, nmu, {"W": "oi"}, has_eps=False, answers_integers=True),
+    Form(NMU, nmu, {"W": "oi"}, has_eps=False, elementwise=True),
     Form(INALU, inalu, {**_SUM, **_MUL, "g": "o"}),
-    Form(NPU, npu, {**_RE, **_IM, "g": "i"}, answers_integers=True),
-    Form(NPU, npu, {**_RE, **_IM, "g": "i"}, True, *_CLAMPED, answers_integers=True),
-    Form(RealNPU, real_npu, {**_RE, "g": "i"}, answers_integers=True),
-    Form(RealNPU, real_npu, {**_RE, "g": "i"}, True, *_CLAMPED, answers_integers=True),
+    Form(NPU, npu, {**_RE, **_IM, "g": "i"}, elementwise=True),
+    Form(NPU, npu, {**_RE, **_IM, "g": "i"}, True, *_CLAMPED, elementwise=True),
+    Form(RealNPU, real_npu, {**_RE, "g": "i"}, elementwise=True),
+    Form(RealNPU, real_npu, {**_RE, "g": "i"}, True, *_CLAMPED, elementwise=True),
 )
 _COUNTS = {tuple(sorted(map(len, form.axes.values()))) for form in FORMS}
 

@@ -43,6 +43,8 @@ def answers_otherwise(
             each.train(training)
         with torch.set_grad_enabled(training):
             for shape in [(5, in_features)] if matrices else _shapes(in_features):
+                if candidate.form.elementwise and shape[-1] == 1 != in_features:
+                    continue
                 x = 1 + 9 * torch.rand(shape, generator=rng, dtype=torch.float64, device="cpu")
                 x.requires_grad_(training)
                 if found := _difference(double, layer_in_double, x):
@@ -119,10 +121,12 @@ def _kinds(
     """Rows in every dtype, and in lists and tuples."""
     x = (1 + 9 * torch.rand((5, in_features), generator=rng, device="cpu")).round()
     x = x.to(next(twin.parameters()).dtype)
-    floating = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-    answers = candidate.form.answers_integers
-    integers = () if answers else (torch.int64, torch.int32, torch.uint8, torch.bool)
-    for dtype in (*floating, *integers):
+    dtypes = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+    if candidate.form.elementwise:
+        dtypes = [x.dtype]
+    elif not candidate.form.answers_integers:
+        dtypes += [torch.int64, torch.int32, torch.uint8, torch.bool]
+    for dtype in dtypes:
         yield f"an input of {str(dtype).removeprefix('torch.')}", x.to(dtype)
     if x.dtype == torch.float32:  # in half precision an ε may be 0
         yield "an input of zeros", torch.zeros_like(x)
