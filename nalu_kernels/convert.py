@@ -1,8 +1,9 @@
-"""Replaces the NAC and NALU modules of other implementations by this library's layers.
+"""Replaces other implementations' modules by this library's layers.
 
 A module is recognised by the shapes of its parameters (``recognise.py``), and replaced only if a
 layer of this library gives the same outputs and gradients (``agree.py``), to inputs of every shape
-and type (``trial.py``), and nothing is lost to those who call it (``callers.py``).
+and type (``trial.py``), and nothing is lost to those who call it (``callers.py``). Where something
+always would be, the module stays and a layer computes its forward (``lend.py``).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Replaced(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A module that seems to be a NAC or a NALU and stays, and why."""
+    """A module that seems to be such a layer and stays, and why."""
 
     path: str
     module: nn.Module
@@ -101,10 +102,11 @@ class Report:
 
 
 def convert(model: nn.Module) -> Report:
-    """Replaces, in place, the NACs and NALUs of other PyTorch implementations by this library's.
+    """Replaces, in place, the NACs, NALUs, G-NALUs, NAUs, NMUs, iNALUs and NPUs of other PyTorch
+    implementations by this library's.
 
-    Tried is each module that has as many parameters of each shape as a NAC or a NALU, itself or in
-    its children, whatever their names. Of all layers that these could mean (in log space or not,
+    Tried is each module that has as many parameters of each shape as such a layer, itself or in its
+    children, whatever their names. Of all layers that these could mean (in log space or not,
     tied or not, with which eps) that one takes the module's place whose outputs and gradients are
     the module's: on random inputs of many magnitudes and zeros, with the module's parameters and
     with random ones, in float64.
@@ -112,8 +114,12 @@ def convert(model: nn.Module) -> Report:
     A module stays if there is none, or if it takes another input to which the layer says otherwise,
     or if others could use more of it than its answer: a second argument, a public method, a state
     that its forward sets or looks at, a buffer, a hook, its class, a reference. The report names it
-    and says why, where the answers agree or the names are those of a NAC or a NALU. Public numbers
+    and says why, where the answers agree or the names are those of such a layer. Public numbers
     and strings, such as ``in_dim``, are copied to the layer as they are now.
+
+    The modules of AndreasMadsen/stable-nalu and bmistry4/nalm-benchmark, whose networks ask them
+    for regularisers and know them by their class, stay in the model with all that they have, and a
+    layer computes their forward.
 
     A layer has the very parameters that the module had, so an optimizer goes on with them; only
     weights stored as (in_features, out_features) are copied, and the report says that too.
@@ -154,7 +160,7 @@ def _visit(
 
 
 def _outcome(around: Surroundings, path: str, module: nn.Module) -> Replaced | Left | None:
-    """None if the module is not, and does not seem to be, a NAC or a NALU."""
+    """None if the module is not, and does not seem to be, such a layer."""
     weights, reason = shape_of_weights(module), _untried(module)
     if weights is None:
         reason = reason or f"{NOT_OF_ONE}{shapes_of(module) or 'none'}"
