@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .functional import nac
 from .recognise import (
     USUAL_EPS,
     Candidate,
-    Parts,
     candidates,
     every_eps,
     is_foreign,
@@ -27,6 +25,9 @@ from .references import reachable
 _TOLERANCE = 1e-8
 # Of four outputs in five, whichever ε it is: if it is more, the parameters are in other places.
 _ROUGHLY, _MOST = 0.1, 0.8
+_FEW = 8  # outputs, enough to tell that a layer is another one
+# Begins a reason; the parameters follow.
+NOT_OF_ONE = "its parameters are not those of a layer: "
 _ROWS, _HUGE, _PLAIN = 24, slice(12, 16), slice(16, 24)
 
 
@@ -42,24 +43,33 @@ class Agreement(NamedTuple):
     written: list[str]
 
 
-def agreeing(module: nn.Module, parts: Parts) -> Agreement:
-    """The layer that computes what the module does; raises NoCounterpart if there is none."""
-    rows, cols = parts.shape
+def agreeing(module: nn.Module, weights: tuple[int, ...]) -> Agreement:
+    """The layer that computes what the module does, whose weights have that shape or are turned;
+    raises NoCounterpart if there is none."""
+    rows, cols = weights
     failure: Exception | None = None
+    fits = True
     for in_features in dict.fromkeys((cols, rows)):
+        tried = list(candidates(module, in_features))
+        if not tried:
+            fits = False
+            continue
         try:
-            rounds = [_Round(module, in_features, seed) for seed in (1, 0)]
+            rounds = [_Round(module, in_features, seed) for seed in (1, 0, 2, 3)]
         except NoCounterpart:
             raise
         except Exception as error:  # whatever a stranger's forward raises
             failure = failure or error
             continue
-        tried = list(candidates(module, parts, in_features))
         candidate, difference = _closest(module, tried, rounds)
         if candidate is None:
-            raise NoCounterpart(_disagreement(module, len(tried), difference))
+            if rounds[0].answers_anew():
+                raise NoCounterpart("its forward answers otherwise each time, as if by chance")
+            raise NoCounterpart(_disagreement(len(tried), difference))
         written = [name for each in rounds for name in each.written]
         return Agreement(candidate, difference, written)
+    if failure is None or not fits:
+        raise NoCounterpart(f"{NOT_OF_ONE}{shapes_of(module)}")
     raise NoCounterpart(
         f"its forward fails on (rows, in_features): {type(failure).__name__}: {failure}"
     ) from failure
@@ -72,11 +82,12 @@ def _closest(
     closest = float("inf")
     some_eps, all_eps = [*named_eps(module), USUAL_EPS], every_eps(module)
     for candidate in tried:
-        rough = min(rounds[0].roughly(candidate._replace(eps=eps)) for eps in some_eps)
+        few = some_eps if candidate.form.has_eps else some_eps[:1]
+        rough = min(rounds[0].roughly(candidate._replace(eps=eps)) for eps in few)
         if not rough < _ROUGHLY:
             closest = min(closest, rough)
             continue
-        for eps in all_eps if candidate.needs_eps else all_eps[:1]:
+        for eps in all_eps if candidate.form.has_eps else all_eps[:1]:
             exact = candidate._replace(eps=eps)
             difference = max(each.difference(exact) for each in rounds)
             if difference <= _TOLERANCE:
@@ -85,9 +96,7 @@ def _closest(
     return None, closest
 
 
-def _disagreement(module: nn.Module, tried: int, closest: float) -> str:
-    if not tried:
-        return f"the shapes of its parameters are not those of one layer: {shapes_of(module)}"
+def _disagreement(tried: int, closest: float) -> str:
     if closest == float("inf"):
         return (
             f"none of {tried} layers agrees with it; each is finite where it is infinite or NaN, "
@@ -99,19 +108,22 @@ def _disagreement(module: nn.Module, tried: int, closest: float) -> str:
 class _Round:
     """Outputs and gradients of a module's twin in float64: in evaluation with its own parameters
     (seed 0), which may be too small to tell formulas apart; else in training with random ones, and
-    with rows in two dimensions."""
+    with rows in two dimensions. All of seed 2 are beyond 1 or -1, where some formulas clamp, and
+    those of seed 3 are their opposites."""
 
     def __init__(self, module: nn.Module, in_features: int, seed: int) -> None:
-        rng = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(min(seed, 2))
         twin = copied(module).to("cpu", torch.float64).requires_grad_().train(bool(seed))
         self.written: list[str] = []
-        self._parts: dict[tuple[Any, ...], Tensor] = {}
+        self._twin = twin
         _record(twin, self.written)
         self.parameters: dict[str, Tensor] = dict(twin.named_parameters())
         if seed:
             with torch.no_grad():
                 for parameter in self.parameters.values():
                     parameter.normal_(generator=rng)
+                    if seed > 1:
+                        parameter.add_(parameter.sign()).mul_(5 - 2 * seed)
         given = [parameter.detach().clone() for parameter in self.parameters.values()]
         self.input = _inputs(in_features, rng)
         output = twin(self.input) if not seed else _of_two_dimensions(twin, self.input)
@@ -120,33 +132,17 @@ class _Round:
         _check(output, module, in_features)
         self.expected = self._outcome(output)
 
-    def roughly(self, candidate: Candidate) -> float:
-        """The outputs' difference where ε hardly counts."""
-        tensors = candidate.tensors(self.parameters)
-        W, M, *others = (name for name in tensors if name not in ("G", "gate_bias"))
-        W_mul, M_mul = others or (W, M)
-        if "G" not in tensors:
-            found = self._part(candidate, tensors, candidate.log_space, W, M)
-        else:
-            g = self._part(candidate, tensors, False, "G")
-            m = self._part(candidate, tensors, True, W_mul, M_mul)
-            found = g * self._part(candidate, tensors, False, W, M) + (1 - g) * m
-        return mostly(found, self.expected[0][_PLAIN])
-
     @torch.no_grad()
-    def _part(
-        self, candidate: Candidate, tensors: dict[str, Tensor], log_space: bool, *names: str
-    ) -> Tensor:
-        """A sum, a product or a gate, which many candidates have in common."""
-        key = (log_space, candidate.eps, *(candidate.roles[name] for name in names))
-        if key not in self._parts:
-            x, weights = self.input[_PLAIN], [tensors[name] for name in names]
-            if names == ("G",):
-                gate = nn.functional.linear(x, weights[0], tensors.get("gate_bias"))
-                self._parts[key] = torch.sigmoid(gate)
-            else:
-                self._parts[key] = nac(x, *weights, log_space=log_space, eps=candidate.eps)
-        return self._parts[key]
+    def roughly(self, candidate: Candidate) -> float:
+        """The difference of some outputs where ε hardly counts."""
+        found = candidate.call(self.input[_PLAIN], self.parameters, _FEW)
+        return mostly(found, self.expected[0][_PLAIN, :_FEW])
+
+    def answers_anew(self) -> bool:
+        """Whether the module's twin has another output than it had."""
+        with torch.no_grad():
+            again = _of_two_dimensions(self._twin, self.input)
+        return not torch.equal(again.nan_to_num(), self.expected[0].nan_to_num())
 
     def difference(self, candidate: Candidate) -> float:
         found = self._outcome(candidate.call(self.input, self.parameters))
@@ -220,8 +216,9 @@ def _inputs(in_features: int, rng: torch.Generator) -> Tensor:
     uniform = torch.rand(size, generator=rng, dtype=torch.float64, device="cpu")
     magnitude = 10 ** (2 * uniform - 1)
     magnitude[8:12] *= 1e-9
-    # Products around e^100, where formulas differ that cut exponents off.
-    magnitude[_HUGE] = torch.exp(100 * (1 + uniform[_HUGE]) / max(in_features, 1) ** 0.5)
+    # Products from e^15 to e^200, where formulas differ that cut exponents off.
+    exponent = torch.tensor([[15.0], [25.0], [40.0], [100.0]], dtype=torch.float64, device="cpu")
+    magnitude[_HUGE] = torch.exp(exponent * (1 + uniform[_HUGE]) / max(in_features, 1) ** 0.5)
     magnitude[_PLAIN] = 10 ** uniform[_PLAIN]
     sign = torch.randn(size, generator=rng, dtype=torch.float64, device="cpu").sign()
     zero = torch.rand(size, generator=rng, device="cpu") < 0.1

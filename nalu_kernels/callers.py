@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .layers import NAC, NALU
+from .layers.base import Layer
 from .recognise import Candidate, is_eps, is_foreign
 from .references import codes, is_library, reachable, variables
 
@@ -39,7 +39,7 @@ _REGISTERED = {"_modules", "_parameters", "_buffers"}
 def what_is_lost(
     around: Surroundings,
     module: nn.Module,
-    layer: NAC | NALU,
+    layer: Layer,
     candidate: Candidate,
     written: list[str],
 ) -> str | None:
@@ -52,11 +52,11 @@ def what_is_lost(
         return f"its forward takes ({listed}), a layer's takes the input alone"
     if argument.kind == argument.KEYWORD_ONLY or argument.default is not argument.empty:
         return f"its forward takes {argument}, a layer's takes the input"
-    forwards = _forwards(module)
+    forwards = forwards_of(module)
     words = {name for each in forwards for code in codes(each) for name in code.co_names}
     for name in sorted(words & _BACK_DOORS):
         return f"its forward uses {name}, by which it may set attributes"
-    for name in (*(f"the attribute {each}" for each in written), *_sets(forwards)):
+    for name in (*(f"the attribute {each}" for each in written), *sets_of(forwards)):
         return f"its forward sets {name}, which would be lost"
     plain = plain_attributes(module)
     same = {name for name in dir(module) if _same(layer, module, name)}
@@ -138,7 +138,7 @@ def _offered(part: nn.Module) -> Iterator[str]:
                 yield name
 
 
-def _forwards(module: nn.Module) -> list[types.FunctionType]:
+def forwards_of(module: nn.Module) -> list[types.FunctionType]:
     """The functions that forward runs, as far as names tell."""
     known: dict[str, list[Any]] = {}
     for part in module.modules():
@@ -163,7 +163,7 @@ def _named(part: nn.Module) -> Iterator[tuple[str, Any]]:
     yield from ((name, value) for name, value in vars(part).items() if name not in _OWN)
 
 
-def _sets(forwards: list[types.FunctionType]) -> Iterator[str]:
+def sets_of(forwards: list[types.FunctionType]) -> Iterator[str]:
     """The attributes and variables that forwards set, if only in a case that has not come."""
     for function in forwards:
         for code in codes(function):

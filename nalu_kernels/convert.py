@@ -1,8 +1,9 @@
-"""Replaces the NAC and NALU modules of other implementations by this library's layers.
+"""Replaces other implementations' modules by this library's layers.
 
 A module is recognised by the shapes of its parameters (``recognise.py``), and replaced only if a
 layer of this library gives the same outputs and gradients (``agree.py``), to inputs of every shape
-and type (``trial.py``), and nothing is lost to those who call it (``callers.py``).
+and type (``trial.py``), and nothing is lost to those who call it (``callers.py``). Where something
+always would be, the module stays and a layer computes its forward (``lend.py``).
 """
 
 from __future__ import annotations
@@ -15,39 +16,55 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .agree import NoCounterpart, agreeing
+from .agree import NOT_OF_ONE, NoCounterpart, agreeing
 from .callers import Surroundings, mentions, plain_attributes, what_is_lost
-from .layers import NAC, NALU
-from .recognise import Candidate, Parts, is_eps, is_foreign, looks_like_one, parts_of, shapes_of
+from .layers.base import Layer
+from .lend import Lent, is_more_than_its_forward, lend, take_back, what_forward_does
+from .recognise import (
+    Candidate,
+    is_eps,
+    is_foreign,
+    looks_like_one,
+    shape_of_weights,
+    shapes_of,
+)
 from .trial import answers_otherwise, squashes_parameters
 
 _TANH, _SIGMOID = re.compile("tanh"), re.compile("sigmoid|expit")
 
 
 class Replaced(NamedTuple):
-    """A layer that took a module's place, and the largest difference that was found, in float64,
-    relative to the largest number."""
+    """A layer that took a module's place, or the module itself where a layer only computes its
+    forward; and the largest difference that was found, in float64, relative to the largest
+    number."""
 
     path: str
     module: nn.Module
-    layer: NAC | NALU
+    layer: nn.Module
     difference: float
     candidate: Candidate
 
     def __str__(self) -> str:
+        name = type(self.module).__name__
+        if self.layer is self.module:
+            layer = self.candidate.layer(self.module)
+            return (
+                f"{self.path or '(the model)'}: {name} stays, and {layer} computes its forward, "
+                f"largest difference {self.difference:.1e}"
+            )
         copied = (
             ", its transposed weights copied (make the optimizer anew)"
             if self.candidate.transposed
             else ""
         )
         return (
-            f"{self.path or '(the model)'}: {type(self.module).__name__} -> {self.layer}, "
+            f"{self.path or '(the model)'}: {name} -> {self.layer}, "
             f"largest difference {self.difference:.1e}{copied}"
         )
 
 
 class Left(NamedTuple):
-    """A module that seems to be a NAC or a NALU and stays, and why."""
+    """A module that seems to be such a layer and stays, and why."""
 
     path: str
     module: nn.Module
@@ -72,6 +89,9 @@ class Report:
         the original model."""
         while self.replaced:
             entry = self.replaced.pop()
+            if isinstance(entry.layer, Lent):
+                take_back(entry.layer)
+                continue
             _return_parameters(entry)
             self.model = _exchange(self.model, entry.layer, entry.module)
         return self.model
@@ -82,10 +102,11 @@ class Report:
 
 
 def convert(model: nn.Module) -> Report:
-    """Replaces, in place, the NACs and NALUs of other PyTorch implementations by this library's.
+    """Replaces, in place, the NACs, NALUs, G-NALUs, NAUs, NMUs, iNALUs and NPUs of other PyTorch
+    implementations by this library's.
 
-    Tried is each module that has as many parameters of each shape as a NAC or a NALU, itself or in
-    its children, whatever their names. Of all layers that these could mean (in log space or not,
+    Tried is each module that has as many parameters of each shape as such a layer, itself or in its
+    children, whatever their names. Of all layers that these could mean (in log space or not,
     tied or not, with which eps) that one takes the module's place whose outputs and gradients are
     the module's: on random inputs of many magnitudes and zeros, with the module's parameters and
     with random ones, in float64.
@@ -93,8 +114,12 @@ def convert(model: nn.Module) -> Report:
     A module stays if there is none, or if it takes another input to which the layer says otherwise,
     or if others could use more of it than its answer: a second argument, a public method, a state
     that its forward sets or looks at, a buffer, a hook, its class, a reference. The report names it
-    and says why, where the answers agree or the names are those of a NAC or a NALU. Public numbers
+    and says why, where the answers agree or the names are those of such a layer. Public numbers
     and strings, such as ``in_dim``, are copied to the layer as they are now.
+
+    The modules of AndreasMadsen/stable-nalu and bmistry4/nalm-benchmark, whose networks ask them
+    for regularisers and know them by their class, stay in the model with all that they have, and a
+    layer computes their forward.
 
     A layer has the very parameters that the module had, so an optimizer goes on with them; only
     weights stored as (in_features, out_features) are copied, and the report says that too.
@@ -120,7 +145,7 @@ def _visit(
     report: Report, around: Surroundings, path: str, module: nn.Module, seen: set[nn.Module]
 ) -> None:
     """Outermost first: a NALU is replaced as a whole, before its NAC could be."""
-    if module in seen or isinstance(module, (NAC, NALU, torch.jit.ScriptModule)):
+    if module in seen or isinstance(module, (Layer, Lent, torch.jit.ScriptModule)):
         return
     seen.add(module)
     outcome = _outcome(around, path, module)
@@ -135,16 +160,13 @@ def _visit(
 
 
 def _outcome(around: Surroundings, path: str, module: nn.Module) -> Replaced | Left | None:
-    """None if the module is not, and does not seem to be, a NAC or a NALU."""
-    parts, reason = parts_of(module), _untried(module)
-    if parts is None:
-        reason = (
-            reason
-            or f"its parameters are not those of a NAC or a NALU: {shapes_of(module) or 'none'}"
-        )
+    """None if the module is not, and does not seem to be, such a layer."""
+    weights, reason = shape_of_weights(module), _untried(module)
+    if weights is None:
+        reason = reason or f"{NOT_OF_ONE}{shapes_of(module) or 'none'}"
     elif reason is None:
         try:
-            return _counterpart(around, path, module, parts)
+            return _counterpart(around, path, module, weights)
         except NoCounterpart as error:
             reason = str(error)
     seems = looks_like_one(module) or _makes_weights(module)
@@ -166,14 +188,22 @@ def _makes_weights(module: nn.Module) -> bool:
 
 
 def _counterpart(
-    around: Surroundings, path: str, module: nn.Module, parts: Parts
+    around: Surroundings, path: str, module: nn.Module, weights: tuple[int, ...]
 ) -> Replaced | Left:
     """The layer that computes the same, or why it cannot take the module's place; raises
     NoCounterpart if there is none."""
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
-        candidate, difference, written = agreeing(module, parts)
+        candidate, difference, written = agreeing(module, weights)
         with torch.autocast("cpu", enabled=False):
-            otherwise = answers_otherwise(module, candidate)
+            stays = is_more_than_its_forward(module)
+            otherwise = answers_otherwise(module, candidate, matrices=stays)
+            if stays:
+                in_features, _ = candidate.features(dict(module.named_parameters()))
+                reason = what_forward_does(module, in_features, written) or otherwise
+                if reason is not None:
+                    return Left(path, module, reason)
+                lend(module, candidate)
+                return Replaced(path, module, module, difference, candidate)
     layer = candidate.layer(module)
     reason = (
         _names_in_the_way(module, candidate)
@@ -208,7 +238,7 @@ def _untried(module: nn.Module) -> str | None:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    ours = {"_load_state_dict_pre_hooks"} if isinstance(module, (NAC, NALU)) else set()
+    ours = {"_load_state_dict_pre_hooks"} if isinstance(module, Layer) else set()
     kinds = {name for name in vars(nn.Module()) if name.endswith("_hooks")} - ours
     return any(getattr(module, kind) for kind in kinds)
 

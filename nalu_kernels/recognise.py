@@ -7,16 +7,17 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from .functional import nac, nalu
-from .layers import NAC, NALU
+from .functional import gnalu, inalu, nac, nalu, nau, nmu, npu, real_npu
+from .layers import GNALU, INALU, NAC, NALU, NAU, NMU, NPU, RealNPU
+from .layers.base import Layer
 
 # Where a module does not say what its ε is, it is one of those that are seen in published code.
 USUAL_EPS = 1e-7
@@ -26,42 +27,78 @@ _W, _M = re.compile(r"_*w(eights?)?_*(h|hat)?(_|$)"), re.compile(r"_*m(ask)?_*(h
 _EPS_NAME = re.compile(r"(?<![a-z])eps")
 _GATE = re.compile(r"_*(g(_|\d|$)|gat(e|ing))")
 _CLASS = re.compile(
-    r"(nac|nalu|neural_?accumulator|neural_?arithmetic_?logic_?unit)"
+    r"(nac|nalu|nau|nmu|npu|nm?ru|neural_?accumulator|neural_?arithmetic_?logic_?unit"
+    r"|neural_?(addition|multiplication|power|reciprocal)_?unit)"
     r"(cell|layer|unit|module|block)?\d*(_\w*)?$"
 )
 
 
-class Parts(NamedTuple):
-    """The names of all of a module's parameters, by shape."""
+class Form(NamedTuple):
+    """A layer with its options, and the axes of its parameters: out, in, or of size 1."""
 
-    matrices: tuple[str, ...]  # Ŵ and M̂; or both and a gate; or both twice and a gate
-    bias: str | None  # of the gate
-    shape: tuple[int, ...]  # of Ŵ and M̂, as they are stored
+    layer: Callable[..., Layer]
+    function: Callable[..., Tensor]
+    axes: Mapping[str, str]
+    has_eps: bool = True
+    options: Mapping[str, Any] = {}  # of the function
+    arguments: Mapping[str, Any] = {}  # of the layer
+    # What the same formula in plain PyTorch answers, whether that was meant or not, and a layer
+    # does not: integers; and if it is elementwise any dtype, and one column in the stead of all.
+    answers_integers: bool = False
+    elementwise: bool = False
 
 
-def parts_of(module: nn.Module) -> Parts | None:
-    """None unless there are as many parameters of each shape as a NAC or a NALU has; and if a child
-    has them all, for then it is the child, and not what it is wrapped in."""
+_SUM, _MUL = {"W_hat": "oi", "M_hat": "oi"}, {"W_hat_mul": "oi", "M_hat_mul": "oi"}
+_RE, _IM = {"W_re": "oi"}, {"W_im": "oi"}
+_CLAMPED = {"straight_through": False}, {"gate_gradient": "clamped"}
+
+FORMS = (
+    Form(NAC, nac, _SUM, has_eps=False),
+    Form(NAC, nac, _SUM, True, {"log_space": True}, {"log_space": True}, answers_integers=True),
+    *(
+        Form(
+            NALU,
+            nalu,
+            {**_SUM, **own, "G": f"{gates}i", **({"gate_bias": gates} if bias else {})},
+            arguments={
+                "tied": not own,
+                "gate": "output" if gates == "o" else "sample",
+                "gate_bias": bias,
+            },
+        )
+        for own, gates, bias in itertools.product(({}, _MUL), "o1", (False, True))
+    ),
+    Form(GNALU, gnalu, {**_SUM, "G": "oi"}),
+    Form(NAU, nau, {"W": "oi"}, has_eps=False),
+    Form(NMU, nmu, {"W": "oi"}, has_eps=False, elementwise=True),
+    Form(INALU, inalu, {**_SUM, **_MUL, "g": "o"}),
+    Form(NPU, npu, {**_RE, **_IM, "g": "i"}, elementwise=True),
+    Form(NPU, npu, {**_RE, **_IM, "g": "i"}, True, *_CLAMPED, elementwise=True),
+    Form(RealNPU, real_npu, {**_RE, "g": "i"}, elementwise=True),
+    Form(RealNPU, real_npu, {**_RE, "g": "i"}, True, *_CLAMPED, elementwise=True),
+)
+_COUNTS = {tuple(sorted(map(len, form.axes.values()))) for form in FORMS}
+
+
+def shape_of_weights(module: nn.Module) -> tuple[int, ...] | None:
+    """As the module stores them. None unless it has as many parameters of each shape as a layer;
+    and if a child has them all, for then it is the child, and not what it is wrapped in."""
     if not is_foreign(type(module)):
         return None
-    parameters = dict(module.named_parameters())
+    parameters = list(module.parameters())
     if any(
         len(list(child.parameters())) == len(parameters)
         for child in module.children()
         if not isinstance(child, (nn.ParameterList, nn.ParameterDict))
     ):
         return None
-    if any(is_lazy(parameter) for parameter in parameters.values()):
+    if any(map(is_lazy, parameters)):
         return None
-    matrices = tuple(name for name, parameter in parameters.items() if parameter.dim() == 2)
-    vectors = [name for name, parameter in parameters.items() if parameter.dim() == 1]
-    if len(matrices) not in (2, 3, 5) or len(vectors) > (len(matrices) > 2):
+    if tuple(sorted(parameter.dim() for parameter in parameters)) not in _COUNTS:
         return None
-    shapes = Counter(tuple(parameters[name].shape) for name in matrices)
-    shape, count = shapes.most_common(1)[0]
-    if count < len(matrices) // 2 * 2 or len(matrices) + len(vectors) < len(parameters):
-        return None
-    return Parts(matrices, vectors[0] if vectors else None, shape)
+    matrices = Counter(tuple(each.shape) for each in parameters if each.dim() == 2)
+    shape, count = matrices.most_common(1)[0]
+    return shape if count >= matrices.total() // 2 * 2 else None
 
 
 def shapes_of(module: nn.Module) -> str:
@@ -80,8 +117,8 @@ def is_foreign(kind: type) -> bool:
 
 
 def looks_like_one(module: nn.Module) -> bool:
-    """Whether the names are those of a NAC or a NALU: its own parameters', its class's, or that of
-    a gate beside what looks like a NAC."""
+    """Whether the names are those of a layer of this library: its own parameters', its class's, or
+    that of a gate beside what looks like a NAC."""
     if not is_foreign(type(module)):
         return False
     names, children = _own_names(module), dict(_inner(module))
@@ -132,17 +169,13 @@ class Candidate(NamedTuple):
     """A layer of this library. ``roles``: the module's name for each of the layer's parameters, and
     whether the module stores it transposed."""
 
+    form: Form
     eps: float
-    log_space: bool  # of a NAC
     roles: Mapping[str, tuple[str, bool]]
 
     @property
     def transposed(self) -> bool:
         return any(transposed for _, transposed in self.roles.values())
-
-    @property
-    def needs_eps(self) -> bool:
-        return self.log_space or "G" in self.roles
 
     def tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The layer's parameters, of the module's."""
@@ -151,33 +184,31 @@ class Candidate(NamedTuple):
             for name, (old, transposed) in self.roles.items()
         }
 
-    def call(self, input: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        """What the layer returns if the module has these parameters."""
-        tensors = self.tensors(parameters)
-        if "G" in tensors:
-            return nalu(input, **tensors, eps=self.eps)
-        return nac(input, **tensors, log_space=self.log_space, eps=self.eps)
+    def features(self, parameters: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """How many the layer takes, and how many it returns."""
+        axes, tensors = self.form.axes, self.tensors(parameters)
+        weights = next(tensors[name] for name, each in axes.items() if each == "oi")
+        return tuple(weights.shape[::-1])
 
-    def layer(self, module: nn.Module) -> NAC | NALU:
+    def call(
+        self, input: Tensor, parameters: Mapping[str, Tensor], outputs: int | None = None
+    ) -> Tensor:
+        """What the layer returns if the module has these parameters, or the first outputs of it."""
+        tensors = self.tensors(parameters)
+        if outputs is not None:
+            axes = self.form.axes
+            tensors = {
+                name: each[:outputs] if axes[name][0] == "o" else each
+                for name, each in tensors.items()
+            }
+        return self.form.function(input, **tensors, **self.form.options, **self._eps())
+
+    def layer(self, module: nn.Module) -> Layer:
         """The layer, with the module's own parameters, or copies of those that are transposed."""
         parameters = dict(module.named_parameters())
         tensors = self.tensors(parameters)
-        out_features, in_features = tensors["W_hat"].shape
-        layer: NAC | NALU
-        if "G" in tensors:
-            layer = NALU(
-                in_features,
-                out_features,
-                eps=self.eps,
-                tied="W_hat_mul" not in tensors,
-                gate="output" if tensors["G"].shape[0] == out_features else "sample",
-                gate_bias="gate_bias" in tensors,
-                device="meta",
-            )
-        else:
-            layer = NAC(
-                in_features, out_features, log_space=self.log_space, eps=self.eps, device="meta"
-            )
+        arguments = {**self.form.arguments, **self._eps(), "device": "meta"}
+        layer = self.form.layer(*self.features(parameters), **arguments)
         for name, (old, transposed) in self.roles.items():
             parameter = parameters[old]
             if transposed:
@@ -187,44 +218,48 @@ class Candidate(NamedTuple):
             setattr(layer, name, parameter)
         return layer.train(module.training)
 
+    def _eps(self) -> dict[str, float]:
+        return {"eps": self.eps} if self.form.has_eps else {}
 
-def candidates(module: nn.Module, parts: Parts, in_features: int) -> Iterator[Candidate]:
-    """Every layer of so many inputs that the module's parameters could be those of, at one ε."""
+
+def candidates(module: nn.Module, in_features: int) -> Iterator[Candidate]:
+    """Every layer of so many inputs that the module's parameters could be those of, at one ε.
+
+    A gate may be stored the other way round than the weights.
+    """
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    has_gate = len(parts.matrices) > 2
-    for order, turned in itertools.product(itertools.permutations(parts.matrices), (False, True)):
-        weights = order[:-1] if has_gate else order
-        names = ("W_hat", "M_hat", "W_hat_mul", "M_hat_mul")
-        roles = {name: (old, turned) for name, old in zip(names, weights, strict=False)}
-        oriented = {_oriented(shapes[old], turned) for old in weights}
-        if len(oriented) != 1 or (weight := oriented.pop())[1] != in_features:
+    for form in FORMS:
+        if len(form.axes) != len(shapes):
             continue
-        if not has_gate:
-            yield Candidate(USUAL_EPS, False, roles)
-            yield Candidate(USUAL_EPS, True, roles)
-            continue
-        for gate in _gates(order[-1], parts.bias, shapes, weight):
-            yield Candidate(USUAL_EPS, False, roles | gate)
+        ways = itertools.product((False, True), (False, True) if "G" in form.axes else (False,))
+        for order, (turned, gate_turned) in itertools.product(
+            itertools.permutations(shapes), list(ways)
+        ):
+            roles = {
+                name: (old, len(axes) == 2 and (gate_turned if name == "G" else turned))
+                for (name, axes), old in zip(form.axes.items(), order, strict=True)
+            }
+            if _fits(form, roles, shapes, in_features):
+                yield Candidate(form, USUAL_EPS, roles)
 
 
-def _oriented(shape: tuple[int, ...], transposed: bool) -> tuple[int, ...]:
-    return shape[::-1] if transposed else shape
-
-
-def _gates(
-    gate: str, bias: str | None, shapes: Mapping[str, tuple[int, ...]], weight: tuple[int, ...]
-) -> Iterator[dict[str, tuple[str, bool]]]:
-    """The ways to read the gate beside weights of that shape."""
-    for transposed in (False, True):
-        shape = _oriented(shapes[gate], transposed)
-        if shape not in (weight, (1, weight[1])):
-            continue
-        roles = {"G": (gate, transposed)}
-        if bias is not None:
-            if shapes[bias] != shape[:1]:
-                continue
-            roles["gate_bias"] = (bias, False)
-        yield roles
+def _fits(
+    form: Form,
+    roles: Mapping[str, tuple[str, bool]],
+    shapes: Mapping[str, tuple[int, ...]],
+    in_features: int,
+) -> bool:
+    sizes = {"i": in_features, "1": 1}
+    for name, (old, transposed) in roles.items():
+        shape = shapes[old][::-1] if transposed else shapes[old]
+        if len(shape) != len(form.axes[name]):
+            return False
+        if any(
+            sizes.setdefault(axis, size) != size
+            for axis, size in zip(form.axes[name], shape, strict=True)
+        ):
+            return False
+    return True
 
 
 def is_eps(name: str) -> bool:
@@ -247,4 +282,6 @@ def named_eps(module: nn.Module) -> list[float]:
 def every_eps(module: nn.Module) -> list[float]:
     """What the module calls eps, then what it may have as a literal."""
     machine = [torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)]
-    return list(dict.fromkeys([*named_eps(module), *_EPS, *machine]))
+    named = named_eps(module)
+    rounded = torch.tensor(named, dtype=torch.float32, device="cpu").tolist()  # if it became one
+    return list(dict.fromkeys([*named, *_EPS, *machine, *rounded]))

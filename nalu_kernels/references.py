@@ -31,10 +31,11 @@ def reachable(value: Any, stop: Container[int] = (), seen: set[int] | None = Non
         seen.add(id(each))
         yield each
         if id(each) not in stop and not isinstance(each, (str, type, types.ModuleType)):
-            waiting.extend(_held(each))
+            waiting.extend(held(each))
 
 
-def _held(value: Any) -> Iterator[Any]:
+def held(value: Any) -> Iterator[Any]:
+    """What an object itself refers to."""
     if isinstance(value, dict):
         yield from value.keys()
         yield from value.values()

@@ -24,11 +24,15 @@ _SQUASHING = {
 _ROUGHLY = 0.1
 
 
-def answers_otherwise(module: nn.Module, candidate: Candidate) -> str | None:
-    """Why the layer is not what the module is for some input that the module takes."""
-    in_features = candidate.tensors(dict(module.named_parameters()))["W_hat"].shape[1]
+def answers_otherwise(
+    module: nn.Module, candidate: Candidate, matrices: bool = False
+) -> str | None:
+    """Why the layer is not what the module is for some input that the module takes; or only for
+    some matrix of the module's dtype."""
+    in_features, _ = candidate.features(dict(module.named_parameters()))
     rng = torch.Generator().manual_seed(0)
     twin = copied(module).cpu()
+    dtype = next(twin.parameters()).dtype
     double = copied(module).to("cpu", torch.float64)
     with torch.no_grad():
         for parameter in double.parameters():
@@ -38,14 +42,26 @@ def answers_otherwise(module: nn.Module, candidate: Candidate) -> str | None:
         for each in (twin, double, layer, layer_in_double):
             each.train(training)
         with torch.set_grad_enabled(training):
-            for shape in _shapes(in_features):
+            for shape in [(5, in_features)] if matrices else _shapes(in_features):
+                if candidate.form.elementwise and shape[-1] == 1 != in_features:
+                    continue
                 x = 1 + 9 * torch.rand(shape, generator=rng, dtype=torch.float64, device="cpu")
                 x.requires_grad_(training)
                 if found := _difference(double, layer_in_double, x):
                     return f"for an input of shape {shape} {found}"
             for kind, x in _kinds(twin, candidate, in_features, rng):
+                if matrices and not (isinstance(x, Tensor) and x.dtype == dtype):
+                    continue
                 if found := _difference(twin, layer, x):
                     return f"for {kind} {found}"
+    if dtype != torch.float32:  # in half precision an ε may be 0
+        return None
+    with torch.no_grad():  # an ε of each dtype shows where gates are open
+        for parameter in twin.parameters():
+            parameter.fill_(1 if parameter.dim() == 1 else 1 / in_features)
+    zeros = torch.zeros((1, in_features), dtype=dtype, device="cpu")
+    if found := _difference(twin, candidate.layer(twin), zeros):
+        return f"for an input of zeros {found}"
     return None
 
 
@@ -113,10 +129,12 @@ def _kinds(
     """Rows in every dtype, and in lists and tuples."""
     x = (1 + 9 * torch.rand((5, in_features), generator=rng, device="cpu")).round()
     x = x.to(next(twin.parameters()).dtype)
-    floating = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-    # The logarithm of integers is a floating-point number, whether that was meant or not.
-    integers = () if candidate.log_space else (torch.int64, torch.int32, torch.uint8, torch.bool)
-    for dtype in (*floating, *integers):
+    dtypes = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+    if candidate.form.elementwise:
+        dtypes = [x.dtype]
+    elif not candidate.form.answers_integers:
+        dtypes += [torch.int64, torch.int32, torch.uint8, torch.bool]
+    for dtype in dtypes:
         yield f"an input of {str(dtype).removeprefix('torch.')}", x.to(dtype)
     yield "an input with NaN", x.masked_fill(x == x[0, 0], float("nan"))
     yield "an input with infinity", x.masked_fill(x == x[0, 0], float("inf"))

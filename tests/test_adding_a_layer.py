@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 import nalu_kernels
-from nalu_kernels import family, functional, layers, published, reference
+from nalu_kernels import family, functional, layers, published, recognise, reference
 from nalu_kernels.layers.base import Layer
 from nalu_kernels.sweep import stack
 
@@ -21,6 +21,8 @@ LAYERS = [
 NAMES = {"RealNPU": "real_npu"}
 # A sweep does not train it: its noise has no place in the trainers.
 NOT_TRAINED = ("SNMU",)
+# Chance, and what an input of 0 gives, set theirs and others' apart.
+NOT_RECOGNISED = ("SNMU", "NRU", "NMRU")
 
 
 def name_of(layer: type[nn.Module]) -> str:
@@ -49,6 +51,9 @@ PLACES: dict[str, Callable[[type[nn.Module]], bool]] = {
     ),
     "nalu_kernels/published.py": lambda layer: any(
         layer.__name__ in row.layer.split(", ") for row in published.SETTINGS
+    ),
+    "nalu_kernels/recognise.py": lambda layer: (
+        any(form.layer is layer for form in recognise.FORMS) or layer.__name__ in NOT_RECOGNISED
     ),
     "csrc/ops.cpp": lambda layer: f'"{kernels(layer)}_forward(' in text("csrc/ops.cpp"),
     "tests/test_layers_family.py or tests/test_modules.py": lambda layer: any(

@@ -145,6 +145,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 @pytest.fixture(params=MODULES)
 def case(request: pytest.FixtureRequest) -> tuple[nn.Module, str]:
+    torch.manual_seed(0)
     make, expected = MODULES[request.param]
     return make(), expected
 
@@ -309,8 +310,9 @@ def test_near_misses_stay(kind: type[NestedNalu]) -> None:
     assert isinstance(model[0], kind) and isinstance(model[0].nac, NAC)
     ((path, module, reason),) = report.left
     assert (path, module) == ("0", model[0])
-    assert reason.startswith("none of ") and "layers agrees with it" in reason
-    assert f"0: {kind.__name__} stays: none of" in str(report)
+    by_chance = kind in (Noisy, DropsInTraining)
+    assert reason.startswith("its forward answers otherwise each time" if by_chance else "none of ")
+    assert f"0: {kind.__name__} stays: {reason}" in str(report)
     assert [entry.path for entry in report.replaced] == ["0.nac"]
 
 
