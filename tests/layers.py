@@ -132,3 +132,20 @@ def draw(
             tensors["M_hat_mul"] = normal(O, I, scale=2)
     layer = Layer(kind.function, tensors, options, normal(B, O))
     return layer.map(lambda tensor: tensor.to(dtype).to(device))
+
+
+def numbers(rng: Generator, function: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Of a function after NALU, in float64: inputs of both signs, weights as in a training."""
+    tensors = {}
+    for name, shape in shapes.items():
+        drawn = torch.randn(shape, generator=rng, dtype=torch.float64)
+        if name == "input":
+            pass
+        elif function in ("nmu", "nmru"):
+            drawn = (0.5 + 0.3 * drawn).clamp(0, 1)
+        elif function in ("nau", "nru"):
+            drawn = (0.7 * drawn).clamp(-1.2, 1.2)
+        elif function == "npu":
+            drawn = 0.5 + 0.5 * drawn if name == "g" else drawn / max(1, shape[-1]) ** 0.5
+        tensors[name] = drawn
+    return tensors

@@ -263,9 +263,11 @@ INALU, NPU, NRU, NMRU, SNMU, GNALU = (
     [
         (INALU, {"eps": math.nan}, ValueError, "eps: expected a positive finite float, got nan"),
         (INALU, {"omega": math.nan}, ValueError, "omega: expected a positive finite float"),
+        (INALU, {"omega": math.inf}, ValueError, "omega: expected a positive finite"),
         (INALU, {"omega": "20"}, TypeError, "omega: expected a positive finite float, got str"),
         (INALU, {"M_hat_mul": None}, ValueError, "M_hat_mul: expected a tensor because W_hat_mul"),
         (GNALU, {"eps": 0}, ValueError, "eps: expected a positive finite float, got 0"),
+        (NPU, {"W_im": None}, TypeError, "W_im: expected a torch.Tensor, got NoneType"),
         (NPU, {"eps": -1.0}, ValueError, "eps: expected a positive finite float, got -1.0"),
         (NPU, {"straight_through": 1}, TypeError, "straight_through: expected a bool, got int"),
         (NRU, {"training": None}, TypeError, "training: expected a bool, got NoneType"),
@@ -292,6 +294,36 @@ def test_the_noise_of_a_batch_takes_two_numbers() -> None:
     one_number = {"input": torch.ones(1, 1), "W": torch.ones(1, 1)}
     with pytest.raises(ValueError, match="at least two numbers"):
         nalu_kernels.snmu(**one_number, noise="batch")
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_an_npus_infinite_gate_is_open_or_shut(name: str, rng: Generator) -> None:
+    """By both gradients: clamp(inf, 0, 1) is 1."""
+    case = next(case for case in CASES if case.name == "real_npu")
+    for straight_through in (True, False):
+        tensors = draw(rng, case, 4, dtype=torch.float32)
+        infinite = {**tensors, "g": torch.tensor([math.inf, -math.inf, math.inf])}
+        clamped = {**tensors, "g": torch.tensor([1.0, 0.0, 1.0])}
+        with use_backend(name):
+            found, expected = (
+                nalu_kernels.real_npu(**given, straight_through=straight_through)
+                for given in (infinite, clamped)
+            )
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+@by_case
+def test_a_layer_without_inputs_can_be_trained(case: Case, name: str) -> None:
+    """Its output is that of an empty sum or product, and its gradients are empty, or zero."""
+    tensors = {
+        name: torch.zeros([0 if size in (I, 2 * I) else size for size in shape])
+        for name, shape in {"input": (4, I), **case.weights}.items()
+    }
+    leaves = [tensor.requires_grad_() for tensor in tensors.values()]
+    with use_backend(name):
+        call(case, tensors).sum().backward()
+    assert all(leaf.grad is not None for leaf in leaves)
 
 
 def test_npus_eps_is_that_of_the_dtype(rng: Generator) -> None:

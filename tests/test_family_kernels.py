@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from conftest import HALVES, Backend
+from layers import numbers
 from nalu_kernels import dispatch, family
 from nalu_kernels.autograd import with_gradients
 from parity import threads
@@ -74,21 +75,7 @@ def draw(
 ) -> dict[str, Tensor]:
     """Inputs of both signs, and weights as in a training; rounded to ``dtype``."""
     B, I, O = sizes  # noqa: E741
-
-    def normal(*size: int) -> Tensor:
-        return torch.randn(size, generator=rng, dtype=torch.float64)
-
-    name, shapes = FORMS[form].name, FORMS[form].shapes(I, O)
-    tensors = {"input": normal(B, I)}
-    for weight, shape in shapes.items():
-        drawn = normal(*shape)
-        if name in ("nmu", "nmru"):
-            drawn = (0.5 + 0.3 * drawn).clamp(0, 1)
-        elif name in ("nau", "nru"):
-            drawn = (0.7 * drawn).clamp(-1.2, 1.2)
-        elif name == "npu":
-            drawn = 0.5 + 0.5 * drawn if weight == "g" else drawn / max(1, I) ** 0.5
-        tensors[weight] = drawn
+    tensors = numbers(rng, FORMS[form].name, {"input": (B, I), **FORMS[form].shapes(I, O)})
     return {name: tensor.to(dtype).to(device) for name, tensor in tensors.items()}
 
 

@@ -1,9 +1,10 @@
 """Whatever a caller may pass: hypothesis draws layers of any shape, layout, dtype and number, and
 calls with wrong arguments.
 
-The first must obey the rule of parity.py, write to nothing that they were given, and read nothing
-beside it, which is NaN. Where the rule cannot judge, because an infinity or a NaN hangs on the
-rounding of a last bit, the call has at least to return. The second must be refused by an exception.
+The first must obey the rule of parity.py or, where that has no formulas of the function, of
+shaken.py; write to nothing that they were given, and read nothing beside it, which is NaN. Where
+the rule cannot judge, because an infinity or a NaN hangs on the rounding of a last bit, the call
+has at least to return. The second must be refused by an exception that names an argument.
 
 ``make fuzz`` draws 10,000 layers; NALU_KERNELS_FUZZ_EXAMPLES any number.
 """
@@ -11,20 +12,26 @@ rounding of a last bit, the call has at least to return. The second must be refu
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import hypothesis
+import pytest
 import torch
 from hypothesis import HealthCheck, strategies
 from torch import Tensor
 
 import nalu_kernels
 from conftest import SEED, Backend
-from layers import FULLEST, KINDS, Kind, Layer, draw, outcome
+from layers import KINDS, Kind, Layer, draw, numbers, outcome
 from nalu_kernels import dispatch
 from nalu_kernels.execute import _REFUSALS
+from nalu_kernels.family import COMPOSED, FAMILY
+from nalu_kernels.sweep import stream
 from parity import Judge, threads
 from selection import only
+from shaken import Shaken
 from test_layouts import LAYOUTS, constant, expanded
 
 EXAMPLES = int(os.environ.get("NALU_KERNELS_FUZZ_EXAMPLES", 300))
@@ -34,7 +41,9 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LARGEST_HALF = torch.finfo(torch.float16).max
 
 inf, nan = torch.inf, torch.nan
-SPECIALS = (0.0, -0.0, 30.0, -30.0, inf, -inf, nan, 1e-40, -1e-30, 1e30, 1e-310)
+SETTLED = (0.0, -0.0, 30.0, -30.0, inf, -inf, nan)
+EXTREME = (1e-40, -1e-30, 1e30, 1e-310)
+SPECIALS = SETTLED + EXTREME
 sizes = strategies.one_of(strategies.integers(0, 9), strategies.sampled_from([16, 17, 31, 33, 65]))
 seeds = strategies.integers(0, 2**32 - 1)
 layouts = strategies.sampled_from([torch.clone, torch.clone, *LAYOUTS])
@@ -83,9 +92,11 @@ cases = strategies.builds(
 )
 
 
-def sprinkle(rng: torch.Generator, tensor: Tensor, share: float) -> Tensor:
-    values = torch.tensor(SPECIALS, dtype=torch.float64)
-    chosen = values[torch.randint(len(values), tensor.shape, generator=rng)]
+def sprinkle(
+    rng: torch.Generator, tensor: Tensor, share: float, values: tuple[float, ...] = SPECIALS
+) -> Tensor:
+    chosen = torch.tensor(values, dtype=torch.float64)
+    chosen = chosen[torch.randint(len(values), tensor.shape, generator=rng)]
     return torch.where(torch.rand(tensor.shape, generator=rng) < share, chosen, tensor)
 
 
@@ -169,6 +180,137 @@ def test_any_layer(backend: Backend) -> None:
     assert judged > seen / 2
 
 
+# What a function's options are drawn from: by name, else by type.
+OPTIONS: dict[Any, Any] = {
+    "eps": strategies.sampled_from([1e-7, 1e-3, 1.0]),
+    "omega": strategies.sampled_from([20.0, 1.0, 80.0]),
+    "noise": strategies.sampled_from([(1.0, 5.0), (0.5, 0.5)]),
+    "seed": strategies.integers(0, 2**63 - 1),
+    bool: strategies.booleans(),
+}
+# Functions of others' kernels, which take other options, or not all of their tensors.
+OWN_OPTIONS = {"snmu": {"noise": tuple, "seed": int}}
+OWN_TENSORS = {"gnalu": ("input", "W_hat", "M_hat", "G"), "real_npu": ("input", "W_re", "g")}
+
+
+class Call(NamedTuple):
+    """Of a function of the family's table, or of one that is made of another."""
+
+    function: str
+    options: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]  # of the tensors, the input's first
+    dtype: torch.dtype
+    layouts: tuple[Any, ...]
+    specials: dict[int, float]  # by the tensor's place
+    extreme: bool  # special values among which an order of products decides what overflows
+    wanted: set[int]
+    threads: int
+    seed: int
+
+    @property
+    def out_features(self) -> int:
+        return list(self.shapes.values())[1][0]
+
+    def layer(self, device: str) -> Layer:
+        rng = torch.Generator().manual_seed(self.seed)
+        kernels = COMPOSED.get(self.function, self.function)
+        tensors = numbers(rng, kernels, self.shapes)
+        if self.options.get("training") and self.seed % 2:
+            tensors["W"] /= 1000  # within the slope of tanh(1000 W)
+        rows = (*self.shapes["input"][:-1], self.out_features)
+        tensors["grad_output"] = torch.randn(rows, generator=rng, dtype=torch.float64)
+        for place, name in enumerate(tensors):
+            values = SPECIALS if self.extreme else SETTLED
+            tensor = sprinkle(rng, tensors[name], self.specials.get(place, 0.0), values)
+            if name == "g" and self.options.get("straight_through"):
+                # Plain PyTorch has no way to pass a gradient on through a number that is infinite.
+                tensor = tensor.nan_to_num(nan=nan, posinf=1e30, neginf=-1e30)
+            tensor = tensor.to(self.dtype).to(device)
+            tensors[name] = self.layouts[place](tensor) if tensor.numel() else tensor
+        grad_output = tensors.pop("grad_output")
+        return Layer(self.function, tensors, dict(self.options), grad_output)
+
+
+def tensors_of(function: str, draw: Any) -> tuple[str, ...]:
+    row = FAMILY[COMPOSED.get(function, function)]
+    if function in OWN_TENSORS:
+        return OWN_TENSORS[function]
+    if function == "npu" or (row.optional and draw(strategies.booleans())):
+        return row.tensors
+    return ("input", *row.weights)
+
+
+@strategies.composite
+def calls(draw: Any, functions: list[str]) -> Call:
+    function = draw(strategies.sampled_from(functions))
+    row = FAMILY[COMPOSED.get(function, function)]
+    types = OWN_OPTIONS.get(function, row.options)
+    options = {name: draw(OPTIONS.get(name, OPTIONS.get(of))) for name, of in types.items()}
+    leading, I, O = draw(shapes())  # noqa: E741
+    gates = draw(strategies.sampled_from([1, O]))
+    own: dict[str, dict[str, tuple[int, ...]]] = {
+        "nalu": {"G": (gates, I), "gate_bias": (gates,)},
+        "inalu": {"g": (1, I) if options.get("per_sample") else (O,) if gates == 1 else (O, I)},
+        "npu": {"g": (I,)},
+        "nmru": {"W": (O, 2 * I)},
+    }
+    sizes = {"input": (*leading, I), **own.get(row.name, {})}
+    places = strategies.integers(0, len(row.tensors))
+    return Call(
+        function,
+        options,
+        {name: sizes.get(name, (O, I)) for name in tensors_of(function, draw)},
+        draw(strategies.sampled_from(DTYPES)),
+        draw(strategies.tuples(*[layouts] * (len(row.tensors) + 1))),
+        draw(strategies.dictionaries(places, strategies.sampled_from([0.05, 0.3]), max_size=2)),
+        draw(strategies.booleans()),
+        draw(strategies.sets(places)),
+        draw(strategies.integers(1, 3)),
+        draw(seeds),
+    )
+
+
+def judge_of(call: Call, layer: Layer, wanted: set[str]) -> Shaken:
+    width = call.shapes["input"][-1]
+    per_output = {"gate_bias"} | ({"g"} if call.shapes.get("g") == (call.out_features,) else set())
+    if layer.function in ("npu", "real_npu"):
+        per_output = set()
+    inputs = {
+        name: 0 if name in per_output else 2 if call.function == "nmru" and name == "W" else 1
+        for name in call.shapes
+    }
+    if call.function == "snmu":
+        wide = torch.float64 if call.dtype == torch.float64 else torch.float32
+        rows = torch.Size(call.shapes["input"][:-1]).numel()
+        u = stream.draw(call.options["seed"], stream.NOISE, 0, rows, width)
+        noise = stream.uniform(u, (call.options["noise"],), wide)
+        layer = replace(layer, tensors={**layer.tensors, "noise": noise}, options={})
+        inputs["noise"] = 1
+    return Shaken(layer, inputs, wanted, torch.Generator().manual_seed(call.seed))
+
+
+JUDGED_BY_PARITY = {kind.function for kind in KINDS}
+OTHERS = [name for name in [*FAMILY, *COMPOSED] if name not in JUDGED_BY_PARITY]
+
+
+@only(lambda backend: backend.has_kernels)
+def test_any_function_of_the_family(backend: Backend) -> None:
+    def test(call: Call) -> None:
+        layer = call.layer(backend.device)
+        wanted = {name for i, name in enumerate(layer.tensors) if i in call.wanted}
+        before = memory(layer)
+        with threads(call.threads):
+            found = outcome(nalu_kernels, layer, wanted)
+        assert all(map(torch.equal, memory(layer), before))
+        # Of no samples, a gradient is 0, or what 0 makes with its weight's infinity.
+        patterns = not call.extreme and found["output"].numel() > 0
+        faults = judge_of(call, layer, wanted).faults(found, patterns)
+        assert not faults, "\n".join([*faults, str(layer)])
+
+    share = SHARE.get((backend.name, backend.device), 1)
+    fuzz(test, calls(OTHERS), EXAMPLES // 3 // share)
+
+
 def wrong_values(device: str) -> list[Any]:
     """What may come where a tensor is expected."""
     like = {"device": device}
@@ -191,17 +333,15 @@ def wrong_values(device: str) -> list[Any]:
     ]
 
 
-operators = strategies.sampled_from(
-    ["nac_forward", "nac_backward", "nalu_forward", "nalu_backward"]
-)
 changes = strategies.dictionaries(
     strategies.integers(0, 9), strategies.integers(0, 14), min_size=1, max_size=3
 )
-options = strategies.tuples(
-    strategies.sampled_from([1e-7, 0.0, -1.0, inf, nan, 1e300]),
-    strategies.sampled_from([True, False]),
-    strategies.one_of(strategies.integers(0, 127), strategies.sampled_from([-1, 2**62])),
-)
+# Of an operator: right ones, and others that it may refuse.
+ANY_OPTION: dict[type, Any] = {
+    float: strategies.sampled_from([1e-7, 0.0, -1.0, inf, nan, 1e300]),
+    bool: strategies.booleans(),
+}
+needed = strategies.one_of(strategies.integers(0, 127), strategies.sampled_from([-1, 2**62]))
 
 
 @only(lambda backend: backend.has_kernels)
@@ -210,28 +350,94 @@ def test_any_wrong_argument(backend: Backend) -> None:
     found = dispatch._load(backend.name)[0]
     assert found is not None
     values = wrong_values(backend.device)
-    layer = draw(torch.Generator().manual_seed(SEED), FULLEST, (5, 2, 3), device=backend.device)
-    tensors = list(layer.tensors.values())
-    saved = found["nalu"].forward(1e-7, True, *tensors)[1]
-    nac = {"nac_forward": tensors[:3], "nac_backward": [layer.grad_output, None, *tensors[:3]]}
-    nalu = {"nalu_forward": tensors, "nalu_backward": [layer.grad_output, saved, *tensors]}
-    right = {**nac, **nalu}
     refused = 0
 
-    def test(case: tuple[str, dict[int, int], tuple[float, bool, int]]) -> None:
+    @strategies.composite
+    def cases(draw: Any) -> tuple[Call, bool, dict[int, int], list[Any], int]:
+        call = draw(calls([name for name in FAMILY if name in found]))
+        types = FAMILY[call.function].types
+        drawn = [draw(ANY_OPTION[of]) for of in types]
+        return call, draw(strategies.booleans()), draw(changes), drawn, draw(needed)
+
+    def test(case: tuple[Call, bool, dict[int, int], list[Any], int]) -> None:
         nonlocal refused
-        name, changed, (eps, flag, needed) = case
-        arguments = list(right[name])
+        call, forward, changed, options, bits = case
+        row, kernels = FAMILY[call.function], found[call.function]
+        layer = call.layer(backend.device)
+        tensors = [layer.tensors.get(name) for name in row.tensors]
+        right = list(call.options.values())
+        told = len(options) - bool(row.saves_output_if)  # of the options, to the backward
+        if forward:
+            made = kernels.forward
+            flag = [] if row.saves_output_if else [bool(bits % 2)]
+            given, before = tensors, [*options, *flag]
+        else:
+            made = kernels.backward
+            saved = None
+            if not row.saves_output_if:
+                saved = kernels.forward(*right, True, *tensors)[1]
+            given, before = [layer.grad_output, saved, *tensors], [*options[:told], bits]
         for where, value in changed.items():
-            if where < len(arguments):
-                arguments[where] = values[value]
-        second = needed if "backward" in name else flag
+            if where < len(given):
+                given[where] = values[value]
         try:
-            function, _, way = name.partition("_")
-            getattr(found[function], way)(eps, second, *arguments)
+            made(*before, *given)
         except _REFUSALS:
             refused += 1
 
     draws = EXAMPLES // SHARE.get((backend.name, backend.device), 1)
-    fuzz(test, strategies.tuples(operators, changes, options), draws)
+    fuzz(test, cases(), draws)
     assert refused
+
+
+# What is no tensor of any call, of the right one.
+WRONG_TENSORS: list[Any] = [
+    lambda tensor: None,
+    lambda tensor: tensor.tolist(),
+    lambda tensor: tensor.int(),
+    lambda tensor: tensor.to(torch.complex64),
+    lambda tensor: tensor.to("meta"),
+    lambda tensor: tensor.detach().to_sparse(),
+    lambda tensor: tensor.new_zeros(*tensor.shape[:-1], tensor.shape[-1] + 1),
+    lambda tensor: tensor.new_zeros(()),
+]
+WRONG_OPTIONS: dict[Any, list[Any]] = {
+    float: [nan, inf, -1.0, -inf, "1", True, [1.0]],
+    bool: [None, 1, "yes"],
+    int: [1.5, -1, 2**63, "1"],
+    tuple: [(2.0, 1.0), (0.0, 1.0), (1.0, inf), (1.0,), "all", None],
+}
+
+
+@strategies.composite
+def wrong_calls(draw: Any) -> tuple[Call, str, Any]:
+    """A call, and one argument of it with what takes its place."""
+    call = draw(calls([*FAMILY, *COMPOSED]))
+    types = OWN_OPTIONS.get(
+        call.function, FAMILY[COMPOSED.get(call.function, call.function)].options
+    )
+    name = draw(strategies.sampled_from([*call.shapes, *types]))
+    wrong = WRONG_TENSORS if name in call.shapes else WRONG_OPTIONS[types[name]]
+    if name == "gate_bias":
+        wrong = wrong[1:]  # None leaves it out
+    return call, name, draw(strategies.sampled_from(wrong))
+
+
+def test_any_wrong_call(backend: Backend) -> None:
+    """It is refused, with or without gradients, by words that begin with an argument's name."""
+
+    def test(case: tuple[Call, str, Any]) -> None:
+        call, name, wrong = case
+        layer = call.layer(backend.device)
+        tensors = {
+            each: tensor.requires_grad_() if i in call.wanted else tensor
+            for i, (each, tensor) in enumerate(layer.tensors.items())
+        }
+        arguments = {**tensors, **layer.options}
+        arguments[name] = wrong(arguments[name]) if callable(wrong) else wrong
+        with pytest.raises((TypeError, ValueError)) as raised:
+            getattr(nalu_kernels, call.function)(**arguments)
+        named = re.match(r"(\w+)(\[\d\])?: ", str(raised.value))
+        assert named and named[1] in arguments, raised.value
+
+    fuzz(test, wrong_calls(), EXAMPLES // 3)

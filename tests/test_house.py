@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
@@ -99,3 +101,12 @@ def test_a_call_goes_one_way_down(grad: bool) -> None:
     down = ["layers/nalu", "functional/nalu", "functional/call", "execute", "dispatch", *kernel]
     assert [room for room in way if room in down] == down
     assert set(way) <= {*down, "layers/base", "execute"}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+def test_the_program_that_watches_threads_compiles() -> None:
+    """Only ``make sanitize`` runs it, and it names the fields of what kernels are given."""
+    program = ROOT / "tests" / "native" / "threads.cpp"
+    flags = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only")
+    done = subprocess.run(["g++", *flags, program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

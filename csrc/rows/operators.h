@@ -155,7 +155,7 @@ struct Inalu {
     layer.eps = eps;
     layer.omega = omega;
     check_eps(eps);
-    check(omega > 0, "omega must be positive");
+    check(std::isfinite(omega) && omega > 0, "omega must be positive and finite");
     arguments.weight(0, "W_hat", 0);
     arguments.weight(1, "M_hat", 1);
     const Tensor& g = arguments.tensor(2);

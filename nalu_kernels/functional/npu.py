@@ -55,6 +55,8 @@ def npu(
         return handle_torch_function(
             npu, tensors, *tensors, eps=eps, straight_through=straight_through
         )
+    if W_im is None:  # which the kernels take for a RealNPU's
+        raise TypeError("W_im: expected a torch.Tensor, got NoneType; real_npu has none")
     return call(NPU, (_eps(eps, input), straight_through), (input, W_re, g, W_im))
 
 

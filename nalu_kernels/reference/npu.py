@@ -48,7 +48,7 @@ def power(
     # Of the gated inputs: the logarithm of the size, and pi where one is negative.
     gate = torch.clamp(g, 0, 1)
     if straight_through:
-        gate = gate.detach() + (g - g.detach())
+        gate = gate.detach() + (g - g.detach()).nan_to_num()  # of an infinite one 0, without slope
     eps = torch.finfo(input.dtype).eps if eps is None else eps
     log = torch.log(gate * (torch.abs(input) + eps) + (1 - gate))
     angle = math.pi * gate * (input < 0).to(input.dtype)

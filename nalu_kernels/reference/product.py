@@ -11,7 +11,7 @@ def product(factors: Tensor) -> Tensor:
     others, and never divides by a factor. An empty product is 1."""
     count = factors.shape[-1]
     if count == 0:
-        return factors.new_ones(factors.shape[:-1])
+        return factors.sum(-1) + 1  # not ones, which would have no gradient to pass on
     while count > 1:
         half = count // 2
         pairs = factors[..., :half] * factors[..., half : 2 * half]

@@ -164,6 +164,8 @@ class Layer(Call):
         needed = described[1 : {"nalu": 3 + (linear and log_space), "nau": 2}.get(layer, 3)]
         require(all(weight is not None for weight in needed), "W_hat, M_hat or G is missing")
         require(0 < eps < math.inf, "eps must be positive and finite")
+        self.signed = layer in ("inalu", "inalu_sum")
+        require(not self.signed or 0 < omega < math.inf, "omega must be positive and finite")
         super().__init__(chip, described)
         by_name = Weights(*self.given)
         self.gates, self.gate_kind = 0, "none"
@@ -181,7 +183,6 @@ class Layer(Call):
             "W_hat_mul and M_hat_mul must be given together",
         )
         self.layer, self.eps, self.omega = layer, eps, omega
-        self.signed = layer in ("inalu", "inalu_sum")
         self.linear, self.log_space = linear, log_space
         self.weights = Weights(*self.slots)
         self.untied = by_name.W_hat_mul is not None

@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -121,10 +122,71 @@ std::vector<float> outcome(const Kernels& kernels, const Sizes& s) {
   return results;
 }
 
-// Trainings of a NALU 2 -> 1 on a + b: their parameters after some steps and tests.
-std::vector<float> trained(const Kernels& kernels, int64_t runs, int64_t threads) {
-  const StackLayer layer{Kind::nalu, 2, 1, 1, false, false, 1e-7};
-  const int64_t count = layer.parameters(), tests = 3;
+// A layer that goes row by row, and the sizes of its parameters.
+struct RowsLayer {
+  const char* name;
+  StackLayer layer;
+  std::vector<int64_t> sizes;
+};
+
+std::vector<RowsLayer> rows_layers(int64_t in, int64_t out) {
+  const int64_t W = in * out;
+  const auto layer = [=](Kind kind, int64_t gates, bool untied, bool option) {
+    return StackLayer{kind, in, out, gates, false, untied, option, false, 1e-5, 20, 1};
+  };
+  return {
+      {"nau", layer(Kind::nau, 0, false, false), {W}},
+      {"nmu", layer(Kind::nmu, 0, false, false), {W}},
+      {"inalu", layer(Kind::inalu, 0, true, false), {W, W, out, W, W}},
+      {"inalu of a gate for each sample", layer(Kind::inalu, 1, false, true), {W, W, in}},
+      {"npu", layer(Kind::npu, 0, true, true), {W, in, W}},
+      {"nru", layer(Kind::nru, 0, false, true), {W}},
+      {"nmru", layer(Kind::nmru, 0, false, false), {2 * W}}};
+}
+
+// Its output and all its gradients.
+std::vector<float> outcome_of_rows(const Kernels& kernels, const RowsLayer& of, int64_t B) {
+  const int64_t in = of.layer.in, out = of.layer.out;
+  const auto x = drawn(B * in, 1), dy = drawn(B * out, 2);
+  std::vector<std::vector<float>> parameters;
+  RowsCall call{};
+  call.dtype = Dtype::float32;
+  call.layer = of.layer;
+  call.B = B;
+  call.input = {x.data(), in, 1};
+  int64_t total = B * (out + in);
+  for (const int64_t size : of.sizes) {
+    const int place = call.parameter_count++;
+    parameters.push_back(drawn(size, 3 + static_cast<unsigned>(place)));
+    call.parameters[place] = parameters.back().data();
+    call.sizes[place] = size;
+    total += size;
+  }
+  std::vector<float> results(static_cast<size_t>(total));
+  std::vector<float> saved(static_cast<size_t>(B * kept_a_row(of.layer)));
+  RowsBackward pass{};
+  pass.grad_output = {dy.data(), out, 1};
+  pass.saved = saved.data();
+  pass.input = results.data() + B * out;
+  float* next = results.data() + B * (out + in);
+  for (int place = 0; place < call.parameter_count; ++place) {
+    pass.parameters[place] = next;
+    next += call.sizes[place];
+  }
+  kernels.forward_rows(call, results.data(), saved.data());
+  kernels.backward_rows(call, pass);
+  return results;
+}
+
+// Trainings of such a stack, 2 -> 1, on a + b: their parameters after some steps and tests. To the
+// loss is added all that a training can add.
+std::vector<float> trained(
+    const Kernels& kernels, const std::vector<StackLayer>& layers, int64_t runs, int64_t threads) {
+  int64_t count = 0;
+  for (const StackLayer& layer : layers) {
+    count += layer.parameters();
+  }
+  const int64_t tests = 3;
   std::vector<float> weights = drawn(runs * count, 9), best(weights.size());
   std::vector<float> moments(2 * weights.size()), x = drawn(300 * 2, 10);
   std::vector<int64_t> seeds, starts, progress(static_cast<size_t>(2 * runs));
@@ -133,14 +195,16 @@ std::vector<float> trained(const Kernels& kernels, int64_t runs, int64_t threads
     seeds.push_back(run);
     starts.insert(starts.end(), {0, 1});
     const double none = std::numeric_limits<double>::infinity();
-    hyper.push_back({1e-2, 0.9, 0.999, 1e-8, 0, 0, none, none, 1e-5});
+    hyper.push_back(
+        {1e-2, 0.9, 0.999, 1e-8, 0, 0, none, none, 0.1, 5, 30, none, 1e-3, 1e-2, 20, 1e-5});
   }
   std::vector<double> scores(static_cast<size_t>(kScores * runs));
   std::vector<double> curves(static_cast<size_t>(2 * runs * tests));
   Training training{};
   training.dtype = Dtype::float32;
-  training.layers[0] = layer;
-  training.depth = 1;
+  for (const StackLayer& layer : layers) {
+    training.layers[training.depth++] = layer;
+  }
   training.parameters = count;
   training.runs = runs;
   training.batch = 100;
@@ -167,6 +231,11 @@ std::vector<float> trained(const Kernels& kernels, int64_t runs, int64_t threads
   return weights;
 }
 
+std::string sized(const char* name, int64_t B, int64_t I, int64_t O) {
+  return std::string(name) + " " + std::to_string(B) + "x" + std::to_string(I) + "->" +
+      std::to_string(O);
+}
+
 bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
@@ -183,36 +252,43 @@ int main() {
     if (kernels == nullptr) {
       continue;
     }
-    for (const Sizes& sizes : layers) {
+    const auto check = [&](const std::string& what, const auto& compute) {
       thread_count = 1;
-      const auto alone = outcome(*kernels, sizes);
+      const std::vector<float> alone = compute();
       thread_count = 4;
-      bool agree = same(outcome(*kernels, sizes), alone);
+      std::atomic<bool> agree{same(compute(), alone)};
       std::thread callers[3];
-      std::atomic<bool> callers_agree{true};
       for (std::thread& caller : callers) {
         caller = std::thread([&] {
-          if (!same(outcome(*kernels, sizes), alone)) {
-            callers_agree = false;
+          if (!same(compute(), alone)) {
+            agree = false;
           }
         });
       }
       for (std::thread& caller : callers) {
         caller.join();
       }
-      agree = agree && callers_agree;
-      std::printf(
-          "%s %dx%d->%d: %s\n",
-          kernels->name,
-          static_cast<int>(sizes.B),
-          static_cast<int>(sizes.I),
-          static_cast<int>(sizes.O),
-          agree ? "same bits" : "DIFFERS");
+      std::printf("%s %s: %s\n", kernels->name, what.c_str(), agree ? "same bits" : "DIFFERS");
       wrong += agree ? 0 : 1;
+    };
+    for (const Sizes& s : layers) {
+      check(sized("nalu", s.B, s.I, s.O), [&] { return outcome(*kernels, s); });
+      for (const RowsLayer& layer : rows_layers(s.I, s.O)) {
+        check(sized(layer.name, s.B, s.I, s.O), [&] {
+          return outcome_of_rows(*kernels, layer, s.B);
+        });
+      }
     }
-    const bool agree = same(trained(*kernels, 20, 1), trained(*kernels, 20, 4));
-    std::printf("%s trainings: %s\n", kernels->name, agree ? "same bits" : "DIFFERS");
-    wrong += agree ? 0 : 1;
+    const auto check_training = [&](const char* what, const std::vector<StackLayer>& stack) {
+      const bool agree = same(trained(*kernels, stack, 20, 1), trained(*kernels, stack, 20, 4));
+      std::printf("%s trainings, %s: %s\n", kernels->name, what, agree ? "same bits" : "DIFFERS");
+      wrong += agree ? 0 : 1;
+    };
+    check_training("nalu", {{Kind::nalu, 2, 1, 1, false, false, false, false, 1e-7, 0, 1}});
+    const StackLayer first{Kind::linear, 2, 3, 0, true, false, false, false, 0, 0, 1};
+    for (const RowsLayer& layer : rows_layers(3, 1)) {
+      check_training(layer.name, {first, layer.layer});
+    }
   }
   return wrong;
 }

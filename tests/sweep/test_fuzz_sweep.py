@@ -14,12 +14,51 @@ from hypothesis import strategies as st
 from skips_here import needs_trainer
 from torch import nn
 
-from nalu_kernels import NAC, NALU, sweep
+from nalu_kernels import GNALU, INALU, NAC, NALU, NAU, NMRU, NMU, NPU, NRU, RealNPU, sweep
 from nalu_kernels.sweep.state import DIVERGED
 
 F64 = torch.float64
 EXAMPLES = int(os.environ.get("NALU_KERNELS_FUZZ_EXAMPLES", "40"))
 fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+# The layers of a stack, and what their options are drawn from.
+LAYERS: list[tuple[Any, dict[str, list[Any]]]] = [
+    (nn.Linear, {"bias": [False, True]}),
+    (NAC, {"log_space": [False, True], "eps": [1e-2]}),
+    (
+        NALU,
+        {
+            "tied": [False, True],
+            "gate_bias": [False, True],
+            "gate": ["output", "sample"],
+            "eps": [1e-2],
+        },
+    ),
+    (GNALU, {"eps": [1e-2]}),
+    (NAU, {}),
+    (NMU, {}),
+    (
+        INALU,
+        {
+            "gate": ["independent", "matrix", "vector"],
+            "tied": [False, True],
+            "eps": [1e-2],
+            "omega": [1.0, 20.0],
+        },
+    ),
+    (NPU, {"eps": [1e-2], "gate_gradient": ["straight-through", "clamped"]}),
+    (
+        RealNPU,
+        {
+            "eps": [1e-2],
+            "gate_gradient": ["straight-through", "clamped"],
+            "modified": [False, True],
+        },
+    ),
+    (NRU, {}),
+    (NMRU, {}),
+]
 
 
 @st.composite
@@ -28,17 +67,23 @@ def stacks(draw: st.DrawFn, inputs: int, outputs: int) -> nn.Module:
     sizes = [inputs, *draw(st.lists(st.integers(1, 5), max_size=3)), outputs]
     layers: list[nn.Module] = []
     for width, after in itertools.pairwise(sizes):
-        kind = draw(st.sampled_from(["NAC", "NALU", "Linear"]))
-        if kind == "NAC":
-            layers.append(NAC(width, after, log_space=draw(st.booleans()), eps=1e-2))
-        elif kind == "NALU":
-            options = {"tied": draw(st.booleans()), "gate_bias": draw(st.booleans())}
-            gate = draw(st.sampled_from(["output", "sample"]))
-            layers.append(NALU(width, after, gate=gate, eps=1e-2, **options))
-        else:
-            layers.append(nn.Linear(width, after, bias=draw(st.booleans())))
+        kind, options = draw(st.sampled_from(LAYERS))
+        chosen = {name: draw(st.sampled_from(values)) for name, values in options.items()}
+        layers.append(kind(width, after, **chosen))
         layers.append(draw(st.sampled_from([nn.Identity, nn.ReLU, nn.ReLU6]))())
     return nn.Sequential(*layers[:-1])
+
+
+# What the loss has beside the error, by column; l1_last is at least l1.
+TERMS: dict[str, Any] = {
+    "regularizer": st.floats(0, 10),
+    "ramp_start": st.integers(0, 4),
+    "ramp_stop": st.integers(0, 6),
+    "regularizer_below": st.one_of(st.none(), st.floats(0, 10)),
+    "l1": st.floats(0, 0.1),
+    "l1_last": st.one_of(st.none(), st.floats(0.1, 1)),
+    "l1_every": st.integers(1, 3),
+}
 
 
 RANGES = st.sampled_from(
@@ -69,6 +114,8 @@ def specifications(draw: st.DrawFn) -> dict[str, Any]:
     runs["lr"] = [draw(st.floats(1e-5, 1e-3)) for _ in range(count)]
     for name in draw(st.sets(st.sampled_from(["weight_decay", "clip_value", "clip_norm"]))):
         runs[name] = [draw(st.floats(0.01, 1)) for _ in range(count)]
+    for name in draw(st.sets(st.sampled_from(list(TERMS)))):
+        runs[name] = [draw(TERMS[name]) for _ in range(count)]
     if optimizer != "adam":
         runs["momentum"] = [draw(st.sampled_from([0.0, 0.9])) for _ in range(count)]
     steps = draw(st.integers(1, 6))
@@ -114,7 +161,10 @@ SPOILT: dict[str, list[Any]] = {
     "success": ["weights", 0, -1.0, []],
     "stop": ["early", 1],
     "dtype": [torch.float16, "float32", None],
-    "runs": [None, {}, {"seed": [-1]}, {"seed": [0], "lr": [float("nan")]}, {"seeds": [1]}],
+    "runs": [None, {}, {"seed": [-1]}, {"seed": [0], "lr": [float("nan")]}, {"seeds": [1]}]
+    + [{"seed": [0], name: [wrong]} for name in TERMS for wrong in (-1.0, "1", True)]
+    + [{"seed": [0], name: [float("inf")]} for name in ("regularizer", "ramp_stop", "l1")]
+    + [{"seed": [0], "l1": [0.5], "l1_last": [0.1]}, {"seed": [0], "l1_every": [0]}],
     "seconds": [0, -1, "1"],
     "threads": [0, 1.5],
     "callback": [1],
