@@ -36,6 +36,17 @@ class EveryKind(nn.Sequential):
         )
 
 
+class Apart(nn.Module):
+    """Each layer on an input of its own: the layers behind one would multiply what it rounds."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
+        return [layer(x) for layer, x in zip(self.layers, inputs, strict=True)]
+
+
 @pytest.fixture
 def model(backend: Backend) -> nn.Module:
     return EveryKind().to(backend.device).eval()
@@ -163,13 +174,17 @@ def test_decomposed_half_precision_is_that_of_the_kernels(
     backend: Backend, rows: Any, dtype: torch.dtype
 ) -> None:
     """Exporters that know no other operators get formulas that widen as the kernels do."""
-    model, x = EveryKind().to(backend.device, dtype), rows(7).to(dtype)
-    program = exported(model, x)
+    layers = Apart(EveryKind()).to(backend.device, dtype)
+    inputs = [rows(7).to(dtype)]
+    with torch.no_grad():
+        for layer in layers.layers[:-1]:
+            inputs.append(layer(inputs[-1]))
+    program = export(layers, (inputs,))
     table = torch._decomp.decomposition_table
     plain = program.run_decompositions(table)
     assert "nalu_kernels" not in " ".join(targets(plain))
     with torch.no_grad():
-        torch.testing.assert_close(plain.module()(x), model(x))
+        torch.testing.assert_close(plain.module()(inputs), layers(inputs))
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
