@@ -440,4 +440,4 @@ def test_any_wrong_call(backend: Backend) -> None:
         named = re.match(r"(\w+)(\[\d\])?: ", str(raised.value))
         assert named and named[1] in arguments, raised.value
 
-    fuzz(test, wrong_calls(), EXAMPLES // 3)
+    fuzz(test, wrong_calls(), EXAMPLES // 3 // SHARE.get((backend.name, backend.device), 1))
