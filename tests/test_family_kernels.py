@@ -15,6 +15,7 @@ from conftest import HALVES, Backend
 from layers import numbers
 from nalu_kernels import dispatch, family
 from nalu_kernels.autograd import with_gradients
+from nalu_kernels.execute import execute
 from parity import threads
 from selection import only, pairs
 
@@ -238,6 +239,16 @@ def test_only_what_is_needed(form: str, backend: Backend, rng: Generator) -> Non
         ], name
         if given[i] is not None:
             torch.testing.assert_close(alone[i], whole[i], rtol=0, atol=0)
+
+
+@by_form
+def test_a_weight_that_is_missing_is_named(form: str, backend: Backend, rng: Generator) -> None:
+    row = family.FAMILY[FORMS[form].name]
+    tensors = draw(rng, form, (6, 4, 3), torch.float32, backend.device)
+    for name in row.weights:
+        given = ordered(form, {**tensors, name: None})
+        with pytest.raises(TypeError, match=f"^{name}: expected a torch.Tensor, got NoneType"):
+            execute(row, FORMS[form].options, tuple(given))
 
 
 @only(lambda backend: backend.name == "cpu")

@@ -175,6 +175,13 @@ inline void with_weight(const Layer& layer, const void* W_hat, const void* M_hat
   }
 }
 
+template <class T>
+inline void clear(T* values, int64_t count) {
+  if (count > 0) { // else the pointer may be null, which memset must not be given
+    std::memset(values, 0, static_cast<size_t>(count) * sizeof(T));
+  }
+}
+
 // to[i] = weight(i)
 template <class T, class F>
 inline void fill(int64_t begin, int64_t end, const F& weight, T* to) {

@@ -204,8 +204,8 @@ inline void backward_small(const Layer& layer, const Backward& backward) {
   const int64_t chunks_per_part = divide_up(chunks, most_parts);
   const int64_t parts = divide_up(chunks, chunks_per_part);
   Buffer<T> sums(parts * stride);
-  if (B == 0 && stride > 0) {
-    std::memset(sums.get(), 0, sizeof(T) * static_cast<size_t>(stride));
+  if (B == 0) {
+    clear(sums.get(), stride);
   }
 
   parallel(B > 0 ? parts : 0, 1, [&](int64_t first_part, int64_t last_part) {

@@ -30,6 +30,7 @@ class Power(Call):
         described: tuple[tuple[Any, ...] | None, ...],
     ) -> None:
         require(0 < eps < math.inf, "eps must be positive and finite")
+        require(described[2] is not None, "g is missing")
         super().__init__(chip, described)
         for name, weight in zip(Powers._fields, self.given, strict=True):
             self.require_shape(name, weight, *((self.I,) if name == "g" else (self.O, self.I)))

@@ -113,7 +113,7 @@ inline void reduce_gradient_of_outputs(
     constexpr int C = decltype(outputs)::value;
     T* const sums = scratch; // (I, C, lanes)
     T* const before = scratch + I * C * L; // (I, C, R, lanes)
-    std::memset(sums, 0, static_cast<size_t>(I * C * L) * sizeof(T));
+    clear(sums, I * C * L);
     for_each_row_tile<T>(n, [&](auto vectors, int64_t k, auto lanes) {
       constexpr int R = decltype(vectors)::value;
       Vec<T> products[C][R];
@@ -197,7 +197,7 @@ inline void reduce_gradient(
     bool add,
     T* scratch) {
   if (O == 0 && grad_x != nullptr && !add) {
-    std::memset(grad_x, 0, static_cast<size_t>(I * n) * sizeof(T));
+    clear(grad_x, I * n);
   }
   if (is_helped() && !Factor::has_slope_of_input) { // no two outputs write to one place
     parallel(O, kReductionOutputs, [&](int64_t begin, int64_t end) {

@@ -60,11 +60,9 @@ NALU_INLINE void for_each_vector_of_weights(int64_t n, const F& f) {
 
 template <class T>
 inline void copy(const T* from, int64_t count, T* to) {
-  std::memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
-}
-template <class T>
-inline void clear(T* values, int64_t count) {
-  std::memset(values, 0, static_cast<size_t>(count) * sizeof(T));
+  if (count > 0) { // else the pointers may be null, which memcpy must not be given
+    std::memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
+  }
 }
 
 // C[m, k] += sum over n of A[m, n] B[k, n], for dense rows of n numbers.
