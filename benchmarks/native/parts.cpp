@@ -32,9 +32,8 @@ struct Network {
   Training training{};
   std::vector<float> weights, moments, best;
   int64_t seed = 0, starts[2] = {0, 0}, progress[2] = {0, 0};
-  Hyper hyper{
-      1e-3, 0.9, 0.999, 1e-8, 0, 0, kForever, kForever, 0, 0, 0, kForever, 0, 0, 1e4, 1e-5};
-  double scores[5] = {}, curves[2] = {};
+  Hyper hyper{};
+  double scores[kScores] = {}, curves[2] = {};
   float nothing = 0;
 
   static constexpr double kForever = std::numeric_limits<double>::infinity();
@@ -43,7 +42,6 @@ struct Network {
     const auto add = [&](int64_t in, int64_t out) {
       const int64_t gates = kind == Kind::nalu ? out : 0;
       StackLayer& layer = training.layers[training.depth++];
-      layer = {};
       layer.kind = kind;
       layer.in = in;
       layer.out = out;
@@ -51,6 +49,12 @@ struct Network {
       layer.eps = 1e-7;
       layer.scale = 1;
     };
+    hyper.lr = 1e-3;
+    hyper.beta1 = 0.9;
+    hyper.beta2 = 0.999;
+    hyper.eps = 1e-8;
+    hyper.clip_value = hyper.clip_norm = hyper.regularizer_below = hyper.restart_above = kForever;
+    hyper.threshold = 1e-5;
     hidden > 0 ? (add(inputs, hidden), add(hidden, 1)) : add(inputs, 1);
     for (int64_t i = 0; i < training.depth; ++i) {
       training.parameters += training.layers[i].parameters();

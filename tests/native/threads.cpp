@@ -194,9 +194,23 @@ std::vector<float> trained(
   for (int64_t run = 0; run < runs; ++run) {
     seeds.push_back(run);
     starts.insert(starts.end(), {0, 1});
-    const double none = std::numeric_limits<double>::infinity();
-    hyper.push_back(
-        {1e-2, 0.9, 0.999, 1e-8, 0, 0, none, none, 0.1, 5, 30, none, 1e-3, 1e-2, 20, 1e-5});
+    Hyper each{};
+    each.lr = 1e-2;
+    each.beta1 = 0.9;
+    each.beta2 = 0.999;
+    each.eps = 1e-8;
+    each.clip_value = each.clip_norm = each.regularizer_below = std::numeric_limits<double>::infinity();
+    each.regularizer = 0.1;
+    each.ramp_start = 5;
+    each.ramp_stop = 30;
+    each.l1 = 1e-3;
+    each.l1_last = 1e-2;
+    each.l1_every = 20;
+    each.weight_steps = 4;
+    each.gate_steps = 1;
+    each.restart_above = each.threshold = 1e-5;
+    each.restart_after = 20;
+    hyper.push_back(each);
   }
   std::vector<double> scores(static_cast<size_t>(kScores * runs));
   std::vector<double> curves(static_cast<size_t>(2 * runs * tests));

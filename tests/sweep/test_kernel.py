@@ -155,7 +155,8 @@ def test_a_run_that_is_stuck_begins_anew(backend: Backend, monkeypatch: pytest.M
     begun = found._state.scores[:, BEGUN]
     assert begun[0] == expected._state.scores[0, BEGUN] == 120  # after 40 and 80 too
     assert begun[1:].isnan().all()
-    monkeypatch.setattr(watch, "SEGMENT", 1e-4)
+    monkeypatch.setattr(watch, "SEGMENT", 1e-3)
+    monkeypatch.setattr(kernel, "_STEPS", 4)
     assert_same(trained(**on(backend)), found)
 
 
