@@ -410,7 +410,7 @@ def test_a_benchmark_network_trains_on_as_it_did(
 def test_weights_stored_the_other_way_round_are_not_copied(
     rng: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, model = torch.randn(6, 4, generator=rng), Network(RealNPULayer(4, 3))
+    x, model = torch.randn(6, 4, generator=rng).double(), Network(RealNPULayer(4, 3)).double()
     before, expected = list(model.parameters()), model(x)
     assert convert(model).replaced
     forbid(monkeypatch)
