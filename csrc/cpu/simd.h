@@ -20,6 +20,7 @@
 #endif
 // For sources that GPUs share.
 #define NALU_DEVICE
+#define NALU_APART
 #define NALU_BOTH
 
 #if defined(__clang__)

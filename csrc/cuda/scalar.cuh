@@ -14,6 +14,7 @@
 #define NALU_NAMESPACE device
 #define NALU_INLINE __device__ __forceinline__
 #define NALU_DEVICE __device__
+#define NALU_APART __device__ __noinline__
 #define NALU_BOTH __host__ __device__
 
 #include "../half.h"

@@ -1,6 +1,7 @@
 // An SNMU's planes, and what joins its products while it is trained:
 //   y = prod(w x n + 1 - w) / prod(w n + 1 - w), with noise n >= 0 of each input's own.
-// Otherwise it is an NMU.
+// Otherwise it is an NMU. The functions stay apart: within a kernel for all layers they would cost each
+// of them registers.
 // Source: Mistry, Farrahi and Hare 2022, "Improving the Robustness of Neural Multiplication Units with
 // Reversible Stochasticity".
 #pragma once
@@ -26,7 +27,7 @@ NALU_DEVICE T inverse_deviation(const T* x, int64_t count) {
 
 // x n, and n in the place of numbers uniform on [0, 1).
 template <class T>
-NALU_DEVICE void snmu_planes(const Unit<T>& unit, const T* x, bool training, int64_t n) {
+NALU_APART void snmu_planes(const Unit<T>& unit, const T* x, bool training, int64_t n) {
   const int64_t count = unit.layer.in * n;
   T *noisy = unit.planes[0], *noise = unit.planes[1];
   if (!training) {
@@ -47,7 +48,7 @@ NALU_DEVICE void snmu_planes(const Unit<T>& unit, const T* x, bool training, int
 }
 
 template <class T>
-NALU_DEVICE void snmu_join(const Unit<T>& unit, bool training, int64_t n) {
+NALU_APART void snmu_join(const Unit<T>& unit, bool training, int64_t n) {
   for_each_vector<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
     const Vec<T> m = load<T>(unit.m + k, lanes);
     store<T>(unit.y + k, training ? m / load<T>(unit.signs + k, lanes) : m, lanes);
@@ -55,7 +56,7 @@ NALU_DEVICE void snmu_join(const Unit<T>& unit, bool training, int64_t n) {
 }
 
 template <class T>
-NALU_DEVICE void snmu_part(const Unit<T>& unit, const T* dy, int64_t n) {
+NALU_APART void snmu_part(const Unit<T>& unit, const T* dy, int64_t n) {
   for_each_vector<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
     const Vec<T> grad = load<T>(dy + k, lanes) / load<T>(unit.signs + k, lanes);
     store<T>(unit.grad_l + k, grad, lanes);
@@ -65,7 +66,7 @@ NALU_DEVICE void snmu_part(const Unit<T>& unit, const T* dy, int64_t n) {
 
 // From the gradient of x n to that of x.
 template <class T>
-NALU_DEVICE void snmu_through(const Unit<T>& unit, int64_t n) {
+NALU_APART void snmu_through(const Unit<T>& unit, int64_t n) {
   for_each_vector<T>(unit.layer.in * n, [&](int64_t k, auto lanes) {
     const Vec<T> grad = load<T>(unit.grad_x + k, lanes) * load<T>(unit.planes[1] + k, lanes);
     store<T>(unit.grad_x + k, grad, lanes);
