@@ -1,9 +1,11 @@
 // The factors of the layers whose output is a product over the inputs,
 //   y[o] = f(x[1], w[o, 1]) f(x[2], w[o, 2]) ...
-// for every device and vector width. V holds one input of several rows; a weight is one number.
+// for every device and vector width. V holds one input of several rows, and a weight is one number; or,
+// of one row, V holds several inputs, and so many weights go with them.
 //
 // A Factor has
-//   Terms of(j): what the weight number j, of (out, in), comes to
+//   Terms<T> of(j): what the weight number j, of (out, in), comes to
+//   Terms<V> of(j, lanes): the same of it and the next
 //   Input load(at, lanes): an input of (in, rows)
 //   value(terms, input): f
 //   slope_of_weight(terms, input, grad): grad df/dw
@@ -25,17 +27,24 @@ struct SelectingFactor {
   static constexpr bool has_slope_of_input = true;
   const T *W, *x;
 
+  template <class N>
   struct Terms {
-    T w, rest;
+    N w, rest;
   };
-  NALU_INLINE Terms of(int64_t j) const {
+  NALU_INLINE Terms<T> of(int64_t j) const {
     return {W[j], T(1) - W[j]};
+  }
+  template <class Lanes>
+  NALU_INLINE Terms<Vec<T>> of(int64_t j, Lanes lanes) const {
+    const Vec<T> w = load<T>(W + j, lanes);
+    return {w, T(1) - w};
   }
   template <class Lanes>
   NALU_INLINE Vec<T> load_input(int64_t at, Lanes lanes) const {
     return load<T>(x + at, lanes);
   }
-  NALU_INLINE static Vec<T> seen(const Terms& terms, Vec<T> x_) {
+  template <class N>
+  NALU_INLINE static Vec<T> seen(const Terms<N>& terms, Vec<T> x_) {
     if constexpr (forgiving) {
       const Vec<T> one = splat<Vec<T>>(1);
       const Vec<T> infinity = splat<Vec<T>>(std::numeric_limits<T>::infinity());
@@ -43,13 +52,16 @@ struct SelectingFactor {
     }
     return x_;
   }
-  NALU_INLINE Vec<T> value(const Terms& terms, Vec<T> x_) const {
+  template <class N>
+  NALU_INLINE Vec<T> value(const Terms<N>& terms, Vec<T> x_) const {
     return seen(terms, x_) * terms.w + terms.rest;
   }
-  NALU_INLINE Vec<T> slope_of_weight(const Terms& terms, Vec<T> x_, Vec<T> grad) const {
+  template <class N>
+  NALU_INLINE Vec<T> slope_of_weight(const Terms<N>& terms, Vec<T> x_, Vec<T> grad) const {
     return grad * seen(terms, x_) - grad;
   }
-  NALU_INLINE Vec<T> slope_of_input(const Terms& terms, Vec<T>, Vec<T> grad) const {
+  template <class N>
+  NALU_INLINE Vec<T> slope_of_input(const Terms<N>& terms, Vec<T>, Vec<T> grad) const {
     return grad * terms.w;
   }
 };
@@ -61,24 +73,36 @@ struct SignFactor {
   static constexpr bool has_slope_of_input = false;
   const T *W, *signs;
 
+  template <class N>
   struct Terms {
-    T part, rest, sign;
+    N part, rest, sign;
   };
-  NALU_INLINE Terms of(int64_t j) const {
-    const T w = W[j], part = w < 0 ? -w : w;
-    return {part, T(1) - part, w > 0 ? T(1) : w < 0 ? T(-1) : T(0)};
+  template <class N>
+  NALU_INLINE static Terms<N> terms(N w) {
+    const N zero{}, one = T(1) - zero, part = w < zero ? -w : w;
+    return {part, one - part, w > zero ? one : w < zero ? -one : zero};
+  }
+  NALU_INLINE Terms<T> of(int64_t j) const {
+    return terms(W[j]);
+  }
+  template <class Lanes>
+  NALU_INLINE Terms<Vec<T>> of(int64_t j, Lanes lanes) const {
+    return terms(load<T>(W + j, lanes));
   }
   template <class Lanes>
   NALU_INLINE Vec<T> load_input(int64_t at, Lanes lanes) const {
     return load<T>(signs + at, lanes);
   }
-  NALU_INLINE Vec<T> value(const Terms& terms, Vec<T> s) const {
+  template <class N>
+  NALU_INLINE Vec<T> value(const Terms<N>& terms, Vec<T> s) const {
     return s * terms.part + terms.rest;
   }
-  NALU_INLINE Vec<T> slope_of_weight(const Terms& terms, Vec<T> s, Vec<T> grad) const {
+  template <class N>
+  NALU_INLINE Vec<T> slope_of_weight(const Terms<N>& terms, Vec<T> s, Vec<T> grad) const {
     return (grad * s - grad) * terms.sign;
   }
-  NALU_INLINE Vec<T> slope_of_input(const Terms&, Vec<T>, Vec<T> grad) const {
+  template <class N>
+  NALU_INLINE Vec<T> slope_of_input(const Terms<N>&, Vec<T>, Vec<T> grad) const {
     return grad;
   }
 };
@@ -93,43 +117,53 @@ struct PowerFactor {
   static constexpr bool has_slope_of_input = true;
   const T *W, *part, *slope, *x, *logs; // logs: of |x|
 
+  template <class N>
   struct Terms {
-    T w, part, rest, slope;
+    N w, part, rest, slope;
   };
   struct Input {
     Vec<T> x, log;
   };
-  NALU_INLINE Terms of(int64_t j) const {
+  NALU_INLINE Terms<T> of(int64_t j) const {
     return {W[j], part[j], T(1) - part[j], slope[j]};
+  }
+  template <class Lanes>
+  NALU_INLINE Terms<Vec<T>> of(int64_t j, Lanes lanes) const {
+    const Vec<T> a = load<T>(part + j, lanes);
+    return {load<T>(W + j, lanes), a, T(1) - a, load<T>(slope + j, lanes)};
   }
   template <class Lanes>
   NALU_INLINE Input load_input(int64_t at, Lanes lanes) const {
     return {load<T>(x + at, lanes), load<T>(logs + at, lanes)};
   }
-  NALU_INLINE static Vec<T> power(T w, const Input& input) {
+  template <class N>
+  NALU_INLINE static Vec<T> power(N w, const Input& input) {
     const Vec<T> zero{}, one = splat<Vec<T>>(1);
     const Vec<T> size = w == 0 ? one : exp(input.log * w);
     return input.x < zero ? -size : size;
   }
-  NALU_INLINE Vec<T> value(const Terms& terms, const Input& input) const {
+  template <class N>
+  NALU_INLINE Vec<T> value(const Terms<N>& terms, const Input& input) const {
     return power(terms.w, input) * terms.part + terms.rest;
   }
-  NALU_INLINE Vec<T> slope_of_weight(const Terms& terms, const Input& input, Vec<T> grad) const {
+  template <class N>
+  NALU_INLINE Vec<T> slope_of_weight(const Terms<N>& terms, const Input& input, Vec<T> grad) const {
     const Vec<T> zero{}, p = power(terms.w, input);
     Vec<T> through_power = (grad * terms.part) * (p * input.log);
     through_power = terms.w >= 0 ? (input.x == zero ? zero : through_power) : through_power;
     return through_power + (grad * p - grad) * terms.slope;
   }
-  NALU_INLINE Vec<T> slope_of_input(const Terms& terms, const Input& input, Vec<T> grad) const {
+  template <class N>
+  NALU_INLINE Vec<T> slope_of_input(const Terms<N>& terms, const Input& input, Vec<T> grad) const {
     const Vec<T> zero{};
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    const T w = terms.w;
+    const N w = terms.w, none{}, one = T(1) - none, endless = infinity - none;
     // w |x|^(w - 1), where it is not w p / x.
-    const T at_zero = w == 1 ? T(1) : w > 1 ? T(0) : w > 0 ? infinity : -infinity;
-    const T at_infinity = w == 1 ? T(1) : w > 1 ? infinity : T(0);
+    const N at_zero = w == one ? one : w > one ? none : w > none ? endless : -endless;
+    const N at_infinity = w == one ? one : w > one ? endless : none;
     Vec<T> rate = (power(w, input) / input.x) * w;
-    rate = input.x == zero ? splat<Vec<T>>(at_zero) : rate;
-    rate = input.log == splat<Vec<T>>(infinity) ? splat<Vec<T>>(at_infinity) : rate;
+    rate = input.x == zero ? zero + at_zero : rate;
+    rate = input.log == splat<Vec<T>>(infinity) ? zero + at_infinity : rate;
     return w == 0 ? zero : (grad * terms.part) * rate;
   }
 };

@@ -11,6 +11,10 @@
 #include <type_traits>
 #include <utility>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "capability.h"
 #include "runtime.h"
 #include "threads.h"

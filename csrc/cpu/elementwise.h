@@ -14,7 +14,8 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-// Uninitialised scratch, aligned to a cache line.
+// Uninitialised scratch, aligned to a cache line. Large ones are aligned to huge pages and ask for
+// them: the system hands out one instead of 512, which took longer than what is computed with them.
 template <class T>
 class Buffer {
  public:
@@ -22,13 +23,19 @@ class Buffer {
     if (n == 0) {
       return;
     }
-    constexpr size_t line = 64;
-    memory_ = std::malloc(static_cast<size_t>(n) * sizeof(T) + line);
+    constexpr size_t line = 64, page = size_t{1} << 21;
+    const size_t size = static_cast<size_t>(n) * sizeof(T), alignment = size < 2 * page ? line : page;
+    memory_ = std::malloc(size + alignment);
     if (memory_ == nullptr) {
       throw std::bad_alloc();
     }
-    const auto address = (reinterpret_cast<uintptr_t>(memory_) + line - 1) / line * line;
+    const auto address = (reinterpret_cast<uintptr_t>(memory_) + alignment - 1) / alignment * alignment;
     data_ = reinterpret_cast<T*>(address);
+#ifdef __linux__
+    if (alignment == page) {
+      madvise(data_, size / page * page, MADV_HUGEPAGE); // if it may not, pages are as they were
+    }
+#endif
   }
   ~Buffer() {
     std::free(memory_);

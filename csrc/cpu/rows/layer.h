@@ -51,6 +51,12 @@ struct Chunks {
   }
 };
 
+// Whether the parameters are as the kernels want them, in one piece and in the compute type.
+template <class T, class S>
+bool is_one(const RowsCall& call) {
+  return std::is_same_v<S, T> && call.parameter_count == 1;
+}
+
 // What a thread works with: the layer, its parameters in the compute type, and rows as columns.
 template <class T, class S>
 class RowsWorker {
@@ -61,21 +67,25 @@ class RowsWorker {
         size_(placed(rows, nullptr, nullptr, nullptr)),
         own_(size_.own),
         block_(size_.block),
-        parameters_(call.layer.parameters()),
+        gathered_(is_one<T, S>(call) ? 0 : call.layer.parameters()),
+        parameters_(gathered_.get()),
         reader_(call.input, call.layer.in, rows) {
+    if constexpr (std::is_same_v<S, T>) {
+      parameters_ = is_one<T, S>(call) ? static_cast<const T*>(call.parameters[0]) : parameters_;
+    }
     int64_t at = 0;
-    for (int i = 0; i < call.parameter_count; ++i) {
-      convert<T>(call.sizes[i], static_cast<const S*>(call.parameters[i]), parameters_.get() + at);
+    for (int i = 0; gathered_.get() != nullptr && i < call.parameter_count; ++i) {
+      convert<T>(call.sizes[i], static_cast<const S*>(call.parameters[i]), gathered_.get() + at);
       at += call.sizes[i];
     }
     lay_out(rows, nullptr);
-    prepare(unit_, parameters_.get(), true);
+    prepare(unit_, parameters_, true);
   }
 
   // `kept`: where what the backward needs is to lie; null where there will be none.
   void forward(int64_t begin, int64_t n, T* kept, S* output) {
     read(begin, n, kept);
-    nalu::NALU_NAMESPACE::forward<T>(unit_, parameters_.get(), x_, nullptr, true, n);
+    nalu::NALU_NAMESPACE::forward<T>(unit_, parameters_, x_, nullptr, true, n);
     put(unit_.y, call_.layer.out, n, output + begin * call_.layer.out);
   }
 
@@ -90,7 +100,7 @@ class RowsWorker {
 
   // `kept` by a forward; `dy`: the rows of the output's gradient.
   void backward(int64_t begin, int64_t n, const T* kept, const T* dy, T* gradients, S* grad_x) {
-    const T* own = parameters_.get();
+    const T* own = parameters_;
     read(begin, n, const_cast<T*>(kept));
     transpose_rows(dy, n, call_.layer.out, unit_.y);
     make_planes(unit_, own, x_, true, n);
@@ -141,16 +151,19 @@ class RowsWorker {
   Unit<T> unit_{};
   T *x_ = nullptr, *turned_ = nullptr;
   const Size size_;
-  Buffer<T> own_, block_, parameters_;
+  Buffer<T> own_, block_, gathered_;
+  const T* parameters_;
   RowReader<T, S> reader_;
 };
 
-// Whether the chunks go one after the other, each with the help of all threads, for torch's BLAS
-// serves products of this size better.
-inline bool takes_blas(const RowsCall& call) {
+// Whether the chunks go one after the other, each with the help of all threads: torch's BLAS serves
+// products of this size better, or there are too few rows for a chunk to each thread.
+inline bool wants_help(const RowsCall& call) {
   const StackLayer& layer = call.layer;
   const bool multiplies = layer.kind == Kind::npu || layer.kind == Kind::inalu;
-  return multiplies && layer.in * layer.out > kSmallWeight && !runs_alone();
+  const bool reduces = layer.kind == Kind::nmu || layer.kind == Kind::nru || layer.kind == Kind::nmru;
+  return (multiplies || (reduces && call.B <= kLanes<float>)) &&
+      layer.in * layer.out > kSmallWeight && !runs_alone();
 }
 
 // f(first, last) over [0, count): by several threads, or by this one with their help.
@@ -175,7 +188,7 @@ inline void for_each_chunk(bool helped, int64_t count, const F& f) {
 template <class S>
 inline void forward_by_rows(const RowsCall& call, void* output, void* saved) {
   using T = Compute<S>;
-  const bool helped = takes_blas(call);
+  const bool helped = wants_help(call);
   const Chunks chunks(call, helped);
   const int64_t kept = saved != nullptr ? kept_a_row(call.layer) : 0;
   for_each_chunk(helped, chunks.count, [&](int64_t first, int64_t last) {
@@ -192,17 +205,23 @@ inline void forward_by_rows(const RowsCall& call, void* output, void* saved) {
 template <class S>
 inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
   using T = Compute<S>;
-  const bool helped = takes_blas(call);
+  const bool helped = wants_help(call);
   const Chunks chunks(call, helped);
   const int64_t kept = kept_a_row(call.layer), count = call.layer.parameters();
   const int64_t parts = chunks.parts > 0 ? chunks.parts : 1;
-  Buffer<T> sums(parts * count);
-  clear(sums.get(), chunks.parts > 0 ? 0 : count);
+  // The sums of the only part of the only parameter are its gradient.
+  const bool in_place = is_one<T, S>(call) && parts == 1 && pass.parameters[0] != nullptr;
+  const Buffer<T> apart(in_place ? 0 : parts * count);
+  T* sums = apart.get();
+  if constexpr (std::is_same_v<S, T>) {
+    sums = in_place ? static_cast<T*>(pass.parameters[0]) : sums;
+  }
+  clear(sums, chunks.parts > 0 ? 0 : count);
   for_each_chunk(helped, chunks.parts, [&](int64_t first, int64_t last) {
     RowsWorker<T, S> worker(call, chunks.rows, pass.input != nullptr);
     const RowReader<T, S> grad(pass.grad_output, call.layer.out, chunks.rows);
     for (int64_t part = first; part < last; ++part) {
-      T* gradients = sums.get() + part * count;
+      T* gradients = sums + part * count;
       worker.begin_sums(gradients);
       for (int64_t i = 0; i < chunks.chunks_a_part; ++i) {
         const int64_t begin = (part * chunks.chunks_a_part + i) * chunks.rows;
@@ -218,8 +237,8 @@ inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
   });
   int64_t at = 0;
   for (int i = 0; i < call.parameter_count; at += call.sizes[i], ++i) {
-    if (pass.parameters[i] != nullptr) {
-      sum_parts<T, S>(call.sizes[i], sums.get() + at, parts, count, pass.parameters[i]);
+    if (pass.parameters[i] != nullptr && !in_place) {
+      sum_parts<T, S>(call.sizes[i], sums + at, parts, count, pass.parameters[i]);
     }
   }
 }

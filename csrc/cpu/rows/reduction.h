@@ -8,6 +8,8 @@
 #include "../elementwise.h"
 #include "../helped.h"
 
+#include "one_row.h"
+
 #include "../../factors.h"
 
 namespace nalu {
@@ -44,6 +46,9 @@ NALU_INLINE void for_each_row_tile(int64_t n, const F& f) {
 template <class T, class Factor>
 inline void reduce_outputs(
     int64_t begin, int64_t end, int64_t I, int64_t n, const Factor& factor, T* y) {
+  if (n == 1 && kLanes<T> > 1) {
+    return reduce_one_row(begin, end, I, factor, y);
+  }
   constexpr int64_t L = kLanes<T>;
   for_each_output_tile(begin, end, [&](auto outputs, int64_t first) {
     constexpr int C = decltype(outputs)::value;
@@ -92,7 +97,9 @@ inline void reduce(int64_t O, int64_t I, int64_t n, const Factor& factor, T* y) 
 // Numbers that reduce_gradient needs beside.
 template <class T>
 inline int64_t reduction_scratch(int64_t I, int64_t) {
-  return I * kReductionOutputs * (kReductionVectors + 1) * kLanes<T>;
+  const int64_t of_rows = I * kReductionOutputs * (kReductionVectors + 1) * kLanes<T>;
+  const int64_t of_one_row = one_row_scratch<T>(I);
+  return of_rows > of_one_row ? of_rows : of_one_row;
 }
 
 // What reduce_gradient does, for the outputs from `begin` to `end`.
@@ -108,6 +115,10 @@ inline void reduce_gradient_of_outputs(
     T* grad_x,
     bool add,
     T* scratch) {
+  if (n == 1 && kLanes<T> > 1) {
+    return reduce_gradient_of_one_row(
+        begin, end, I, factor, dy, grad_W, grad_x, add, scratch);
+  }
   constexpr int64_t L = kLanes<T>;
   for_each_output_tile(begin, end, [&](auto outputs, int64_t first) {
     constexpr int C = decltype(outputs)::value;
@@ -162,7 +173,7 @@ inline void reduce_gradient_of_outputs(
           if constexpr (Factor::has_slope_of_input) {
             if (grad_x != nullptr) {
               T* at = grad_x + i * n + k + r * L;
-              store<T>(at, add || first > 0 ? load<T>(at, lanes) + of_input : of_input, lanes);
+              store<T>(at, add || first > begin ? load<T>(at, lanes) + of_input : of_input, lanes);
             }
           }
         }
@@ -199,14 +210,28 @@ inline void reduce_gradient(
   if (O == 0 && grad_x != nullptr && !add) {
     clear(grad_x, I * n);
   }
-  if (is_helped() && !Factor::has_slope_of_input) { // no two outputs write to one place
-    parallel(O, kReductionOutputs, [&](int64_t begin, int64_t end) {
-      const Buffer<T> own(reduction_scratch<T>(I, n));
-      reduce_gradient_of_outputs(
-          begin, end, I, n, factor, dy, grad_W, grad_x, add, own.get());
-    });
-  } else {
+  if (!is_helped()) {
     reduce_gradient_of_outputs<T>(0, O, I, n, factor, dy, grad_W, grad_x, add, scratch);
+    return;
+  }
+  // Pieces of the outputs, each with its own sum for the inputs: the threads' number is no matter.
+  const bool of_input = Factor::has_slope_of_input && grad_x != nullptr;
+  const int64_t most = 8, size = (O + most - 1) / most, count = I * n;
+  const Buffer<T> sums(of_input ? most * count : 0);
+  parallel(most, 1, [&](int64_t first, int64_t last) {
+    const Buffer<T> own(reduction_scratch<T>(I, n));
+    for (int64_t piece = first; piece < last; ++piece) {
+      const int64_t begin = piece * size, end = begin + size < O ? begin + size : O;
+      T* sum = of_input ? sums.get() + piece * count : nullptr;
+      reduce_gradient_of_outputs(begin, end, I, n, factor, dy, grad_W, sum, false, own.get());
+    }
+  });
+  for (int64_t piece = 0; of_input && piece * size < O; ++piece) {
+    const T* sum = sums.get() + piece * count;
+    for_each_vector<T>(count, [&](int64_t k, auto lanes) {
+      const Vec<T> more = load<T>(sum + k, lanes);
+      store<T>(grad_x + k, add || piece > 0 ? load<T>(grad_x + k, lanes) + more : more, lanes);
+    });
   }
 }
 
