@@ -163,6 +163,14 @@ def test_several_chunks_and_parts_of_a_batch(form: str, backend: Backend, rng: G
     check(form, draw(rng, form, sizes, torch.float32, backend.device), backend, rng)
 
 
+@only(lambda backend: backend.name == "cpu")
+@by_form
+@pytest.mark.parametrize("sizes", [(1, 19, 6), (1, 130, 101), (3, 130, 101)], ids=str)
+def test_few_rows(form: str, sizes: Sizes, backend: Backend, rng: Generator) -> None:
+    """Products of one row go along the vectors; wide layers have the help of all threads."""
+    check(form, draw(rng, form, sizes, torch.float32), backend, rng)
+
+
 @by_form
 def test_layouts_and_leading_dimensions(form: str, backend: Backend, rng: Generator) -> None:
     wide = draw(rng, form, (6, 14, 3), device=backend.device)
@@ -194,13 +202,16 @@ def test_none_one_and_two_factors_of_0(form: str, backend: Backend, rng: Generat
     if FORMS[form].name == "nru":
         tensors["W"][0] = torch.tensor([1.0, 0.0, -1.0, 0.5])
     check(form, tensors, backend, rng)
+    for row in range(6 if backend.name == "cpu" else 0):
+        check(form, {**tensors, "input": tensors["input"][row : row + 1]}, backend, rng)
 
 
 @by_form
 def test_special_values(form: str, backend: Backend, rng: Generator) -> None:
     values = (torch.inf, -torch.inf, torch.nan, 1e-40, -0.0, 1e30)
-    for value, place in itertools.product(values, range(2)):
-        tensors = draw(rng, form, (4, 3, 2), torch.float32, backend.device)
+    sizes = [(4, 3, 2), (1, 11, 2)][: 2 if backend.name == "cpu" else 1]
+    for value, place, size in itertools.product(values, range(2), sizes):
+        tensors = draw(rng, form, size, torch.float32, backend.device)
         chosen = list(tensors)[place]
         tensors[chosen].view(-1)[1] = value
         # What comes of numbers beyond the type depends on the order of products.
@@ -212,14 +223,15 @@ def test_special_values(form: str, backend: Backend, rng: Generator) -> None:
 def test_the_same_bits_by_every_number_of_threads(
     form: str, backend: Backend, rng: Generator
 ) -> None:
-    tensors = draw(rng, form, (5000, 11, 3), torch.float32)
-    dy = torch.randn(5000, 3, generator=rng)
     kernels = kernels_of(form, backend)
-    expected = outcome(form, tensors, dy, kernels)
-    for count in (2, 3):
-        with threads(count):
-            found = outcome(form, tensors, dy, kernels)
-        assert all(found[name].equal(expected[name]) for name in expected), count
+    for sizes in ((5000, 11, 3), (1, 130, 101)):
+        tensors = draw(rng, form, sizes, torch.float32)
+        dy = torch.randn(sizes[0], sizes[2], generator=rng)
+        expected = outcome(form, tensors, dy, kernels)
+        for count in (2, 3):
+            with threads(count):
+                found = outcome(form, tensors, dy, kernels)
+            assert all(found[name].equal(expected[name]) for name in expected), (sizes, count)
 
 
 @by_form
