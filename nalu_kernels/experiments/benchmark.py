@@ -4,11 +4,11 @@ Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 4.1. A tria
 sweep, in batches of 128, on the mean squared error, with Adam, at 0.001 where published.py has
 nothing else for the layer. It is tested every 1,000
 steps, on 10,000 samples of the training range (inside) and 10,000 of the extrapolation range
-(outside). It has succeeded if, where its error inside was the least, the one outside is below the
-threshold; sweep/success.py has the rules for that. The rate over the seeds has Wilson's 95 %
-interval. "Solved at" is the first test with an error outside below the threshold; the sparsity
-error is the largest distance of a weight to the nearest of -1, 0 and 1. Both are of the trials that
-succeeded only, as in the papers.
+(outside). It has succeeded if, where its error inside was the least (of inalu.py at the last test),
+the one outside is below the threshold; sweep/success.py has the rules for that. The rate over the
+seeds has Wilson's 95 % interval. "Solved at" is the first test with an error outside below the
+threshold; the sparsity error is the largest distance of a weight to the nearest of -1, 0 and 1.
+Both are of the trials that succeeded only, as in the papers.
 """
 
 from __future__ import annotations
@@ -154,6 +154,10 @@ class Benchmark(Experiment):
         """Parameters to begin with, a row a trial; None for those of the layers."""
         return None
 
+    def judge(self, result: sweep.Result) -> dict[str, list[Any]]:
+        """What has come of the runs: columns, with the names of the result's own."""
+        return result.columns()
+
     def trials(self, seeds: int) -> list[Trial]:
         return [Trial(*pair, seed) for pair in self.pairs for seed in range(seeds)]
 
@@ -187,7 +191,7 @@ class Benchmark(Experiment):
             for first in range(0, len(cell), size):
                 some = cell[first : first + size]
                 result = self._sweep(network, some, settings, threads=threads)
-                yield list(_finished(some, result.columns()))
+                yield list(_finished(some, self.judge(result)))
                 if result.stopped:
                     raise KeyboardInterrupt
 
@@ -206,7 +210,7 @@ class Benchmark(Experiment):
                 result = self._sweep(
                     network, cell, settings, backend=settings.backend, callback=goes_on
                 )
-            return list(_finished(cell, result.columns()))
+            return list(_finished(cell, self.judge(result)))
 
         with ThreadPoolExecutor(len(cells)) as pool:
             left = set(map(pool.submit, repeat(train), networks, cells))

@@ -3,23 +3,28 @@
 Source: Schlör, Ring and Hotho 2020, "iNALU: Improved Neural Arithmetic Logic Unit" (Frontiers in
 Artificial Intelligence 3), experiment 1, with the settings of the authors' code. One layer of 2
 inputs and 1 output learns a + b, a - b, a * b or a / b in 100,000 steps of 64 samples, truncated
-normal or uniform, and is tested on others. It has succeeded if its mean squared error outside is
-below 1e-5. The models are an INALU with weights of its own for products, one without, and a NALU:
-of one output the authors' two readings of its gate are one layer.
+normal, uniform or exponential, and is tested on others. Of 10 steps 8 train the weights and 2 the
+gate, and a training that is stuck begins anew. It has succeeded if its mean squared error outside
+is below 1e-5 at the last test.
+
+The models are an INALU with weights of its own for products, one without, and a NALU. The authors
+read a NALU's gate in two ways, with a matrix and with a vector. Of one output these are one layer,
+and both have the same published numbers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nalu_kernels import INALU, NALU, sweep
+from nalu_kernels import INALU, NALU, sparsity_error, sweep
 from nalu_kernels.published import setting
 from nalu_kernels.sweep.success import FLAT
-from nalu_kernels.sweep.tasks import AnyRange, Normal
+from nalu_kernels.sweep.tasks import AnyRange, Exponential, Normal
 
 from . import benchmark
 from .benchmark import TASKS, normal_start
@@ -38,13 +43,19 @@ SETS: dict[str, tuple[AnyRange, AnyRange]] = {
     "N(-4, 2)": (_normal(-4, 2), _normal(8, 10)),
     "U(-1, 1)": ((-1.0, 1.0), (-10.0, -5.0)),
     "U(-5, 5)": ((-5.0, 5.0), (-10.0, -5.0)),
+    "E(0.2)": (Exponential(0.2), Exponential(0.5)),
+    "E(0.8)": (Exponential(0.8), Exponential(0.5)),
 }
 MODELS = ("INALU", "INALU tied", "NALU")
 CELLS = tuple((model, task) for task in TASKS for model in MODELS)
 _MEANS, _STD = {"W": 1.0, "M": -1.0, "g": 0.0, "G": 0.0}, 0.1
-# TensorFlow's RMSProp, and how the authors' script trains all models.
-_TRAINED = {"alpha": 0.9, "eps": 1e-10, "clip_value": 0.1}
-_SATURATED = {"ramp_start": 10_000, "ramp_stop": 10_000, "regularizer_below": 1.0}
+# How the authors' script trains all models. The eps of TensorFlow's RMSProp is 1e-10, under the
+# root that torch adds its own to.
+_TRAINED = {"alpha": 0.9, "eps": 1e-5, "clip_value": 0.1, "weight_steps": 8, "gate_steps": 2}
+# Not before the 10,000th step, which a test follows: so at most 9 times, as theirs.
+_BEGUN_ANEW = {"restart_above": 1.0, "restart_after": 9_999}
+# From their epoch 11 on, the first being 0.
+_SATURATED = {"ramp_start": 10_999, "ramp_stop": 10_999, "regularizer_below": 1.0}
 
 
 def _shares(*solved: int) -> dict[str, int]:
@@ -53,36 +64,39 @@ def _shares(*solved: int) -> dict[str, int]:
 
 class Inalu(OverRanges):
     name = "inalu"
-    title = "how often one module finds the operation on two numbers, for five distributions"
+    title = "how often one module finds the operation on two numbers, for seven distributions"
     source = "Schlör, Ring and Hotho 2020, experiment 1, extrapolation"
     differs = (
         "Other random numbers, drawn anew in each batch, where theirs are 64,000 samples in 100 "
-        "epochs; for quotients none of 0. The authors train the weights on 8 of 10 batches and "
-        "the gate on 2, give the regulariser, a NALU's too, steps of its own, take the last error "
-        "instead of that at the best test inside, and begin anew where the error stays above 1; "
-        "ours trains all at once, adds an INALU's regulariser to the loss from step 10,000 on "
-        "while the last error inside is below 1, and never begins anew. Their two sets of "
-        "exponential numbers are not among ours. A seed begins with the same weights on every "
-        "set. Why theirs fail at a * b on N(-4, 2) is not known: split updates in plain PyTorch "
-        "came near the solution on 10 of 10 seeds in 6,000 steps."
+        "epochs; for quotients none of 0; tests of 10,000 samples, not 64,000. Their regulariser, "
+        "a NALU's too, has optimizer steps of its own after batches with a loss below 1; ours is "
+        "added to an INALU's loss while the last error inside is below 1, and a NALU has none. "
+        "Their RMSProp's mean of squares begins with 1, ours with 0, and its epsilon is under the "
+        "root, ours beside it. They begin anew within epochs 10, 20, ..., 90, by the losses of "
+        "more than 10,000 batches; ours after a test, by the errors inside of 10 tests or more. "
+        "One NALU stands for their two, whose published numbers are the same. A seed begins with "
+        "the same weights on every set. Theirs fail at a * b on N(-4, 2), with errors inside of "
+        "0.94 to 1.27: their script's steps, rewritten in NumPy, came below 0.01 within 3,000 "
+        "steps on 10 of 10 other seeds at its rate of 0.01, and at 0.001 stayed near 1 (1.01 to "
+        "1.08 after 20,000 steps)."
     )
     small = full = Scale(seeds=10, steps=100_000)
     models, ranges, spans, cells = MODELS, tuple(SETS), SETS, CELLS
     pairs = on_every_range(CELLS, SETS)
     success, optimizer, batch = FLAT, "rmsprop", 64
     published: ClassVar[dict[tuple[str, str], dict[str, int]]] = {
-        ("INALU", "a + b"): _shares(10, 10, 10, 10, 10),
-        ("INALU tied", "a + b"): _shares(10, 10, 10, 10, 10),
-        ("NALU", "a + b"): _shares(0, 10, 0, 10, 0),
-        ("INALU", "a - b"): _shares(10, 10, 10, 10, 10),
-        ("INALU tied", "a - b"): _shares(9, 9, 8, 9, 8),
-        ("NALU", "a - b"): _shares(0, 0, 0, 0, 0),
-        ("INALU", "a * b"): _shares(10, 10, 0, 10, 10),
-        ("INALU tied", "a * b"): _shares(2, 10, 0, 2, 10),
-        ("NALU", "a * b"): _shares(0, 8, 0, 8, 0),
-        ("INALU", "a / b"): _shares(3, 5, 3, 3, 3),
-        ("INALU tied", "a / b"): _shares(4, 6, 1, 4, 4),
-        ("NALU", "a / b"): _shares(0, 0, 0, 0, 0),
+        ("INALU", "a + b"): _shares(10, 10, 10, 10, 10, 10, 10),
+        ("INALU tied", "a + b"): _shares(10, 10, 10, 10, 10, 0, 10),
+        ("NALU", "a + b"): _shares(0, 10, 0, 10, 0, 0, 10),
+        ("INALU", "a - b"): _shares(10, 10, 10, 10, 10, 10, 10),
+        ("INALU tied", "a - b"): _shares(9, 9, 8, 9, 8, 0, 10),
+        ("NALU", "a - b"): _shares(0, 0, 0, 0, 0, 0, 0),
+        ("INALU", "a * b"): _shares(10, 10, 0, 10, 10, 0, 10),
+        ("INALU tied", "a * b"): _shares(2, 10, 0, 2, 10, 0, 10),
+        ("NALU", "a * b"): _shares(0, 8, 0, 8, 0, 7, 10),
+        ("INALU", "a / b"): _shares(3, 5, 3, 3, 3, 0, 7),
+        ("INALU tied", "a / b"): _shares(4, 6, 1, 4, 4, 0, 5),
+        ("NALU", "a / b"): _shares(0, 0, 0, 0, 0, 0, 0),
     }
     published_by = "Schlör, Ring and Hotho 2020, daschloer/inalu, results of experiment 1"
 
@@ -93,7 +107,8 @@ class Inalu(OverRanges):
         return sweep.Arithmetic(operation, in_features=2, samples=benchmark.SAMPLES)
 
     def training(self, model: str, operation: str) -> dict[str, Any]:
-        columns = {**setting("INALU", "64,000 samples").columns(), **_TRAINED}
+        published = setting("INALU", "64,000 samples").columns()
+        columns = {**published, **_TRAINED, **_BEGUN_ANEW}
         return {**columns, "regularizer": 0.0} if model == "NALU" else {**columns, **_SATURATED}
 
     def initial(self, trials: Sequence[Trial]) -> dict[str, Tensor] | None:
@@ -101,6 +116,27 @@ class Inalu(OverRanges):
         with torch.device("meta"):
             network = self.network(trials[0].model, "")
         return normal_start(network, sources, _MEANS, _STD)
+
+    def judge(self, result: sweep.Result) -> dict[str, list[Any]]:
+        """By the last test, where the sweep goes by that with the least error inside."""
+        columns, curves = result.columns(), result.curve_columns()
+        for run, status in enumerate(columns["status"]):
+            if status not in ("solved", "out_of_steps"):
+                continue
+            of_run = curves["run"] == run
+            outside, steps = curves["error_outside"][of_run], curves["step"][of_run]
+            solved = bool(outside[-1] < FLAT)
+            judged = {
+                "status": "solved" if solved else "out_of_steps",
+                "solved_at": float(steps[outside < FLAT][0]) if solved else math.nan,
+                "error_inside": float(curves["error_inside"][of_run][-1]),
+                "error_outside": float(outside[-1]),
+                "best_step": float(steps[-1]),
+                "sparsity": sparsity_error(result.module(run, "last")),
+            }
+            for name, value in judged.items():
+                columns[name][run] = value
+        return columns
 
 
 EXPERIMENT = Inalu()

@@ -10,11 +10,12 @@ import pytest
 import tiny
 import torch
 
+from nalu_kernels import INALU, sparsity_error, sweep
 from nalu_kernels.experiments import load
 from nalu_kernels.experiments.experiment import Trial
 from nalu_kernels.experiments.inalu import CELLS, SETS, Inalu
 from nalu_kernels.experiments.report import finite
-from nalu_kernels.sweep import Normal
+from nalu_kernels.sweep import Exponential, Normal
 
 EXPERIMENT = load("inalu")
 
@@ -24,7 +25,12 @@ def test_layers_are_trained_as_published() -> None:
     columns = EXPERIMENT.columns("INALU", "a * b N(-2, 4)")
     assert columns["train"] == Normal(1, 1, -2, 4) and columns["test"] == Normal(9, 1 / 3, 8, 10)
     assert (columns["lr"], columns["regularizer"], columns["clip_value"]) == (1e-2, 0.05, 0.1)
-    assert not EXPERIMENT.columns("NALU", "a * b U(-1, 1)")["regularizer"]
+    nalu = EXPERIMENT.columns("NALU", "a * b E(0.2)")
+    assert not nalu["regularizer"]
+    assert nalu["train"] == Exponential(0.2) and nalu["test"] == Exponential(0.5)
+    for trained in (columns, nalu):
+        assert (trained["weight_steps"], trained["gate_steps"]) == (8, 2)
+        assert (trained["restart_above"], trained["restart_after"]) == (1.0, 9_999)
     for model in ("INALU", "INALU tied", "NALU"):
         state = EXPERIMENT.initial([Trial(model, "a + b U(-1, 1)", seed) for seed in range(1000)])
         assert state is not None
@@ -40,9 +46,27 @@ def test_no_quotient_is_of_zero(name: str) -> None:
     if isinstance(train, Normal):
         assert train.mean
         return
-    (low, below), (above, high) = train
     x = task.batches(train, 0, torch.arange(20), 128, torch.float32)
+    if isinstance(train, Exponential):
+        assert float(x.min()) > 0
+        return
+    (low, below), (above, high) = train
     assert low == -high and below < 0 < above and float(x.min()) < 0 < float(x.max())
+
+
+def test_a_trial_is_judged_by_its_last_test() -> None:
+    """And not by the one with the least error inside."""
+    assert isinstance(EXPERIMENT, Inalu)
+    task, seeds = EXPERIMENT.arithmetic("a + b"), {"seed": [0, 1, 2]}
+    result = sweep.run(INALU(2, 1), task, seeds, steps=30, test_every=10)
+    curves = result._state.curves
+    curves[:] = 1.0
+    curves[0, 0] = curves[1, 2] = 1e-6
+    judged = EXPERIMENT.judge(result)
+    assert judged["status"] == ["out_of_steps", "solved", "out_of_steps"]
+    assert judged["error_outside"] == judged["error_inside"] == [1.0, 1e-6, 1.0]
+    assert judged["solved_at"][1] == judged["best_step"][1] == 30
+    assert judged["sparsity"][1] == sparsity_error(result.module(1, "last"))
 
 
 def test_it_learns() -> None:
