@@ -75,7 +75,11 @@ class RowsWorker {
     }
     int64_t at = 0;
     for (int i = 0; gathered_.get() != nullptr && i < call.parameter_count; ++i) {
-      convert<T>(call.sizes[i], static_cast<const S*>(call.parameters[i]), gathered_.get() + at);
+      const S* from = static_cast<const S*>(call.parameters[i]);
+      T* to = gathered_.get() + at;
+      for_each_vector_of_weights<T>(call.sizes[i], [&](int64_t k, auto lanes) {
+        store<T>(to + k, load<T>(from + k, lanes), lanes);
+      });
       at += call.sizes[i];
     }
     lay_out(rows, nullptr);
@@ -238,7 +242,10 @@ inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
   int64_t at = 0;
   for (int i = 0; i < call.parameter_count; at += call.sizes[i], ++i) {
     if (pass.parameters[i] != nullptr && !in_place) {
-      sum_parts<T, S>(call.sizes[i], sums + at, parts, count, pass.parameters[i]);
+      parallel(call.sizes[i], kGrain, [&](int64_t begin, int64_t end) {
+        S* to = static_cast<S*>(pass.parameters[i]) + begin;
+        sum_parts<T, S>(end - begin, sums + at + begin, parts, count, to);
+      });
     }
   }
 }
