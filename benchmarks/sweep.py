@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from nalu_kernels import NAC, NALU, sweep, use_backend
+from nalu_kernels import NAC, NALU, NAU, NMU, sweep, use_backend
 
 from . import instructions, machine, markdown, scale
 
@@ -44,35 +44,41 @@ Results = dict[str, Any]
 
 
 class Network(NamedTuple):
-    """Of NACs or NALUs; the task is a + b."""
+    """The task is a * b where the last layer is an NMU, else a + b."""
 
-    layer: type[nn.Module]
+    layers: tuple[type[nn.Module], ...]
     features: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        return f"{self.layer.__name__} {'→'.join(map(str, self.features))}"
+        kinds = dict.fromkeys(layer.__name__ for layer in self.layers)
+        return f"{', '.join(kinds)} {'→'.join(map(str, self.features))}"
 
     def module(self) -> nn.Module:
-        pairs = zip(self.features, self.features[1:], strict=False)
-        return nn.Sequential(*(self.layer(*pair) for pair in pairs))
+        sizes = zip(self.layers, self.features, self.features[1:], strict=False)
+        return nn.Sequential(*(layer(first, last) for layer, first, last in sizes))
 
     @property
     def task(self) -> sweep.Arithmetic:
-        return sweep.Arithmetic("a + b", in_features=self.features[0])
+        operation = "a * b" if self.layers[-1] is NMU else "a + b"
+        return sweep.Arithmetic(operation, in_features=self.features[0])
 
     def target(self, x: Any) -> Any:
         """Of a batch in either framework."""
         if self.features[0] == 2:
-            return x[..., :1] + x[..., 1:]
-        return x[..., 10:35].sum(-1)[..., None] + x[..., 23:48].sum(-1)[..., None]
+            a, b = x[..., :1], x[..., 1:]
+        else:
+            a, b = x[..., 10:35].sum(-1)[..., None], x[..., 23:48].sum(-1)[..., None]
+        return a * b if self.layers[-1] is NMU else a + b
 
 
 NETWORKS = (
-    Network(NALU, (2, 1)),
-    Network(NAC, (2, 1)),
-    Network(NALU, (100, 2, 1)),
-    Network(NAC, (100, 2, 1)),
+    Network((NALU,), (2, 1)),
+    Network((NAC,), (2, 1)),
+    Network((NALU, NALU), (100, 2, 1)),
+    Network((NAC, NAC), (100, 2, 1)),
+    Network((NMU,), (2, 1)),
+    Network((NAU, NMU), (100, 2, 1)),
 )
 Contender = Callable[[int], int]  # trains for so many steps; how many steps of one run it did
 
@@ -128,16 +134,22 @@ def by_jax(network: Network, runs: int) -> Contender:
     import jax
     import jax.numpy as jnp
 
-    gated, eps = network.layer is NALU, 1e-7
+    eps = 1e-7
     state, _ = stack_module_state([network.module() for _ in range(runs)])
     begin = {name: jnp.asarray(value.detach().numpy()) for name, value in state.items()}
-    depth = len(network.features) - 1
 
     def forward(p: Any, x: Any) -> Any:
-        for i in range(depth):
+        for i, layer in enumerate(network.layers):
+            if layer is NAU:
+                x = x @ jnp.clip(p[f"{i}.W"], -1, 1).T
+                continue
+            if layer is NMU:
+                W = p[f"{i}.W"]
+                x = (W * x[..., None, :] + 1 - W).prod(-1)
+                continue
             W = jnp.tanh(p[f"{i}.W_hat"]) * jax.nn.sigmoid(p[f"{i}.M_hat"])
             a = x @ W.T
-            if gated:
+            if layer is NALU:
                 m = jnp.exp(jnp.log(jnp.abs(x) + eps) @ W.T)
                 g = jax.nn.sigmoid(x @ p[f"{i}.G"].T)
                 a = g * a + (1 - g) * m
