@@ -39,9 +39,9 @@ struct StackLayer {
   int64_t in, out, gates; // gates: out, 1 or 0
   // untied: weights of the product's own, or an NPU's imaginary ones. option: an NPU's gate passes its
   // gradient on where it is clamped; an NRU trains with the surrogate of |w|; an iNALU has a gate per
-  // sample; an SNMU's noise follows from its input; the weights of a NAC in log space are a sigmoid of
-  // W_hat alone. modified: an NPU is regularized and kept within bounds; so is a NAC in log space, whose
-  // parameter is W itself.
+  // sample; an SNMU's noise follows from its input; the weights of a NAC in log space are a sigmoid
+  // of W_hat alone. modified: an NPU is regularized and kept within bounds; so is a NAC in log space,
+  // whose parameter is W itself.
   bool bias, untied, option, modified;
   // omega: an iNALU's largest logarithm; of an SNMU eps and omega are the bounds of its noise. scale: of
   // a NALU's parameters.
