@@ -39,15 +39,17 @@ struct StackLayer {
   int64_t in, out, gates; // gates: out, 1 or 0
   // untied: weights of the product's own, or an NPU's imaginary ones. option: an NPU's gate passes its
   // gradient on where it is clamped; an NRU trains with the surrogate of |w|; an iNALU has a gate per
-  // sample; an SNMU's noise follows from its input. modified: an NPU is regularized and kept within
-  // bounds.
+  // sample; an SNMU's noise follows from its input; the weights of a NAC in log space are a sigmoid
+  // of W_hat alone. modified: an NPU is regularized and kept within bounds; so is a NAC in log space,
+  // whose parameter is W itself.
   bool bias, untied, option, modified;
   // omega: an iNALU's largest logarithm; of an SNMU eps and omega are the bounds of its noise. scale: of
   // a NALU's parameters.
   double eps, omega, scale;
 
-  constexpr bool weighted() const {
-    return kind == Kind::nac || kind == Kind::nac_log_space || kind == Kind::nalu;
+  // Whether its weights are a sigmoid.
+  constexpr bool squashed() const {
+    return kind == Kind::nac_log_space && option;
   }
   // Whether it begins with log(|x| + eps).
   constexpr bool log_space() const {
@@ -73,8 +75,9 @@ struct StackLayer {
   // M_hat_mul; weight, bias; W; W_hat, M_hat, g, W_hat_mul, M_hat_mul; W_re, g, W_im.
   constexpr int64_t parameters() const {
     switch (kind) {
-      case Kind::nac:
       case Kind::nac_log_space:
+        return (option || modified ? 1 : 2) * in * out;
+      case Kind::nac:
       case Kind::nalu:
         return (untied ? 4 : 2) * in * out + gate_parameters();
       case Kind::linear:
@@ -110,7 +113,8 @@ inline bool is_sound(const StackLayer& layer) {
       return sizes && (gated || layer.gates == 0) && positive(layer.eps) && positive(layer.omega) &&
           layer.scale == 1;
     case Kind::nac_log_space:
-      return sizes && layer.gates == 0 && !layer.untied && positive(layer.eps) && layer.scale == 1;
+      return sizes && layer.gates == 0 && !layer.untied && !(layer.option && layer.modified) &&
+          positive(layer.eps) && layer.scale == 1;
     case Kind::npu:
       return sizes && layer.gates == 0 && positive(layer.eps);
     case Kind::snmu:

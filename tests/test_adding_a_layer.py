@@ -18,11 +18,13 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     layer for _, layer in inspect.getmembers(layers, inspect.isclass) if issubclass(layer, Layer)
 ]
-NAMES = {"RealNPU": "real_npu"}
+# Some are made of another's.
+NAMES = {"RealNPU": "real_npu", "NACSigma": "nac", "NACNMU": "real_npu"}
 # A sweep does not train it: its noise has no place in the trainers.
 NOT_TRAINED = ("SNMU",)
-# Chance, and what an input of 0 gives, set theirs and others' apart.
-NOT_RECOGNISED = ("SNMU", "NRU", "NMRU")
+# Chance, and what an input of 0 gives, set theirs and others' apart; the logarithms of the last two
+# are taken outside of their authors' layers.
+NOT_RECOGNISED = ("SNMU", "NRU", "NMRU", "NACSigma", "NACNMU")
 
 
 def name_of(layer: type[nn.Module]) -> str:

@@ -18,6 +18,7 @@ from nalu_kernels import (
     GNALU,
     INALU,
     NAC,
+    NACNMU,
     NALU,
     NAU,
     NMRU,
@@ -26,6 +27,7 @@ from nalu_kernels import (
     NRU,
     SNMU,
     INALUCell,
+    NACSigma,
     NAUCell,
     NMUCell,
     Ramp,
@@ -43,6 +45,8 @@ PAIR = {"W_hat": (3, 5), "M_hat": (3, 5)}
 MUL = {"W_hat_mul": (3, 5), "M_hat_mul": (3, 5)}
 LAYERS: dict[str, tuple[type[Layer], dict[str, Any], dict[str, tuple[int, ...]]]] = {
     "NAC": (NAC, {}, PAIR),
+    "NACSigma": (NACSigma, {}, {"W_hat": (3, 5)}),
+    "NACNMU": (NACNMU, {"eps": 1e-3}, {"W": (3, 5)}),
     "NALU": (NALU, {}, {**PAIR, "G": (3, 5)}),
     "NAU": (NAU, {}, {"W": (3, 5)}),
     "NMU": (NMU, {}, {"W": (3, 5)}),
@@ -71,6 +75,7 @@ BOUNDS = {
     "NAU": {"W": (-1, 1)},
     "NRU": {"W": (-1, 1)},
     "NMU": {"W": (0, 1)},
+    "NACNMU": {"W": (0, 1)},
     "SNMU": {"W": (0, 1)},
     "SNMU-batch": {"W": (0, 1)},
     "NMRU": {"W": (0, 1)},
@@ -250,6 +255,7 @@ def values(make: Factory, parameter: str, count: int = 40) -> Tensor:
         (NAU, "W", -math.sqrt(6 / 50), math.sqrt(6 / 50)),
         (NRU, "W", -math.sqrt(6 / 50), math.sqrt(6 / 50)),
         (NMU, "W", 0.25, 0.75),
+        (NACNMU, "W", 0.25, 0.75),
         (SNMU, "W", 0.25, 0.75),
         (NMRU, "W", 0.25, 0.75),
         (NPU, "W_re", -math.sqrt(6 / 50), math.sqrt(6 / 50)),
@@ -265,13 +271,20 @@ def test_uniform_starts(kind: Any, parameter: str, low: float, high: float) -> N
 
 
 @pytest.mark.parametrize(
-    ("parameter", "mean"),
-    [("W_hat", 1), ("M_hat", -1), ("W_hat_mul", 1), ("M_hat_mul", -1), ("g", 0)],
+    ("kind", "parameter", "mean", "std"),
+    [
+        (INALU, "W_hat", 1, 0.1),
+        (INALU, "M_hat", -1, 0.1),
+        (INALU, "W_hat_mul", 1, 0.1),
+        (INALU, "M_hat_mul", -1, 0.1),
+        (INALU, "g", 0, 0.1),
+        (NACSigma, "W_hat", 0, math.sqrt(2 / 50)),
+    ],
 )
-def test_normal_starts(parameter: str, mean: float) -> None:
-    drawn = values(INALU, parameter)
-    assert abs(drawn.mean() - mean) < 0.6 / math.sqrt(len(drawn))
-    assert abs(drawn.std() - 0.1) < 0.6 / math.sqrt(2 * len(drawn))
+def test_normal_starts(kind: Any, parameter: str, mean: float, std: float) -> None:
+    drawn = values(kind, parameter)
+    assert abs(drawn.mean() - mean) < 6 * std / math.sqrt(len(drawn))
+    assert abs(drawn.std() - std) < 6 * std / math.sqrt(2 * len(drawn))
 
 
 def test_other_starts() -> None:
@@ -291,6 +304,8 @@ def test_effective_weights(rng: Generator) -> None:
     assert torch.equal(inalu.W_mul, weight(inalu.W_hat_mul, inalu.M_hat_mul))
     tied = INALU(5, 3, tied=True)
     assert torch.equal(tied.W_mul, tied.W)
+    sigma = NACSigma(5, 3)
+    assert torch.equal(sigma.W, torch.sigmoid(sigma.W_hat))
     c = math.log((1 + math.sqrt(5)) / 2)
     assert torch.equal(gnalu.W, weight(c * gnalu.W_hat, c * gnalu.M_hat))
     with pytest.raises(AttributeError):
@@ -422,6 +437,17 @@ def test_clamp_after_each_step(name: str, make: Factory, cell: bool, rng: Genera
         assert (low, high) == (least, least) if own in bounds else low < -5
     handle.remove()
     assert all(low < -5 for low, _ in step().values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_nacs_of_weights_from_0_to_1_are_the_formula(dtype: torch.dtype, rng: Generator) -> None:
+    x = inputs(rng, 4, 5).to(dtype).index_fill(1, torch.tensor(2), 0).requires_grad_()
+    for layer in (NACSigma(5, 3, eps=1e-3, dtype=dtype), NACNMU(5, 3, eps=1e-3, dtype=dtype)):
+        parameters = list(layer.parameters())
+        found, expected = layer(x), torch.exp(torch.log(x.abs() + 1e-3) @ layer.W.T)
+        torch.testing.assert_close(found, expected)
+        grads = (torch.autograd.grad(y.sum(), [x, *parameters]) for y in (found, expected))
+        torch.testing.assert_close(*grads)
 
 
 def test_the_hook_stays_out_of_saved_optimizers() -> None:

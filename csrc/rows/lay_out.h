@@ -126,8 +126,12 @@ class LayOut {
   }
 
   NALU_BOTH void nac() {
-    T *W = own_.take(size_), *grad_W = own_.take(size_);
-    weigh(0, W, grad_W);
+    T *W = nullptr, *grad_W = nullptr; // the parameter itself
+    if (!layer_.modified) {
+      W = own_.take(size_);
+      grad_W = own_.take(size_);
+      weigh(0, W, grad_W);
+    }
     if (layer_.kind == Kind::nac) {
       multiply(0, out_, in_, W, 0, grad_W, unit_.y, nullptr);
       return;

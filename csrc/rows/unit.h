@@ -7,8 +7,9 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-// W of a layer, and what its backward needs: tanh(W_hat) sigmoid(M_hat), with t and s; the part that a
-// power takes, with its slope s; or W within [-1, 1], with the parameter, t.
+// W of a layer, and what its backward needs: tanh(W_hat) sigmoid(M_hat), with t and s;
+// sigmoid(W_hat); the part that a power takes, with its slope s; or W within [-1, 1], with the
+// parameter, t.
 template <class T>
 struct Transformed {
   int64_t at; // of W_hat and, behind it, M_hat, among the layer's parameters

@@ -34,6 +34,8 @@ NALU_DEVICE void prepare(const Unit<T>& unit, const T* own, bool training) {
       clamp_weight(count, own, weight);
     } else if (layer.kind == Kind::nru) {
       power_part(count, layer.option && training, own, weight);
+    } else if (layer.squashed()) {
+      squash_weight(count, own, weight);
     } else {
       transform_pair(count, scale, own + weight.at, own + weight.at + count, weight);
     }
@@ -53,6 +55,8 @@ NALU_DEVICE void finish(const Unit<T>& unit, T* gradients) {
     const Transformed<T> weight = unit.weights[w];
     if (layer.kind == Kind::nau) {
       clamp_weight_gradient(count, weight, gradients);
+    } else if (layer.squashed()) {
+      squash_weight_gradient(count, weight, gradients);
     } else if (layer.kind != Kind::nru) {
       T* to = gradients + weight.at;
       transform_pair_gradient(count, scale, weight, to, to + count);

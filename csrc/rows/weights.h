@@ -31,6 +31,22 @@ NALU_DEVICE void transform_pair_gradient(
   });
 }
 
+// sigmoid(W_hat)
+template <class T>
+NALU_DEVICE void squash_weight(int64_t count, const T* W_hat, const Transformed<T>& to) {
+  for_each_vector_of_weights<T>(count, [&](int64_t k, auto lanes) {
+    store<T>(to.W + k, sigmoid(load<T>(W_hat + k, lanes)), lanes);
+  });
+}
+
+template <class T>
+NALU_DEVICE void squash_weight_gradient(int64_t count, const Transformed<T>& from, T* grad_W_hat) {
+  for_each_vector_of_weights<T>(count, [&](int64_t k, auto lanes) {
+    const Vec<T> W = load<T>(from.W + k, lanes), grad = load<T>(from.grad_W + k, lanes);
+    store<T>(grad_W_hat + k, grad_sigmoid(grad, W), lanes);
+  });
+}
+
 template <class T>
 NALU_DEVICE void clamp_weight(int64_t count, const T* W, const Transformed<T>& to) {
   for_each_vector_of_weights<T>(count, [&](int64_t k, auto lanes) {

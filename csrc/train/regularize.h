@@ -41,6 +41,11 @@ template <class T>
 NALU_DEVICE void regularize(const StackLayer& layer, T weight, const T* parameters, T* gradients) {
   const int64_t size = layer.in * layer.out, count = layer.parameters();
   switch (layer.kind) {
+    case Kind::nac_log_space:
+      if (!layer.modified) {
+        break;
+      }
+      [[fallthrough]];
     case Kind::nau:
     case Kind::nru:
     case Kind::nmu:
@@ -106,6 +111,11 @@ NALU_DEVICE void keep_within(const StackLayer& layer, T* parameters) {
     case Kind::nru:
       keep_between(T(-1), T(1), size, parameters);
       break;
+    case Kind::nac_log_space:
+      if (!layer.modified) {
+        break;
+      }
+      [[fallthrough]];
     case Kind::nmu:
     case Kind::snmu:
     case Kind::nmru:

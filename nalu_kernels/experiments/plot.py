@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 COLOURS = {
     "NAC": "#0072b2",
     "NAC log": "#56b4e9",
+    "NAC sigma": "#882255",
+    "NAC NMU": "#661100",
     "NALU": "#d55e00",
     "GNALU": "#f0a070",
     "INALU": "#a03010",

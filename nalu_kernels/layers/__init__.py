@@ -5,6 +5,7 @@ from .gnalu import GNALU
 from .inalu import INALU
 from .keep import keep_weights
 from .nac import NAC
+from .nac_positive import NACNMU, NACSigma
 from .nalu import NALU
 from .nau import NAU
 from .nmu import NMU
@@ -18,6 +19,7 @@ __all__ = [
     "GNALU",
     "INALU",
     "NAC",
+    "NACNMU",
     "NALU",
     "NAU",
     "NMRU",
@@ -27,6 +29,7 @@ __all__ = [
     "SNMU",
     "INALUCell",
     "NACCell",
+    "NACSigma",
     "NALUCell",
     "NAUCell",
     "NMUCell",

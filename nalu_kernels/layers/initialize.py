@@ -57,6 +57,11 @@ def draw_xavier(parameter: Tensor) -> None:
             nn.init.xavier_uniform_(parameter)
 
 
+def xavier_std(in_features: int, out_features: int) -> float:
+    """The standard deviation that Glorot's normal start has."""
+    return math.sqrt(2 / max(in_features + out_features, 1))
+
+
 def draw_uniform(parameter: Tensor, low: float, high: float) -> None:
     """Draws a parameter uniformly on (low, high)."""
     with torch.no_grad():

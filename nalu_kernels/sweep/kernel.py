@@ -86,6 +86,7 @@ def _noise_follows(specification: Specification) -> bool:
 def _lacks_of_triton(specification: Specification) -> str | None:
     stack, hyper = specification.stack, specification.columns.hyper
     new = (stack.program[:, 0] > _LAST_OF_TRITON) | (stack.constants[:, 2] != 1)
+    new |= stack.program[:, 6:].any(1)  # NACs of weights from 0 to 1
     if new.any():
         names = [type(layer).__name__ for layer in stack.layers()]
         return f"Triton's trainer has no {names[int(new.nonzero()[0])]}"

@@ -72,9 +72,9 @@ def run(
     call was stopped change a bit of it.
 
     Args:
-        stack: an ``nn.Sequential`` of this library's layers but SNMU, of ``nn.Linear``, ReLU, ReLU6
-            and Identity, or one layer. It is a template: its sizes and options count, its weights
-            do not.
+        stack: an ``nn.Sequential`` of this library's layers, of ``nn.Linear``, ReLU, ReLU6 and
+            Identity, or one layer. It is a template: its sizes and options count, its weights do
+            not.
         task: :class:`Arithmetic`, :class:`Function` or :class:`Data`.
         runs: a DataFrame, a dict of columns, a list of dicts or :func:`grid`. Columns: ``seed``
             (0 if there is none); of the optimizer ``lr``, ``betas`` (or ``beta1`` and ``beta2``),

@@ -11,18 +11,32 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..layers import GNALU, INALU, NAC, NALU, NAU, NMRU, NMU, NPU, NRU, SNMU, RealNPU
+from ..layers import (
+    GNALU,
+    INALU,
+    NAC,
+    NACNMU,
+    NALU,
+    NAU,
+    NMRU,
+    NMU,
+    NPU,
+    NRU,
+    SNMU,
+    NACSigma,
+    RealNPU,
+)
 from ..layers.base import TanhSigmoidLayer
-from ..layers.initialize import init_range, nau_range
+from ..layers.initialize import init_range, nau_range, xavier_std
 from ..reference.gnalu import LOG_GOLDEN_RATIO
 from . import stream
 
 MOST_LAYERS, MOST_INPUTS, MOST_HIDDEN = 16, 512, 64  # of the kernels
-# As csrc/training.h counts them; a NAC in log space is 1.
+# As csrc/training.h counts them; NACs in log space are 1.
 _KINDS = {
     NAC: 0, NALU: 2, GNALU: 2, nn.Linear: 3, nn.ReLU: 4, nn.ReLU6: 5,
     NAU: 6, NMU: 7, INALU: 8, NPU: 9, RealNPU: 9, NRU: 10, NMRU: 11,
-    SNMU: 12,
+    SNMU: 12, NACSigma: 1, NACNMU: 1,
 }  # fmt: skip
 _SUPPORTED = f"{', '.join(kind.__name__ for kind in _KINDS)}, Identity, and Sequential of these"
 _LAYERS = {kind.__name__: kind for kind in (*_KINDS, nn.Identity)}
@@ -248,6 +262,8 @@ def _row(layer: Any, width: int) -> list[int]:
         modified = isinstance(layer, RealNPU) and layer.modified
     elif isinstance(layer, NRU):
         option = True  # training takes the surrogate of |W|
+    elif isinstance(layer, (NACSigma, NACNMU)):
+        option, modified = isinstance(layer, NACSigma), isinstance(layer, NACNMU)
     elif isinstance(layer, SNMU):
         option = layer.noise == "batch"
     inputs = getattr(layer, "in_features", width)
@@ -280,7 +296,9 @@ def _start(layer: Any, parameter: str) -> tuple[float, ...]:
     if isinstance(layer, INALU):
         means = {"W": 1.0, "M": -1.0, "g": 0.0}
         return means[parameter[0]], 0.1, -math.inf, math.inf
-    if isinstance(layer, (NMU, NMRU)):
+    if isinstance(layer, NACSigma):
+        return 0.0, xavier_std(layer.in_features, layer.out_features), -math.inf, math.inf
+    if isinstance(layer, (NMU, NMRU, NACNMU)):
         return 0.25, 0.75
     if parameter in ("gate_bias", "W_im"):
         return (0.0,)
@@ -304,6 +322,8 @@ def _weights(layer: Any, state: Mapping[str, Tensor]) -> list[Tensor]:
     if isinstance(layer, TanhSigmoidLayer):
         hats = [name for name in state if name.startswith("W_hat")]
         return [layer._weight(state[name], state[name.replace("W", "M")]) for name in hats]
+    if isinstance(layer, NACSigma):
+        return [layer._weight(state["W_hat"])]
     if isinstance(layer, NAU):
         return [state["W"].clamp(-1, 1)]
     if isinstance(layer, (NPU, RealNPU)):

@@ -48,9 +48,15 @@ def test_layers_are_trained_as_published() -> None:
     fast = {"regularizer": 0.01, "ramp_start": 5_000, "ramp_stop": 50_000}
     assert EXPERIMENT.columns("NMU", "a * b") == {"lr": 1e-3, **slow}
     assert EXPERIMENT.columns("NAU", "a - b") == {"lr": 1e-3, **fast}
-    assert EXPERIMENT.columns("NALU", "a + b") == {}
-    names = [type(layer).__name__ for layer in EXPERIMENT.network("NMU", "a * b").children()]
-    assert names == ["NAU", "NMU"]
+    assert EXPERIMENT.columns("NAC NMU", "a * b") == {"lr": 1e-3, **slow}
+    assert EXPERIMENT.columns("NAC sigma", "a * b") == EXPERIMENT.columns("NALU", "a + b") == {}
+    for model, wanted in {
+        "NMU": ["NAU", "NMU"],
+        "NAC sigma": ["NAC", "NACSigma"],
+        "NAC NMU": ["NAU", "NACNMU"],
+    }.items():
+        network = EXPERIMENT.network(model, "a * b")
+        assert [type(layer).__name__ for layer in network.children()] == wanted
 
 
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,21 @@ from hypothesis import strategies as st
 from skips_here import needs_trainer
 from torch import nn
 
-from nalu_kernels import GNALU, INALU, NAC, NALU, NAU, NMRU, NMU, NPU, NRU, RealNPU, sweep
+from nalu_kernels import (
+    GNALU,
+    INALU,
+    NAC,
+    NACNMU,
+    NALU,
+    NAU,
+    NMRU,
+    NMU,
+    NPU,
+    NRU,
+    NACSigma,
+    RealNPU,
+    sweep,
+)
 from nalu_kernels.sweep.state import DIVERGED
 
 F64 = torch.float64
@@ -26,6 +40,8 @@ fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list
 LAYERS: list[tuple[Any, dict[str, list[Any]]]] = [
     (nn.Linear, {"bias": [False, True]}),
     (NAC, {"log_space": [False, True], "eps": [1e-2]}),
+    (NACSigma, {"eps": [1e-2]}),
+    (NACNMU, {"eps": [1e-2]}),
     (
         NALU,
         {

@@ -15,7 +15,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import emulated_cuda
 from conftest import Backend
-from nalu_kernels import GNALU, INALU, NAC, NALU, NAU, NMRU, NMU, NPU, NRU, SNMU, RealNPU, sweep
+from nalu_kernels import (
+    GNALU,
+    INALU,
+    NAC,
+    NACNMU,
+    NALU,
+    NAU,
+    NMRU,
+    NMU,
+    NPU,
+    NRU,
+    SNMU,
+    NACSigma,
+    RealNPU,
+    sweep,
+)
 from nalu_kernels.sweep import kernel, watch
 from nalu_kernels.sweep.state import BEGUN
 from selection import only, pairs
@@ -58,6 +73,8 @@ def test_200_steps_equal_the_reference(
 STACKS = {
     "NAC": NAC(4, 1),
     "NAC log": NAC(4, 1, log_space=True),
+    "NAC sigma": nn.Sequential(NACSigma(4, 3), NACSigma(3, 1)),
+    "NAC NMU": nn.Sequential(NACNMU(4, 3), NACNMU(3, 1)),
     "NALU": NALU(4, 1),
     "NALU untied, gate per sample": NALU(4, 1, tied=False, gate="sample", gate_bias=True),
     "ReLU": nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)),
@@ -95,7 +112,9 @@ def test_every_layer_equals_the_reference(stack: str, dtype: torch.dtype, backen
     same_numbers(results[0], results[1])
 
 
-@pytest.mark.parametrize("stack", ["NAU, NMU", "iNALU", "RealNPU modified", "NRU", "NMRU"])
+@pytest.mark.parametrize(
+    "stack", ["NAU, NMU", "NAC NMU", "iNALU", "RealNPU modified", "NRU", "NMRU"]
+)
 def test_what_the_publications_add_to_the_loss(stack: str, backend: Backend) -> None:
     task = sweep.Arithmetic("a * b", in_features=4, samples=40)
     runs = sweep.grid(

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from nalu_kernels import NAC, NALU, sparsity_error
-from nalu_kernels.layers.initialize import init_range
+from nalu_kernels import NAC, NACNMU, NALU, NACSigma, sparsity_error
+from nalu_kernels.layers.initialize import init_range, xavier_std
 from nalu_kernels.sweep.stack import Stack
 
 
@@ -90,14 +90,21 @@ def test_initial_weights_are_drawn_as_the_layers_do() -> None:
         assert 0.99 * bound < float(values.abs().max()) <= bound
         assert abs(float(values.mean())) < 0.05 * bound
     assert state["0.gate_bias"].eq(0).all()
+    positive = Stack(nn.Sequential(NACSigma(30, 20), NACNMU(20, 10)))
+    drawn = positive.state(positive.draw(torch.arange(200), torch.float64))
+    W_hat, W = drawn["0.W_hat"], drawn["1.W"]
+    assert float(W_hat.std()) == pytest.approx(xavier_std(30, 20), rel=0.01)
+    assert 0.25 <= float(W.min()) < 0.26 and 0.74 < float(W.max()) <= 0.75
 
 
 def test_the_sparsity_is_that_of_each_network() -> None:
-    stack = Stack(nn.Sequential(NALU(5, 4, tied=False), NAC(4, 1)))
-    rows = stack.draw(torch.arange(6), torch.float64) * 5
-    found = stack.sparsity(rows)
-    expected = [sparsity_error(stack.module(row)) for row in rows]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    both = nn.Sequential(NALU(5, 4, tied=False), NAC(4, 1))
+    for template in (both, NACSigma(4, 1), NACNMU(4, 1)):
+        stack = Stack(template)
+        rows = stack.draw(torch.arange(6), torch.float64) * 5
+        found = stack.sparsity(rows)
+        expected = [sparsity_error(stack.module(row)) for row in rows]
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
     linear = Stack(nn.Linear(2, 1, bias=False))
     assert linear.sparsity(torch.tensor([[0.25, 1.75]])).tolist() == [0.75]
 

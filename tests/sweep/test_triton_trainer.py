@@ -18,7 +18,7 @@ from test_kernel import same_numbers
 from torch import Tensor, nn
 
 import nalu_kernels
-from nalu_kernels import GNALU, NAC, NALU, NMU, sweep
+from nalu_kernels import GNALU, NAC, NACNMU, NALU, NMU, NACSigma, sweep
 from nalu_kernels.sweep import kernel, stack, stream
 from nalu_kernels.triton import train, train_random
 from selection import long, pairs
@@ -232,6 +232,8 @@ def test_what_it_lacks_is_named(on_triton: None) -> None:
     for layer, columns, words in (
         (NMU(2, 1), runs, "has no NMU"),
         (GNALU(2, 1), runs, "has no GNALU"),
+        (NACSigma(2, 1), runs, "has no NACSigma"),
+        (NACNMU(2, 1), runs, "has no NACNMU"),
         (NAC(2, 1), {**runs, "l1": [1e-3]}, "has no l1"),
         (NAC(2, 1), {**runs, "weight_steps": [8], "gate_steps": [2]}, "has no weight_steps"),
         (NAC(2, 1), {**runs, "restart_above": [1.0]}, "has no restart_above"),
