@@ -216,19 +216,26 @@ def test_several_chunks_and_parts_of_a_batch(form: str, backend: Backend, rng: G
     check(form, draw(rng, form, sizes, torch.float32, backend.device), backend, rng)
 
 
+# An input of 7 columns out of a wider one's (6, 14).
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "every other column": lambda wide: wide[:, ::2],
+    "columns first": lambda wide: wide.T[:7, :6].T,
+    "one row expanded": lambda wide: wide[:1, :7].expand(6, 7),
+    "two leading dimensions": lambda wide: wide[:, :7].reshape(2, 3, 7).transpose(0, 1),
+    "no rows": lambda wide: wide[:0, :7],
+    "no leading dimension": lambda wide: wide[0, :7],
+}
+
+
+@pairs
 @by_form
-def test_layouts_and_leading_dimensions(form: str, backend: Backend, rng: Generator) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_and_leading_dimensions(
+    form: str, layout: str, backend: Backend, rng: Generator
+) -> None:
     wide = draw(rng, form, (6, 14, 3), device=backend.device)
     narrow = draw(rng, form, (6, 7, 3), device=backend.device)
-    for x in (
-        wide["input"][:, ::2],
-        wide["input"].T[:7, :6].T,
-        wide["input"][:1, :7].expand(6, 7),
-        wide["input"][:, :7].reshape(2, 3, 7).transpose(0, 1),
-        wide["input"][:0, :7],
-        wide["input"][0, :7],
-    ):
-        check(form, {**narrow, "input": x}, backend, rng)
+    check(form, {**narrow, "input": LAYOUTS[layout](wide["input"])}, backend, rng)
 
 
 @by_form
@@ -249,15 +256,18 @@ def test_none_one_and_two_factors_of_0(form: str, backend: Backend, rng: Generat
     check(form, tensors, backend, rng)
 
 
+@pairs
 @by_form
-def test_special_values(form: str, backend: Backend, rng: Generator) -> None:
-    values = (torch.inf, -torch.inf, torch.nan, 1e-40, -0.0, 1e30)
-    for value, place in itertools.product(values, range(2)):
-        tensors = draw(rng, form, (4, 3, 2), torch.float32, backend.device)
-        chosen = list(tensors)[place]
-        tensors[chosen].view(-1)[1] = value
-        # What comes of numbers beyond the type depends on the order of products.
-        check(form, tensors, backend, rng, same_pattern=abs(value) != 1e30)
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, 1e-40, -0.0, 1e30])
+@pytest.mark.parametrize("place", [0, 1], ids=["input", "weight"])
+def test_special_values(
+    form: str, value: float, place: int, backend: Backend, rng: Generator
+) -> None:
+    tensors = draw(rng, form, (4, 3, 2), torch.float32, backend.device)
+    chosen = list(tensors)[place]
+    tensors[chosen].view(-1)[1] = value
+    # What comes of numbers beyond the type depends on the order of products.
+    check(form, tensors, backend, rng, same_pattern=value != 1e30)
 
 
 @only(lambda backend: backend.name == "cpu")
