@@ -107,6 +107,30 @@ def kernels_of(form: str, backend: Backend) -> Any:
     return operators[name]
 
 
+def moved(
+    form: str, tensors: dict[str, Tensor], grad_output: Tensor, rng: Generator
+) -> dict[str, Tensor]:
+    """How far results go where each number given is off by a small part of itself, of that part.
+
+    A sum whose terms cancel goes by the size of these, which is what kernels round in their order;
+    any other result by a few times itself.
+    """
+    part = 2.0**-30
+
+    def shifted(tensor: Tensor) -> Tensor:
+        off = torch.randn(tensor.shape, generator=rng, dtype=torch.float64)
+        return tensor * (1 + part * off.to(tensor.device))
+
+    def outcome_of(shift: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        return outcome(form, {n: shift(t) for n, t in tensors.items()}, shift(grad_output), None)
+
+    still, trials = outcome_of(torch.clone), [outcome_of(shifted) for _ in range(4)]
+    return {
+        name: torch.stack([(trial[name] - value).abs() / part for trial in trials]).amax(0)
+        for name, value in still.items()
+    }
+
+
 def check(
     form: str,
     tensors: dict[str, Tensor],
@@ -114,7 +138,8 @@ def check(
     rng: Generator,
     same_pattern: bool = True,
 ) -> None:
-    """No worse than twice plain PyTorch in the type that is computed in, and some roundings."""
+    """No worse than twice plain PyTorch in the type that is computed in, and some roundings; in
+    float64, which plain PyTorch is the truth in, of the terms where a sum of them cancels."""
     dtype = tensors["input"].dtype
     rows = (*tensors["input"].shape[:-1], tensors[next(iter(FORMS[form].shapes(1, 1)))].shape[0])
     dy = torch.randn(rows, generator=rng, dtype=torch.float64).to(dtype).to(backend.device)
@@ -125,6 +150,7 @@ def check(
         return outcome(form, {name: t.to(wide) for name, t in tensors.items()}, dy.to(wide), None)
 
     truth, eager = expected(torch.float64), expected(compute)
+    terms = moved(form, tensors, dy, rng) if dtype == torch.float64 else {}
     for name, value in found.items():
         assert value.dtype == dtype and value.shape == truth[name].shape, name
         near = eager[name]
@@ -135,6 +161,8 @@ def check(
         if not sound.any():
             continue
         scale = truth[name][sound].abs().max()
+        if name in terms:
+            scale = torch.maximum(scale, terms[name][sound].max() / 16)
         off = (value.double() - truth[name])[sound].abs().max()
         eager_off = (near.double() - truth[name])[sound].abs().max()
         # A long product rounds once a factor, one of pairs less often.
@@ -157,6 +185,31 @@ def test_as_the_reference(
     check(form, draw(rng, form, sizes, dtype, backend.device), backend, rng)
 
 
+@only(lambda backend: backend.name == "cpu")
+@by_form
+def test_small_faults_of_float64_are_caught(
+    form: str, backend: Backend, rng: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient off by a billionth; one that lacks a sample's term."""
+    tensors, right = draw(rng, form, (37, 5, 3)), outcome
+
+    def a_billionth_off(name: str, *call: Any) -> Tensor:
+        return right(*call)[name] * (1 + 1e-9)
+
+    def without_a_sample(name: str, form: str, tensors: Any, dy: Tensor, kernels: Any) -> Tensor:
+        return right(form, tensors, dy.index_fill(0, torch.tensor(1), 0), kernels)[name]
+
+    for name, fault in itertools.product(tensors, (a_billionth_off, without_a_sample)):
+
+        def faulty(*call: Any, name: str = name, fault: Any = fault) -> dict[str, Tensor]:
+            *_, kernels = call
+            return right(*call) | ({} if kernels is None else {name: fault(name, *call)})
+
+        monkeypatch.setitem(check.__globals__, "outcome", faulty)
+        with pytest.raises(AssertionError, match=f"'{name}'"):
+            check(form, tensors, backend, rng)
+
+
 @by_form
 def test_several_chunks_and_parts_of_a_batch(form: str, backend: Backend, rng: Generator) -> None:
     sizes = (700, 9, 5) if backend.interpreted or backend.emulated else (9000, 33, 6)
@@ -171,19 +224,26 @@ def test_few_rows(form: str, sizes: Sizes, backend: Backend, rng: Generator) -> 
     check(form, draw(rng, form, sizes, torch.float32), backend, rng)
 
 
+# An input of 7 columns out of a wider one's (6, 14).
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "every other column": lambda wide: wide[:, ::2],
+    "columns first": lambda wide: wide.T[:7, :6].T,
+    "one row expanded": lambda wide: wide[:1, :7].expand(6, 7),
+    "two leading dimensions": lambda wide: wide[:, :7].reshape(2, 3, 7).transpose(0, 1),
+    "no rows": lambda wide: wide[:0, :7],
+    "no leading dimension": lambda wide: wide[0, :7],
+}
+
+
+@pairs
 @by_form
-def test_layouts_and_leading_dimensions(form: str, backend: Backend, rng: Generator) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_and_leading_dimensions(
+    form: str, layout: str, backend: Backend, rng: Generator
+) -> None:
     wide = draw(rng, form, (6, 14, 3), device=backend.device)
     narrow = draw(rng, form, (6, 7, 3), device=backend.device)
-    for x in (
-        wide["input"][:, ::2],
-        wide["input"].T[:7, :6].T,
-        wide["input"][:1, :7].expand(6, 7),
-        wide["input"][:, :7].reshape(2, 3, 7).transpose(0, 1),
-        wide["input"][:0, :7],
-        wide["input"][0, :7],
-    ):
-        check(form, {**narrow, "input": x}, backend, rng)
+    check(form, {**narrow, "input": LAYOUTS[layout](wide["input"])}, backend, rng)
 
 
 @by_form
@@ -206,16 +266,19 @@ def test_none_one_and_two_factors_of_0(form: str, backend: Backend, rng: Generat
         check(form, {**tensors, "input": tensors["input"][row : row + 1]}, backend, rng)
 
 
+@pairs
 @by_form
-def test_special_values(form: str, backend: Backend, rng: Generator) -> None:
-    values = (torch.inf, -torch.inf, torch.nan, 1e-40, -0.0, 1e30)
-    sizes = [(4, 3, 2), (1, 11, 2)][: 2 if backend.name == "cpu" else 1]
-    for value, place, size in itertools.product(values, range(2), sizes):
-        tensors = draw(rng, form, size, torch.float32, backend.device)
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, 1e-40, -0.0, 1e30])
+@pytest.mark.parametrize("place", [0, 1], ids=["input", "weight"])
+def test_special_values(
+    form: str, value: float, place: int, backend: Backend, rng: Generator
+) -> None:
+    for sizes in [(4, 3, 2), (1, 11, 2)][: 2 if backend.name == "cpu" else 1]:
+        tensors = draw(rng, form, sizes, torch.float32, backend.device)
         chosen = list(tensors)[place]
         tensors[chosen].view(-1)[1] = value
         # What comes of numbers beyond the type depends on the order of products.
-        check(form, tensors, backend, rng, same_pattern=abs(value) != 1e30)
+        check(form, tensors, backend, rng, same_pattern=value != 1e30)
 
 
 @only(lambda backend: backend.name == "cpu")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ from benchmarks.gpu import roofline
 from benchmarks.gpu.cases import GROUPS, GpuCase
 from benchmarks.gpu.roofline import PEAKS, Peaks
 from benchmarks.gpu.tensors import precision
-from nalu_kernels.triton import cost, tiles, trace
+from nalu_kernels.family import FAMILY
+from nalu_kernels.triton import cost, metadata, tiles, trace
 from nalu_kernels.triton.aot import LIMITS
 from nalu_kernels.triton.cost import Cost
 from nalu_kernels.triton.device import Chip
@@ -210,6 +212,57 @@ def test_bytes_by_hand() -> None:
     assert cost.of(launch).bytes == y + saved - 64 * 4 + x + 3 * 2 * 2
 
 
+REDUCTIONS = ("nmu", "nru", "nmru")
+
+
+def launches_of(layer: str, shape: tuple[int, int, int]) -> list[trace.Launch]:
+    if layer == "npu":
+        return trace.power(*shape, torch.float32, CHIP)
+    return trace.reduction(layer, *shape, torch.float32, CHIP)
+
+
+@by_shape
+@pytest.mark.parametrize("layer", [*REDUCTIONS, "npu"])
+def test_layers_after_nalu_report_what_the_flop_counter_counts(
+    layer: str, shape: tuple[int, int, int]
+) -> None:
+    B, I, O = shape  # noqa: E741
+    shapes = {"W": (O, 2 * I if layer == "nmru" else I), "W_re": (O, I), "W_im": (O, I), "g": (I,)}
+    row = FAMILY[layer]
+    counted = row.products({name: shapes[name] for name in (*row.weights, *row.optional)})
+    sides = sum(one.columns * (bool(one.left) + bool(one.right)) for one in counted)
+    forward, *backward = launches_of(layer, shape)
+    found = cost.of(forward)
+    assert found.flops == found.flops32 == 2 * B * I * sum(one.columns for one in counted)
+    assert flops(backward) == 2 * B * I * sides
+
+
+@by_shape
+@pytest.mark.parametrize("layer", [*REDUCTIONS, "npu"])
+def test_layers_after_nalu_move_all_that_they_are_given(
+    layer: str, shape: tuple[int, int, int]
+) -> None:
+    for launch in launches_of(layer, shape):
+        batch, *rest = launch.args
+        finishes = launch.kernel.__name__.startswith("finish")
+        given = nbytes(*rest) + (0 if finishes else nbytes(batch.x, batch.dy, batch.saved))
+        if launch.kernel.__name__ == "power_grad_weights_kernel":  # which has no need of these
+            weights, parts, *_ = rest
+            given -= nbytes(weights.W_re, weights.W_im, parts.g)
+        assert cost.of(launch).bytes == given, launch.kernel
+
+
+def test_an_inalus_signs_are_a_product_more() -> None:
+    """Of the weights only, of m and g; on its way to them a NALU's kernels report theirs."""
+    sample = trace.Sample(64, 2, 1)
+    x, W, dy = sample.empty(64, 2), sample.empty(1, 2), sample.empty(64, 1)
+    args = {"batch": Batch(64, 2, 1, x, 2, 1, dy, 1, 1, sample.empty(4 * 64)), "W": W}
+    args |= {"LAYER": "inalu", "scratch": None, "x_parts": None, "W_parts": sample.empty(1, 2, 1)}
+    found = metadata.reduction_gradient((1, 1), SimpleNamespace(name="one"), args)
+    assert found["flops"] == 2 * 64 * 2
+    assert found["bytes"] == nbytes(x, W, dy, args["W_parts"]) + 2 * 64 * 4
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=str)
 def test_nothing_to_compute(shape: tuple[int, int, int]) -> None:
     for gates in {1, shape[2] or 1}:
@@ -236,22 +289,28 @@ told = []
 def launched(x, y, z, stream, function, packed, metadata, *others):
     told.append(metadata and {k: v for k, v in metadata.get().items() if k != "function"})
 
+hook, name, *sizes = sys.argv[1:]
 operators = pretend(launched)
-knobs.runtime.launch_enter_hook = print if sys.argv[1] == "hook" else None
-B, I, O = map(int, sys.argv[2:])
-x, dy, W_hat, M_hat, G = (torch.ones(s) for s in ((B, I), (B, O), *[(O, I)] * 3))
+knobs.runtime.launch_enter_hook = print if hook == "hook" else None
+B, I, O = map(int, sizes)
+options, shapes = {
+    "nalu": ((1e-7,), [(O, I)] * 3),
+    "nmru": ((1e-7,), [(O, 2 * I)]),
+    "npu": ((1e-7, False), [(O, I), (I,), (O, I)]),
+}[name]
+x, dy, *weights = (torch.ones(s) for s in ((B, I), (B, O), *shapes))
 for _ in range(2):
-    y, saved = operators["nalu"].forward(1e-7, True, x, W_hat, M_hat, G)
-    operators["nalu"].backward(1e-7, -1, dy, saved, x, W_hat, M_hat, G)
+    y, saved = operators[name].forward(*options, True, x, *weights)
+    operators[name].backward(*options, -1, dy, saved, x, *weights)
 print(json.dumps(told))
 """
 
 
-def profiled(hook: str, *shape: int) -> list[dict[str, Any] | None]:
+def profiled(hook: str, name: str, *shape: int) -> list[dict[str, Any] | None]:
     """In a process of its own: in this one the kernels are for the interpreter."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-c", PROFILED, hook, *map(str, shape)]
+    command = [sys.executable, "-c", PROFILED, hook, name, *map(str, shape)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout.splitlines()[-1])
@@ -271,12 +330,22 @@ def test_a_profiler_is_told_what_is_counted_here(
     expected = [cost.reported(launch) for launch in launches]
     names = [launch["name"].partition(" ")[0] for launch in expected]
     assert names == [f"{kernel}_kernel" for kernel in kernels]
-    told = profiled("hook", *shape)
+    assert_told(profiled("hook", "nalu", *shape), expected)
+
+
+def assert_told(told: list[Any], expected: list[dict[str, Any]]) -> None:
+    """Twice, for there are two calls."""
     assert [{k: v for k, v in one.items() if k != "stream"} for one in told] == 2 * expected
 
 
+@pytest.mark.parametrize("layer", ["nmru", "npu"])
+def test_a_profiler_is_told_of_the_layers_after_nalu(layer: str) -> None:
+    expected = [cost.reported(launch) for launch in launches_of(layer, (60, 3, 2))]
+    assert_told(profiled("hook", layer, 60, 3, 2), expected)
+
+
 def test_without_a_profiler_nothing_is_counted() -> None:
-    assert profiled("none", 60, 3, 2) == [None] * 4
+    assert profiled("none", "nalu", 60, 3, 2) == [None] * 4
 
 
 def test_totals_are_sums() -> None:

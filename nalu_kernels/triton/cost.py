@@ -23,9 +23,16 @@ from .forms import Tile
 _REPORTS: dict[str, metadata.Report] = {
     "backward_kernel": metadata.backward,
     "finish_kernel": metadata.finish,
+    "finish_power_kernel": metadata.finish_power,
+    "finish_reduction_kernel": metadata.finish_reduction,
     "forward_kernel": metadata.forward,
     "grad_input_kernel": metadata.grad_input,
     "grad_weights_kernel": metadata.grad_weights,
+    "power_kernel": metadata.power,
+    "power_grad_input_kernel": metadata.power_grad_input,
+    "power_grad_weights_kernel": metadata.power_grad_weights,
+    "reduction_kernel": metadata.reduction,
+    "reduction_gradient_kernel": metadata.reduction_gradient,
     "transform_kernel": metadata.transform,
 }
 

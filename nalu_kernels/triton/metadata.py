@@ -2,7 +2,8 @@
 
 ``flops``: two for each multiply-add of the layer's matrix products, however they are computed.
 ``flops16``, ``flops32`` and ``flops64``: the same as they are computed, by the bits of the
-operands: bf16x6, say, is six products of bfloat16 on tensor cores, ieee one of float32.
+operands: bf16x6, say, is six products of bfloat16 on tensor cores, ieee one of float32. A product
+over the inputs, as an NMU's, counts as much as a matrix product (``flops.py``).
 ``bytes``: of the tensors that have to be read or written, each once and at its logical size (an
 expanded input counts as if it were dense). Elementwise functions and sums are not counted as flops.
 
@@ -37,12 +38,16 @@ def _bytes(tensors: Mapping[str, Any]) -> Bytes:
     return {name: tensor.nbytes for name, tensor in tensors.items() if tensor is not None}
 
 
+def _compute(args: Args) -> str:
+    return "flops64" if args["batch"].x.element_size() == 8 else "flops32"
+
+
 def _flops(args: Args, products: Counter[str]) -> dict[str, int]:
     """Of so many "linear" and "log" products of B x I x O, and "sample" ones of B x I: those of a
     gate per sample, which take no tensor cores."""
     B, I, O, *_ = args["batch"]  # noqa: E741
     form, matrix, vector = args["FORM"], 2 * B * I * O, 2 * B * I
-    compute = "flops64" if args["batch"].x.element_size() == 8 else "flops32"
+    compute = _compute(args)
     flops = {"flops": 0, "flops16": 0, "flops32": 0, "flops64": 0}
     for how, size, count in (
         (form.linear_product, matrix, products["linear"]),
@@ -187,3 +192,81 @@ def transform(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
     weights = args["weights"]._replace(G=None, gate_bias=None)._asdict()
     moved = _bytes(weights | {"W": args["W"], "W_mul": args["W_mul"]})
     return _report(f"{metadata.name} [elements={args['size']}]", _NO_FLOPS, moved)
+
+
+def _ieee(args: Args, products: int) -> dict[str, int]:
+    """Of so many products of B x I x O that take no tensor cores."""
+    B, I, O, *_ = args["batch"]  # noqa: E741
+    flops = products * 2 * B * I * O
+    return {"flops": flops, "flops16": 0, "flops32": 0, "flops64": 0} | {_compute(args): flops}
+
+
+def _over_inputs(args: Args) -> tuple[int, int]:
+    """How many products over the inputs, and how many of their angles: an NMRU has reciprocals."""
+    return (2, 1) if args["LAYER"] == "nmru" else (1, 0)
+
+
+def reduction(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
+    moved = _bytes({"x": args["batch"].x, **{name: args[name] for name in ("W", "y", "saved")}})
+    return _report(_name(metadata, args), _ieee(args, sum(_over_inputs(args))), moved)
+
+
+def reduction_gradient(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
+    batch, (products, angles) = args["batch"], _over_inputs(args)
+    of_x, of_W = args["x_parts"] is not None, args["W_parts"] is not None
+    names = ("W", "scratch", "W_parts", "x_parts")
+    moved = _bytes({"x": batch.x, "dy": batch.dy, **{name: args[name] for name in names}})
+    if args["LAYER"] == "nmru":
+        moved |= _bytes({"saved": batch.saved})
+    elif args["LAYER"] == "inalu":
+        moved["m and g"] = batch.saved.nbytes // 2
+    flops = _ieee(args, of_x * products + of_W * (products + angles))
+    return _report(_name(metadata, args), flops, moved)
+
+
+def finish_reduction(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
+    moved = _bytes({name: args[name] for name in ("W_parts", "dW", "x_parts", "dx")})
+    return _report(_name(metadata, args), _NO_FLOPS, moved)
+
+
+def power(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
+    weights = args["weights"]
+    moved = _bytes({"x": args["batch"].x, "y": args["y"], "saved": args["saved"]})
+    moved |= _bytes(weights._asdict())
+    return _report(_name(metadata, args), _ieee(args, 2 * _sides(weights)), moved)
+
+
+def power_grad_input(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
+    of_g = args["g_parts"] is not None
+    moved = _moved_by_power(args) | _bytes({"dx": args["dx"], "parts of dg": args["g_parts"]})
+    moved |= _bytes(args["weights"]._asdict())
+    flops = _ieee(args, (1 + of_g) * _sides(args["weights"]))
+    return _report(_name(metadata, args), flops, moved)
+
+
+def power_grad_weights(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
+    parts = args["parts"]._replace(g=None)
+    moved = _moved_by_power(args) | _bytes({"g": args["weights"].g}) | _parts(parts)
+    return _report(_name(metadata, args), _ieee(args, 2 * _sides(parts)), moved)
+
+
+def finish_power(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
+    grads = args["grads"]._asdict()
+    moved = _parts(args["parts"]) | _bytes({f"d{name}": grad for name, grad in grads.items()})
+    if grads["g"] is not None and not args["PASSES"]:
+        moved |= _bytes({"g": args["g"]})
+    return _report(_name(metadata, args), _NO_FLOPS, moved)
+
+
+def _sides(weights: Any) -> int:
+    """Of the real weights and the imaginary ones, those that there are."""
+    return (weights.W_re is not None) + (weights.W_im is not None)
+
+
+def _parts(parts: Any) -> Bytes:
+    return _bytes({f"parts of d{name}": part for name, part in parts._asdict().items()})
+
+
+def _moved_by_power(args: Args) -> Bytes:
+    batch = args["batch"]
+    return _bytes({"x": batch.x, "dy": batch.dy, "saved": batch.saved})

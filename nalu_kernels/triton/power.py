@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from . import maths
+from . import maths, metadata
 from .conversions import compute_type, rounded
 from .grad_weights import sum_parts
 from .loads import dense, indices, load, tile_indices
@@ -67,7 +67,7 @@ def _gradients(batch, b, o, end):
     return d * cosine, -(d * sine)
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.power)
 def power_kernel(batch, weights, y, saved, eps: tl.float64, TILE: tl.constexpr):
     """A tile of y, [B, O]. ``saved``, if not None, receives what the backward takes: y, and the
     same with the sine, in the compute type."""
@@ -100,7 +100,7 @@ def power_kernel(batch, weights, y, saved, eps: tl.float64, TILE: tl.constexpr):
     tl.store(y + at, rounded(size * cosine, y.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.power_grad_input)
 def power_grad_input_kernel(batch, weights, dx, g_parts, eps: tl.float64, TILE: tl.constexpr):
     """A tile of dx, [B, I], and its rows' share of the gate's gradient."""
     ROWS: tl.constexpr = TILE.rows
@@ -138,7 +138,7 @@ def power_grad_input_kernel(batch, weights, dx, g_parts, eps: tl.float64, TILE: 
         tl.store(g_parts + row.to(tl.int64) * I + cols, sums, mask=cols < I)
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.power_grad_weights)
 def power_grad_weights_kernel(
     batch, weights, parts, split_rows, eps: tl.float64, TILE: tl.constexpr
 ):
@@ -172,7 +172,7 @@ def power_grad_weights_kernel(
         tl.store(parts.W_im + at, im, mask=mask)
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.finish_power)
 def finish_power_kernel(
     batch, g, parts, grads, splits, row_tiles, PASSES: tl.constexpr, BLOCK: tl.constexpr
 ):

@@ -10,13 +10,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from . import factors, maths
+from . import factors, maths, metadata
 from .conversions import compute_type, rounded
 from .grad_weights import sum_parts
 from .loads import dense, indices, load, tile_indices, tiles
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.reduction)
 def reduction_kernel(batch, W, y, saved, eps: tl.float64, LAYER: tl.constexpr, TILE: tl.constexpr):
     """A tile of y, [B, O]. Of an NMRU ``saved``, if not None, receives what its backward takes: the
     cosine, and the product times the sine."""
@@ -67,7 +67,7 @@ def _upstream(batch, rows, cols, LAYER: tl.constexpr):
         return d, d
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.reduction_gradient)
 def reduction_gradient_kernel(
     batch,
     W,
@@ -165,7 +165,7 @@ def _finish(parts, grad, program, count, height, width, BLOCK: tl.constexpr):
         tl.store(grad + at, rounded(total, grad.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(launch_metadata=metadata.finish_reduction)
 def finish_reduction_kernel(
     batch, W_parts, dW, x_parts, dx, splits, x_count, columns, BLOCK: tl.constexpr
 ):
