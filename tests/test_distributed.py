@@ -75,9 +75,8 @@ def test_importing_the_library_imports_none_of_it() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
 
 
-@pytest.mark.parametrize(
-    "how", ["tensor", pytest.param("ddp", marks=long), pytest.param("fsdp", marks=long)]
-)
+@long  # test_two_processes has each way, test_example_alone the script
+@pytest.mark.parametrize("how", ["tensor", "ddp", "fsdp"])
 def test_example(how: str) -> None:
     """In two processes; the loss falls to less than half."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

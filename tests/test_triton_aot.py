@@ -65,6 +65,7 @@ def test_a_sample_of_rows_passes(tmp_path: Path) -> None:
         check(one)
 
 
+@long  # ten seconds and more; test_every_row_passes has all trainers
 def test_a_trainer_passes(tmp_path: Path) -> None:
     status, output, reports = compiled(tmp_path, "--only", "sm_90 train NALU 100* float32*")
     assert status == 0, output[-4000:]

@@ -27,6 +27,7 @@ from nalu_kernels.__main__ import main
 from nalu_kernels.experiments import NAMES, load, report, runner, store, summary, training
 from nalu_kernels.experiments.benchmark import Benchmark
 from nalu_kernels.experiments.experiment import Settings, Trial
+from selection import long
 
 for package in ("gymnasium", "matplotlib", "num2words", "sklearn", "tqdm"):
     pytest.importorskip(package)
@@ -213,7 +214,15 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         assert not (tmp_path / folder / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize(
+    "number",
+    [
+        # Without a process, test_an_interrupted_run_goes_on_to_the_same_numbers has it.
+        pytest.param(signal.SIGINT, marks=long),
+        pytest.param(signal.SIGTERM),
+    ],
+    ids=str,
+)
 def test_processes_are_stopped_and_go_on(number: signal.Signals, tmp_path: Path) -> None:
     """A signal to the whole group, as a terminal or a cluster sends it. The script comes from
     standard input, and does not ask for its __name__."""
