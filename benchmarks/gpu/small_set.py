@@ -17,7 +17,20 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nalu_kernels import NAC, NALU, sweep, use_backend
+from nalu_kernels import (
+    INALU,
+    NAC,
+    NALU,
+    NAU,
+    NMRU,
+    NMU,
+    NPU,
+    NRU,
+    SNMU,
+    RealNPU,
+    sweep,
+    use_backend,
+)
 
 from ..sweep import NETWORKS, Network
 from . import tensors
@@ -43,9 +56,23 @@ KINDS: dict[str, tuple[type[torch.nn.Module], dict[str, Any]]] = {
         )
         for gate, bias, tied in product(("output", "sample"), (False, True), (True, False))
     },
+    "nau": (NAU, {}),
+    "nmu": (NMU, {}),
+    "snmu": (SNMU, {}),
+    **{f"inalu {gate}": (INALU, {"gate": gate}) for gate in ("independent", "matrix", "vector")},
+    "inalu tied": (INALU, {"tied": True}),
+    "npu": (NPU, {}),
+    "real npu": (RealNPU, {}),
+    "nru": (NRU, {}),
+    "nmru": (NMRU, {}),
 }
+# Whose kernels go through a batch and its weights as those of NACs and NALUs do.
+PRODUCTS = tuple(kind for kind in KINDS if KINDS[kind][0] in (NAC, NALU))
 # Those that have between them every path of the kernels.
-TELLING = ("nac", "log nac", "nalu output tied", "nalu sample bias untied")
+TELLING = (
+    *("nac", "log nac", "nalu output tied", "nalu sample bias untied"),
+    *("nmu", "inalu independent", "npu"),
+)
 
 
 class Call(NamedTuple):
@@ -60,8 +87,10 @@ def calls(dry_run: bool) -> list[Call]:
     others = [precision for precision in (*PRECISIONS, *DTYPES) if precision != HIGHEST]
     found = []
     for shape in shapes:
-        found += [Call(kind, HIGHEST, shape) for kind in KINDS]
-        found += [Call(*one, shape) for one in product(TELLING, others) if shape != MANY_ROWS]
+        kinds = PRODUCTS if shape in ONLY_TRITON else tuple(KINDS)
+        found += [Call(kind, HIGHEST, shape) for kind in kinds]
+        telling = [kind for kind in TELLING if kind in kinds and shape != MANY_ROWS]
+        found += [Call(*one, shape) for one in product(telling, others)]
     return found
 
 
@@ -79,10 +108,13 @@ def words(call: Call | Network) -> str:
 
 def train(network: Network, device: Device) -> None:
     """A few steps with their tests, of more runs than one."""
+    of_products = {NAC, NALU}.issuperset(network.layers)
     for name in library_backends(torch.empty(0, device=device.name)):
+        if name == "triton" and not of_products:  # it refuses them
+            continue
         sweep.run(
             network.module(),
-            sweep.Arithmetic("a + b", network.features[0], samples=130),
+            sweep.Arithmetic(network.task.operation, network.features[0], samples=130),
             {"seed": [0, 1, 2]},
             steps=3,
             test_every=2,
