@@ -3,6 +3,7 @@
     python -m benchmarks.family                 the shapes for which a speed is needed
     python -m benchmarks.family --grid          and the shapes of the grid
     python -m benchmarks.family --layers NMU --threads 1
+    python -m benchmarks.family --grid --results benchmarks/results/family.json      the pages'
 
 Eager is each layer's formula written plainly, as its users have it: an NMU's factors are B×O×I
 numbers. The floor beside it is an autograd.Function that computes nothing. An input that is learnt
@@ -12,24 +13,28 @@ wants a gradient too (--inner).
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from nalu_kernels import INALU, NAU, NMRU, NMU, NPU, NRU, RealNPU, which_backend
+from nalu_kernels import INALU, NAU, NMRU, NMU, NPU, NRU, RealNPU
 
+from . import machine, markdown
 from .cases import GRID, shape_name
 from .contenders import Empty
-from .markdown import table
-from .timing import Call, interleave, ratio
+from .timing import interleave, ratio
 
 Sizes = tuple[int, int, int]  # B, I, O
+Results = dict[str, Any]
 # How many times faster than eager PyTorch a forward with its backward has to be.
 NEEDED: dict[tuple[str, Sizes], float] = {
     ("NMU", (128, 100, 2)): 2.5,
@@ -107,19 +112,23 @@ EAGER: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def calls(name: str, sizes: Sizes, inner: bool) -> dict[str, Call]:
-    """A forward and its backward, by the library, by eager PyTorch, and by a call of nothing."""
+def calls(name: str, sizes: Sizes, inner: bool) -> dict[str, Callable[[], Sequence[Tensor]]]:
+    """A forward and its backward, by the library, by eager PyTorch, and by a call of nothing. Each
+    returns what has a gradient then."""
     B, I, O = sizes  # noqa: E741
     torch.manual_seed(0)
     layer = LAYERS[name](I, O)
     x, dy = torch.randn(B, I, requires_grad=inner), torch.randn(B, O)
     parameters = list(layer.parameters())
 
-    def passes(function: Callable[[], Tensor]) -> Call:
-        def call() -> None:
-            for leaf in (x, *parameters):
+    leaves = [x, *parameters] if inner else parameters
+
+    def passes(function: Callable[[], Tensor]) -> Callable[[], Sequence[Tensor]]:
+        def call() -> Sequence[Tensor]:
+            for leaf in leaves:
                 leaf.grad = None
             function().backward(dy)
+            return leaves
 
         return call
 
@@ -158,44 +167,104 @@ def peaks(name: str, sizes: Sizes) -> dict[str, int]:
     return found
 
 
+def measure(names: list[str], grid: bool, inner: bool, seconds: float) -> Results:
+    rows = []
+    for name, sizes in cases(names, grid):
+        samples = interleave(calls(name, sizes, inner), budget_s=seconds)
+        rows.append(
+            {
+                "layer": name,
+                "sizes": list(sizes),
+                "median_us": {
+                    who: round(1e6 * statistics.median(times), 2) for who, times in samples.items()
+                },
+                "times_faster": round(ratio(samples, "eager", "ours"), 3),
+            }
+        )
+        print(f"{name} {shape_name(sizes)}: {rows[-1]['times_faster']} times faster", flush=True)
+    results: Results = {"rows": rows}
+    if "NMU" in names:
+        results["peak_bytes"] = peaks("NMU", MEMORY_SHAPE)
+    return results
+
+
+def _needed(row: dict[str, Any]) -> float:
+    return NEEDED.get((row["layer"], tuple(row["sizes"])), NEEDED_ON_GRID)
+
+
+def _rows(results: Results, chosen: Callable[[dict[str, Any]], bool]) -> list[list[str]]:
+    head = ["layer", "B×I→O", "nalu_kernels, µs", "eager, µs", "empty, µs", "times faster"]
+    table = [[*head, "needed"]]
+    for row in filter(chosen, results["rows"]):
+        figures = [f"{row['median_us'][who]:,.0f}" for who in ("ours", "eager", "empty")]
+        verdict = [f"{row['times_faster']:.2f}", f"{_needed(row):.2f}"]
+        table.append([row["layer"], shape_name(tuple(row["sizes"])), *figures, *verdict])
+    return table
+
+
+def _missed(results: Results) -> str:
+    missed = [row for row in results["rows"] if row["times_faster"] < _needed(row)]
+    named = ", ".join(
+        f"{row['layer']} {shape_name(tuple(row['sizes']))} {row['times_faster']:.2f}"
+        for row in missed
+    )
+    return f"Below what is needed: {named}." if missed else "Nowhere below what is needed."
+
+
+def _memory(results: Results) -> str:
+    found = results["peak_bytes"]
+    return (
+        f"Peak memory of an NMU {shape_name(MEMORY_SHAPE)}: {found['ours'] / 2**20:.1f} MiB, eager "
+        f"{found['eager'] / 2**20:.0f} MiB: {found['ours'] / max(1, found['eager']):.1%}."
+    )
+
+
+def text(results: Results) -> str:
+    said = [markdown.align(_rows(results, lambda row: True), left=2), _missed(results)]
+    return "\n".join([*said, *([_memory(results)] if "peak_bytes" in results else [])])
+
+
+def section(results: Results) -> str:
+    """For docs/speed.md."""
+    used = results["machine"]
+    others = [row for row in results["rows"] if _needed(row) == NEEDED_ON_GRID]
+    faster = [row["times_faster"] for row in others]
+    busy = " while other work ran" if (used["load_before"] or 0) >= 0.5 else ""
+    return "\n\n".join(
+        [
+            "Forward and backward in float32, with the gradients of the weights, against each "
+            "layer's formula written plainly in PyTorch. Medians; all contenders take turns in "
+            f"one run, on {used['threads']} threads of an {used['processor']} "
+            f'({used["backend"].rpartition(", ")[2]}), torch {used["torch"]}{busy}. "Empty" is '
+            "an autograd.Function that computes nothing.",
+            markdown.table(_rows(results, lambda row: _needed(row) != NEEDED_ON_GRID), left=2),
+            f"Over {len(others)} more, of 1 to 1024 rows and of 1→1 to 1024→1024, it is "
+            f"{statistics.median(faster):.1f} times faster in the median and {min(faster):.2f} at "
+            f"worst. {_missed(results)} {_memory(results)}",
+        ]
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.family", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.family",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--layers", nargs="+", choices=list(LAYERS), default=list(LAYERS))
     parser.add_argument("--grid", action="store_true", help="all shapes of the grid, too")
     parser.add_argument("--inner", action="store_true", help="the input wants a gradient")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a shape")
+    parser.add_argument("--results", type=Path, help="writes them there; the pages' are of --grid")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    rows = []
-    for name, sizes in cases(given.layers, given.grid):
-        samples = interleave(calls(name, sizes, given.inner), budget_s=given.seconds)
-        medians = [1e6 * statistics.median(samples[who]) for who in ("ours", "eager", "empty")]
-        needed = NEEDED.get((name, sizes), NEEDED_ON_GRID)
-        faster = ratio(samples, "eager", "ours")
-        figures = [f"{median:,.0f}" for median in medians]
-        verdict = [f"{faster:.2f}", f"{needed:.2f}", "yes" if faster >= needed else "no"]
-        rows.append([name, shape_name(sizes), *figures, *verdict])
-    where = which_backend(torch.ones(1), "nmu")[0]
-    print(f"Forward and backward on {where}, {given.threads} threads, medians:\n")
-    head = [
-        "layer",
-        "B×I→O",
-        "ours, µs",
-        "eager, µs",
-        "empty, µs",
-        "times faster",
-        "needed",
-        "is so",
-    ]
-    print(table([head, *rows], left=2))
-    if "NMU" in given.layers:
-        found = peaks("NMU", MEMORY_SHAPE)
-        share = found["ours"] / max(1, found["eager"])
-        print(
-            f"\nMemory of an NMU {shape_name(MEMORY_SHAPE)}: {found['ours'] / 2**20:.1f} MiB, "
-            f"eager {found['eager'] / 2**20:.1f} MiB: {share:.1%}"
-        )
+    about = {**machine.describe(), "load_before": machine.load()}
+    found = measure(given.layers, given.grid, given.inner, given.seconds)
+    results: Results = {"machine": about, **found}
+    print(text(results))
+    if given.results is not None:
+        given.results.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

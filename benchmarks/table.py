@@ -18,7 +18,7 @@ from typing import Any
 
 from nalu_kernels import published
 
-from . import accuracy, instructions, markdown, scale, sweep, training_step
+from . import accuracy, family, instructions, markdown, scale, sweep, training_step
 from .cases import BACKWARD, FORWARD, NEEDED, NEEDED_ON_GRID, shape_name
 from .contenders import EAGER, EMPTY, LIBRARY, LINEARS, NAMES
 from .gpu import table as gpu
@@ -200,7 +200,12 @@ def summary(speed: Results, steps: Results, sweeps: Results, on_gpu: Results | N
 
 
 def pages(
-    speed: Results, steps: Results, sweeps: Results, errors: Results, on_gpu: Results | None
+    speed: Results,
+    steps: Results,
+    layers: Results,
+    sweeps: Results,
+    errors: Results,
+    on_gpu: Results | None,
 ) -> dict[str, dict[str, str]]:
     """What stands between which marks of which page."""
     return {
@@ -208,6 +213,7 @@ def pages(
         "docs/speed.md": {
             "speed table": speed_section(speed),
             "training step table": training_step.section(steps),
+            "family table": family.section(layers),
             "gpu table": gpu.section(on_gpu),
         },
         "docs/sweep.md": {
@@ -229,13 +235,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def read(name: str) -> Results:
         return json.loads((chosen.results / f"{name}.json").read_text())
 
-    speed, steps, sweeps, errors = map(read, ("cpu", "training_step", "sweep", "accuracy"))
+    names = ("cpu", "training_step", "family", "sweep", "accuracy")
+    speed, steps, layers, sweeps, errors = map(read, names)
     on_gpu = read("gpu") if (chosen.results / "gpu.json").exists() else None
     if chosen.write is None:
-        shown = [text(speed), training_step.text(steps), sweep.text(sweeps), accuracy.text(errors)]
-        print(*shown, gpu.NOT_YET if on_gpu is None else gpu.text(on_gpu), sep="\n\n")
+        shown = [text(speed), training_step.text(steps), family.text(layers), sweep.text(sweeps)]
+        on_device = gpu.NOT_YET if on_gpu is None else gpu.text(on_gpu)
+        print(*shown, accuracy.text(errors), on_device, sep="\n\n")
         return
-    for page, sections in pages(speed, steps, sweeps, errors, on_gpu).items():
+    for page, sections in pages(speed, steps, layers, sweeps, errors, on_gpu).items():
         path = chosen.write / page
         document = path.read_text(encoding="utf-8")
         for name, content in sections.items():

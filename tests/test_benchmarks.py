@@ -16,7 +16,17 @@ import torch
 pytest.importorskip("pytest_benchmark")
 
 import nalu_kernels
-from benchmarks import accuracy, frozen, instructions, markdown, scale, sweep, table, training_step
+from benchmarks import (
+    accuracy,
+    family,
+    frozen,
+    instructions,
+    markdown,
+    scale,
+    sweep,
+    table,
+    training_step,
+)
 from benchmarks.cases import ALL, BACKWARD, FORWARD, NEEDED, QUICK, Case
 from benchmarks.contenders import COMPILED, EAGER, EMPTY, LIBRARY, LINEARS, NAMES, build
 from benchmarks.speed import Measured, measure, ratios, record
@@ -158,6 +168,37 @@ def test_pages_show_the_committed_results(page: str, tmp_path: Path) -> None:
     table.main(["--write", str(tmp_path)])
     expected = (ROOT / page).read_text(encoding="utf-8")
     assert (tmp_path / page).read_text(encoding="utf-8") == expected
+
+
+@pytest.mark.parametrize("name", list(family.LAYERS))
+def test_a_family_layers_contenders_are_the_same_work(name: str) -> None:
+    found = {}
+    for who, call in family.calls(name, (5, 3, 2), inner=True).items():
+        leaves = call()
+        found[who] = [leaf.grad for leaf in leaves]
+    torch.testing.assert_close(found["ours"], found["eager"])
+    assert len(found["empty"]) == len(found["ours"])
+
+
+def test_the_familys_speed_is_measured_and_shown() -> None:
+    used = {"processor": "p", "torch": "t", "backend": "cpu: kernels, avx9", "threads": 2}
+    results = {
+        "machine": {**used, "load_before": 2.0},
+        **family.measure(["NAU"], grid=False, inner=False, seconds=0),
+    }
+    results["rows"] += [
+        {
+            "layer": "NMU",
+            "sizes": [1, 1, 1],
+            "median_us": {"ours": 4.0, "eager": 2.0, "empty": 1.0},
+            "times_faster": 0.5,
+        }
+    ]
+    results["peak_bytes"] = {"ours": 2**20, "eager": 2**26}
+    shown = family.section(json.loads(json.dumps(results)))
+    assert "| NAU | 128×100→2 |" in shown and "| NAU | 1024×64→64 |" in shown
+    assert "NMU 1×1→1 0.50" in shown and "1.0 MiB, eager 64 MiB: 1.6%" in shown
+    assert "0.95" in family.text(results)
 
 
 def test_training_steps_of_both_contenders_are_the_same_work() -> None:
