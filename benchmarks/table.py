@@ -18,7 +18,7 @@ from typing import Any
 
 from nalu_kernels import published
 
-from . import accuracy, family, instructions, markdown, scale, sweep, training_step
+from . import accuracy, family, findings, instructions, markdown, scale, sweep, training_step
 from .cases import BACKWARD, FORWARD, NEEDED, NEEDED_ON_GRID, shape_name
 from .contenders import EAGER, EMPTY, LIBRARY, LINEARS, NAMES
 from .gpu import table as gpu
@@ -222,7 +222,10 @@ def pages(
             "scale": scale.section(sweeps["scale"]),
         },
         "docs/accuracy.md": {"accuracy table": accuracy.section(errors)},
-        "docs/family.md": {"published settings": published.table()},
+        "docs/family.md": {
+            "published settings": published.table(),
+            "our tables": findings.section(),
+        },
     }
 
 
