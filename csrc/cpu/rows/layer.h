@@ -36,7 +36,7 @@ struct Chunks {
     const int64_t most = fits < least ? least : fits > 256 ? 256 : divide_up(fits, least) * least;
     int64_t wanted = 1;
     for (const double nanoseconds = B * (I + O + I * O / 4);
-         static_cast<double>(wanted) * 10e3 <= nanoseconds && wanted < call.B;) {
+         static_cast<double>(wanted) * 20e3 <= nanoseconds && wanted < call.B;) {
       wanted *= 2;
     }
     const int64_t even = divide_up(divide_up(call.B, wanted), least) * least;
