@@ -1,7 +1,8 @@
 // The product of reduction.h of one row: its inputs lie along the vectors, where a batch has its rows.
 //
 // A lane multiplies every so many of the factors. What is left of an output for one of them is the
-// product of those before it in its lane, of those behind it, and of the other lanes.
+// product of those before it in its lane, of those behind it, and of the other lanes. As in any other
+// order, what overflows on the way is lost, though the whole product is finite.
 #pragma once
 
 #include "../elementwise.h"
