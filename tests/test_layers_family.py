@@ -37,6 +37,7 @@ from nalu_kernels import (
     functional,
     published,
     sparsity_error,
+    sweep,
 )
 from nalu_kernels.layers.base import Layer
 from nalu_kernels.layers.initialize import nau_range
@@ -513,9 +514,34 @@ def test_a_published_setting_as_columns_of_a_sweep() -> None:
     assert row.columns() == {"lr": 5e-3, **stairs, **ramp}
     sums = published.setting("NAU", "a ± b", "10 or 100")
     assert sums.steps == 100_000 and sums.columns()["ramp_stop"] == 75_000
-    assert published.setting("INALU", "2 inputs").columns() == {"lr": 1e-2, "regularizer": 0.05}
     with pytest.raises(ValueError, match="no setting of 'NMU' has a / b"):
         published.setting("NMU", "a / b")
+
+
+def test_an_inalus_columns_are_all_that_a_sweep_has_for_it() -> None:
+    of_its_authors = published.setting("INALU", "64,000 samples").columns()
+    assert of_its_authors == {
+        **{"lr": 1e-2, "alpha": 0.9, "eps": 1e-5, "clip_value": 0.1},
+        **{"regularizer": 0.05, "ramp_start": 10_999, "ramp_stop": 10_999, "regularizer_below": 1},
+        **{"weight_steps": 8, "gate_steps": 2, "restart_above": 1, "restart_after": 9_999},
+    }
+    ported = published.setting("INALU", "one layer, 2 inputs").columns()
+    assert ported["clip_value"] == 0.1 and ported["regularizer_below"] == 1
+    assert ported["ramp_start"] == ported["ramp_stop"] == 10_000
+    task = sweep.Arithmetic("a * b", in_features=2)
+    for columns, optimizer in ((of_its_authors, "rmsprop"), (ported, "adam")):
+        runs = sweep.grid(seed=[0], **columns)
+        assert sweep.run(INALU(2, 1), task, runs, steps=2, optimizer=optimizer).columns()
+
+
+@pytest.mark.parametrize("row", published.settings("NMRU"), ids=lambda row: row.task)
+def test_an_nmrus_columns_clip_its_gradients(row: published.Setting) -> None:
+    assert row.columns()["clip_norm"] == 1 and "clip_norm 1" in published.table()
+
+
+def test_the_modified_real_npus_note_says_how_its_gates_are_trained() -> None:
+    for row in published.settings("RealNPU"):
+        assert 'gate_gradient="clamped", eps=2⁻²³' in row.notes
 
 
 @pytest.mark.parametrize("kind", [NAUCell, NMUCell, INALUCell, RealNPUCell])

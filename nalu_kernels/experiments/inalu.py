@@ -49,13 +49,6 @@ SETS: dict[str, tuple[AnyRange, AnyRange]] = {
 MODELS = ("INALU", "INALU tied", "NALU")
 CELLS = tuple((model, task) for task in TASKS for model in MODELS)
 _MEANS, _STD = {"W": 1.0, "M": -1.0, "g": 0.0, "G": 0.0}, 0.1
-# How the authors' script trains all models. The eps of TensorFlow's RMSProp is 1e-10, under the
-# root that torch adds its own to.
-_TRAINED = {"alpha": 0.9, "eps": 1e-5, "clip_value": 0.1, "weight_steps": 8, "gate_steps": 2}
-# Not before the 10,000th step, which a test follows: so at most 9 times, as theirs.
-_BEGUN_ANEW = {"restart_above": 1.0, "restart_after": 9_999}
-# From their epoch 11 on, the first being 0.
-_SATURATED = {"ramp_start": 10_999, "ramp_stop": 10_999, "regularizer_below": 1.0}
 
 
 def _shares(*solved: int) -> dict[str, int]:
@@ -107,9 +100,8 @@ class Inalu(OverRanges):
         return sweep.Arithmetic(operation, in_features=2, samples=benchmark.SAMPLES)
 
     def training(self, model: str, operation: str) -> dict[str, Any]:
-        published = setting("INALU", "64,000 samples").columns()
-        columns = {**published, **_TRAINED, **_BEGUN_ANEW}
-        return {**columns, "regularizer": 0.0} if model == "NALU" else {**columns, **_SATURATED}
+        columns = setting("INALU", "64,000 samples").columns()
+        return {**columns, "regularizer": 0.0} if model == "NALU" else columns
 
     def initial(self, trials: Sequence[Trial]) -> dict[str, Tensor] | None:
         sources = [generator(self.name, "initial", trial.seed) for trial in trials]
