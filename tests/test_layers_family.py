@@ -451,6 +451,21 @@ def test_nacs_of_weights_from_0_to_1_are_the_formula(dtype: torch.dtype, rng: Ge
         torch.testing.assert_close(*grads)
 
 
+def test_a_nac_nmu_is_told_of_its_input_and_its_w() -> None:
+    layer = NACNMU(3, 2)
+    for input, error, words in (
+        ([1, 2, 3], TypeError, "input: expected a torch.Tensor, got list"),
+        (torch.ones(3, dtype=torch.int64), TypeError, "input: expected a tensor of dtype"),
+        (torch.ones(4), ValueError, r"input: .* of in_features = 3 \(W is \(2, 3\)\), got .*4"),
+        (torch.ones(3, dtype=torch.float64), TypeError, "^W: expected the dtype of input"),
+    ):
+        with pytest.raises(error, match=words):
+            layer(input)
+    assert NACNMU(3, 0)(torch.ones(2, 3)).shape == (2, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.ones(2, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
 def test_the_hook_stays_out_of_saved_optimizers() -> None:
     model = NMU(2, 1)
     optimizer = torch.optim.Adam(model.parameters())
