@@ -320,6 +320,11 @@ def test_effective_weights(rng: Generator) -> None:
         (lambda: SNMU(2, 1, noise=(1.0, True)), TypeError, r"noise\[1\]: expected a positive"),
         (lambda: SNMU(2, 1, noise=(5.0, 1.0)), ValueError, "noise: expected .* 0 < a <= b"),
         (lambda: INALU(2, 1, gate="sample"), ValueError, "gate: expected 'independent'"),
+        (lambda: INALU(2, 1, gate=["matrix"]), ValueError, r"gate: .* got \['matrix'\]"),
+        (lambda: Ramp("a", "b"), TypeError, "start: expected a number, got str"),
+        (lambda: Ramp(0, "1"), TypeError, "stop: expected a number, got str"),
+        (lambda: Ramp(0, 1, "x"), TypeError, "scale: expected a number, got str"),
+        (lambda: Stairs("a", "b"), TypeError, "first: expected a number, got str"),
         (lambda: INALU(2, 1, omega="20"), TypeError, "omega: expected a positive finite float"),
         (lambda: INALU(2, 1, omega=0), ValueError, "omega: expected a positive finite float"),
         (lambda: INALU(2, 1, tied=1), TypeError, "tied: expected a bool"),
@@ -496,6 +501,11 @@ def test_stairs() -> None:
     assert [stairs(step) for step in (0, 9_999)] == [1e-9, 1e-9]
     assert stairs(10_000) == pytest.approx(1e-8)
     assert [stairs(step) for step in (20_000, 5_000_000)] == [1e-7, 1e-7]
+
+
+def test_a_schedule_takes_a_step_that_is_a_float() -> None:
+    assert Stairs(1e-9, 1e-7)(10_000.5) == pytest.approx(1e-8)
+    assert Ramp(0, 4)(1.5) == 0.375 and Ramp(0, math.inf)(1) == 0
 
 
 @pytest.mark.parametrize("row", published.SETTINGS, ids=lambda row: f"{row.layer}: {row.task}")
