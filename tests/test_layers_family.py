@@ -456,6 +456,11 @@ def test_nacs_of_weights_from_0_to_1_are_the_formula(dtype: torch.dtype, rng: Ge
         torch.testing.assert_close(*grads)
 
 
+def test_noise_of_a_batch_without_deviation_is_nan_as_the_page_says() -> None:
+    layer, x = SNMU(2, 1, noise="batch"), torch.full((4, 2), 3.0)
+    assert layer(x).isnan().all() and layer.eval()(x).isfinite().all()
+
+
 def test_a_nac_nmu_is_told_of_its_input_and_its_w() -> None:
     layer = NACNMU(3, 2)
     for input, error, words in (
