@@ -77,6 +77,17 @@ def _shape(name: str, value: Tensor, *expected: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {wanted}, got {tuple(value.shape)}")
 
 
+def check_number(name: str, value: object) -> None:
+    """Raises TypeError unless the value is a real number; it may be infinite."""
+    if not _is_number(value):
+        raise TypeError(f"{name}: expected a number, got {_kind(value)}")
+
+
+def _is_number(value: object) -> bool:
+    # First what a compiler can trace: numpy's numbers are known to the abstract class alone.
+    return isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool)
+
+
 def check_eps(eps: Any, name: str = "eps") -> float:
     """eps as a float; TypeError or ValueError unless it is a positive finite number."""
     return _finite(name, eps, "positive", 5e-324)
@@ -84,8 +95,7 @@ def check_eps(eps: Any, name: str = "eps") -> float:
 
 def _finite(name: str, value: Any, sign: str, least: float) -> float:
     """The value as a float; TypeError or ValueError unless it is finite and at least ``least``."""
-    # First what a compiler can trace: numpy's numbers are known to the abstract class alone.
-    if not isinstance(value, (int, float, numbers.Real)) or isinstance(value, bool):
+    if not _is_number(value):
         raise TypeError(f"{name}: expected a {sign} finite float, got {_kind(value)}")
     number = float(value)
     if not least <= number <= sys.float_info.max:

@@ -7,6 +7,7 @@ source's code does where that and the paper's text differ, and ``notes`` says wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from .layers import Ramp, Stairs
@@ -27,7 +28,8 @@ class Setting(NamedTuple):
     Attributes:
         layer: its name here, or those of a stack, from the input on.
         task: what it learns.
-        optimizer: its name in ``torch.optim``, with torch's defaults but for the rate.
+        optimizer: its name in ``torch.optim``, with torch's defaults but for the rate, and for what
+            ``also`` has.
         lr: the rate.
         batch: samples a step.
         steps: of the optimizer; None where the notes have epochs.
@@ -36,6 +38,7 @@ class Setting(NamedTuple):
             and "gate" are those terms of an NPU's.
         notes: what else belongs to it.
         source: the paper, and the repository that was read.
+        also: more columns of a sweep's table, by name.
 
     The bounds within which weights are put after each step are the layer's: ``layer.clamp_()``.
     """
@@ -49,10 +52,11 @@ class Setting(NamedTuple):
     regularizer: Mapping[str, Weight]
     notes: str
     source: str
+    also: Mapping[str, float] = MappingProxyType({})
 
     def columns(self) -> dict[str, float]:
-        """Rate and terms as columns of :func:`nalu_kernels.sweep.run`'s table; the trainer has no
-        "inputs", and what the notes say comes on top."""
+        """Rate, terms and ``also`` as columns of :func:`nalu_kernels.sweep.run`'s table; the
+        trainer has no "inputs", and what the notes say comes on top."""
         columns = {"lr": self.lr}
         for term, weight in self.regularizer.items():
             if isinstance(weight, Stairs):
@@ -62,7 +66,7 @@ class Setting(NamedTuple):
                 columns["ramp_stop"] = weight.stop
             else:
                 columns[term] = weight
-        return columns
+        return {**columns, **self.also}
 
 
 def _sparse(start: int, stop: int, scale: float) -> dict[str, Weight]:
@@ -77,10 +81,18 @@ def _modified(start: int, stop: int) -> dict[str, Weight]:
 _SINGLE = "one layer, 2 inputs"
 _TEN = "one layer, 2 of 10 inputs"
 _SUMS, _PRODUCT = "100 inputs, two sums, their", "100 inputs, two sums, their product"
-_SATURATION = (
-    "gradients clipped to ±0.1 each; the term only after {when}, where the error is below 1; "
-    "{redrawn} are redrawn where the error stays above 1"
-)
+_POWERS = 'gate_gradient="clamped", eps=2⁻²³'
+# The eps of TensorFlow's RMSProp is 1e-10, under the root that torch adds its own to. The term
+# counts from epoch 11 of 100 on; a training begins anew at the 10,000th step at the earliest, with
+# the test that follows it, and so at most 9 times.
+_BY_TURNS = {
+    "alpha": 0.9, "eps": 1e-5, "clip_value": 0.1, "weight_steps": 8, "gate_steps": 2,
+    "restart_above": 1.0, "restart_after": 9_999,
+    "ramp_start": 10_999, "ramp_stop": 10_999, "regularizer_below": 1.0,
+}  # fmt: skip
+_SATURATED = {
+    "ramp_start": 10_000, "ramp_stop": 10_000, "regularizer_below": 1.0, "clip_value": 0.1,
+}  # fmt: skip
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("NAC", f"a ± b, {_SINGLE}", "Adam", 1e-3, 128, 50_000, {}, "", _PRIMER),
@@ -115,18 +127,16 @@ SETTINGS: tuple[Setting, ...] = (
             _sparse(20_000, 35_000, 10.0), "noise=(1, 5)", _ROBUST),
     Setting("INALU", "a ± b, a · b, a / b, 64,000 samples of 2 inputs", "RMSprop", 1e-2, 64,
             100_000, {"regularizer": 0.05},
-            "of 10 steps 8 are the weights', 2 the gate's; the term in steps of its own; "
-            + _SATURATION.format(when="epoch 10 of 100", redrawn="all parameters, on (-2, 2),"),
-            _SCHLÖR),
+            "the term in steps of its own; where the error stays above 1 in epochs 10, 20, ..., "
+            "all parameters are redrawn on (-2, 2)", _SCHLÖR, _BY_TURNS),
     Setting("INALU", f"a ± b, a · b, a / b, {_SINGLE}", "Adam", 1e-3, 128, 50_000,
             {"regularizer": 0.05},
-            "means of 0.88, 0.5 and 0 with 0.2 to begin with; "
-            + _SATURATION.format(when="step 10,000", redrawn="all parameters, as at first,"),
-            _PRIMER),
+            "means of 0.88, 0.5 and 0 with 0.2 to begin with; all parameters are redrawn as at "
+            "first where the error stays above 1", _PRIMER, _SATURATED),
     Setting("NPU", f"a · b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, {"l1": Stairs(1e-7, 1e-5)},
-            'gate_gradient="clamped", eps=2⁻²³', _PRIMER),
+            _POWERS, _PRIMER),
     Setting("NPU", f"a / b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, {"l1": Stairs(1e-9, 1e-7)},
-            'gate_gradient="clamped", eps=2⁻²³', _PRIMER),
+            _POWERS, _PRIMER),
     Setting("NAU, NPU", f"{_SUMS} sum", "RMSprop", 1e-2, 128, 100_000, {"l1": Stairs(1e-5, 1e-4)},
             "weights begin uniform on (0, 0.1), gates with 1; L1 of both layers; Sobol samples",
             _HEIM),
@@ -137,23 +147,23 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("NAU, NPU", "100 inputs, a sum's square root", "RMSprop", 5e-3, 128, 100_000,
             {"l1": Stairs(1e-6, 1e-4)}, "as for the sum", _HEIM),
     Setting("RealNPU", f"a · b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, {"l1": Stairs(1e-7, 1e-5)},
-            'gate_gradient="clamped", eps=2⁻²³', _PRIMER),
+            _POWERS, _PRIMER),
     Setting("RealNPU", f"a / b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, {"l1": Stairs(1e-9, 1e-7)},
-            'gate_gradient="clamped", eps=2⁻²³', _DIVISION),
+            _POWERS, _DIVISION),
     Setting("RealNPU", f"a / b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, _modified(40_000, 50_000),
-            "modified=True", _DIVISION),
+            f"modified=True, {_POWERS}", _DIVISION),
     Setting("RealNPU", f"a / b, {_TEN}", "Adam", 5e-3, 128, 100_000, {"l1": Stairs(1e-9, 1e-7)},
-            'gate_gradient="clamped", eps=2⁻²³', _DIVISION),
+            _POWERS, _DIVISION),
     Setting("RealNPU", f"a / b, {_TEN}", "Adam", 5e-3, 128, 100_000, _modified(50_000, 75_000),
-            "modified=True", _DIVISION),
+            f"modified=True, {_POWERS}", _DIVISION),
     Setting("NRU", f"a / b, {_SINGLE}", "Adam", 1.0, 128, 50_000,
             _sparse(20_000, 35_000, 10.0), "", _DIVISION),
     Setting("NRU", f"a / b, {_TEN}", "Adam", 1e-3, 128, 100_000,
             _sparse(50_000, 75_000, 10.0), "", _DIVISION),
     Setting("NMRU", f"a / b, {_SINGLE}", "Adam", 1e-2, 128, 50_000,
-            _sparse(20_000, 35_000, 10.0), "the gradients' norm clipped to 1", _DIVISION),
+            _sparse(20_000, 35_000, 10.0), "", _DIVISION, {"clip_norm": 1.0}),
     Setting("NMRU", f"a / b, {_TEN}", "Adam", 1e-2, 128, 100_000,
-            _sparse(50_000, 75_000, 10.0), "the gradients' norm clipped to 1", _DIVISION),
+            _sparse(50_000, 75_000, 10.0), "", _DIVISION, {"clip_norm": 1.0}),
 )  # fmt: skip
 
 
@@ -185,7 +195,7 @@ def setting(stack: str, *words: str) -> Setting:
 
 def table() -> str:
     """All rows as a table of Markdown."""
-    head = ("layers", "task", "optimizer", "batch", "steps", "terms", "notes", "source")
+    head = ("layers", "task", "optimizer", "batch", "steps", "terms", "also", "notes", "source")
     rows = [
         (
             f"`{row.layer}`",
@@ -194,6 +204,7 @@ def table() -> str:
             str(row.batch),
             f"{row.steps:,}" if row.steps else "",
             ", ".join(f"{term} {_in_words(weight)}" for term, weight in row.regularizer.items()),
+            ", ".join(f"{name} {_in_words(value)}" for name, value in row.also.items()),
             row.notes,
             row.source,
         )
@@ -209,4 +220,4 @@ def _in_words(weight: Weight) -> str:
         return (
             f"{weight.first:g} to {weight.last:g}, times {weight.factor:g} every {weight.every:,}"
         )
-    return f"{weight:g}"
+    return f"{weight:,}" if isinstance(weight, int) else f"{weight:g}"

@@ -30,7 +30,7 @@ from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import nalu_kernels
-from nalu_kernels import INALU, NAC, NALU, NAU, NMU, RealNPU
+from nalu_kernels import INALU, NAC, NACNMU, NALU, NAU, NMU, RealNPU
 from nalu_kernels.distributed import ColwiseParallel, RowwiseParallel
 
 WORLD = 2
@@ -141,6 +141,18 @@ def what_sharded_layers_show(rank: int) -> None:
             torch.testing.assert_close(whole(model[0].gate(input)), expected[0].gate(x))
             errors = [nalu_kernels.sparsity_error(either) for either in (model, expected)]
             assert math.isclose(*errors, rel_tol=1e-5)
+
+
+@case
+def a_nac_nmu_of_shards(rank: int) -> None:
+    x = torch.rand(8, 4, generator=torch.Generator().manual_seed(1)) - 0.5
+    for placement in (Replicate(), Shard(0)):
+        torch.manual_seed(0)
+        layer = NACNMU(4, 5)
+        expected = layer(x)
+        layer.W = nn.Parameter(distribute_tensor(layer.W.detach(), mesh(), [placement]))
+        found = layer(distribute_tensor(x, mesh(), [Replicate()]))
+        torch.testing.assert_close(whole(found), expected)
 
 
 @case

@@ -20,8 +20,6 @@ LAYERS = [
 ]
 # Some are made of another's.
 NAMES = {"RealNPU": "real_npu", "NACSigma": "nac", "NACNMU": "real_npu"}
-# A sweep does not train it: its noise has no place in the trainers.
-NOT_TRAINED = ("SNMU",)
 # Chance, and what an input of 0 gives, set theirs and others' apart; the logarithms of the last two
 # are taken outside of their authors' layers.
 NOT_RECOGNISED = ("SNMU", "NRU", "NMRU", "NACSigma", "NACNMU")
@@ -48,9 +46,7 @@ PLACES: dict[str, Callable[[type[nn.Module]], bool]] = {
     "nalu_kernels/__init__.py": lambda layer: (
         {layer.__name__, name_of(layer)} <= {*nalu_kernels.__all__}
     ),
-    "nalu_kernels/sweep/stack.py": lambda layer: (
-        layer in stack._KINDS or layer.__name__ in NOT_TRAINED
-    ),
+    "nalu_kernels/sweep/stack.py": lambda layer: layer in stack._KINDS,
     "nalu_kernels/published.py": lambda layer: any(
         layer.__name__ in row.layer.split(", ") for row in published.SETTINGS
     ),
@@ -66,7 +62,7 @@ PLACES: dict[str, Callable[[type[nn.Module]], bool]] = {
         f'"{name_of(layer)}' in text(f"tests/{file}.py") for file in ("test_family", "layers")
     ),
     "tests/sweep/test_kernel.py": lambda layer: (
-        f"{layer.__name__}(" in text("tests/sweep/test_kernel.py") or layer.__name__ in NOT_TRAINED
+        f"{layer.__name__}(" in text("tests/sweep/test_kernel.py")
     ),
     "tests/test_golden.py": lambda layer: layer.__name__ in text("tests/test_golden.py"),
     "docs/family.md": lambda layer: f"| `{layer.__name__}" in text("docs/family.md"),

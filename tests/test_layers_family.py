@@ -37,6 +37,7 @@ from nalu_kernels import (
     functional,
     published,
     sparsity_error,
+    sweep,
 )
 from nalu_kernels.layers.base import Layer
 from nalu_kernels.layers.initialize import nau_range
@@ -319,6 +320,11 @@ def test_effective_weights(rng: Generator) -> None:
         (lambda: SNMU(2, 1, noise=(1.0, True)), TypeError, r"noise\[1\]: expected a positive"),
         (lambda: SNMU(2, 1, noise=(5.0, 1.0)), ValueError, "noise: expected .* 0 < a <= b"),
         (lambda: INALU(2, 1, gate="sample"), ValueError, "gate: expected 'independent'"),
+        (lambda: INALU(2, 1, gate=["matrix"]), ValueError, r"gate: .* got \['matrix'\]"),
+        (lambda: Ramp("a", "b"), TypeError, "start: expected a number, got str"),
+        (lambda: Ramp(0, "1"), TypeError, "stop: expected a number, got str"),
+        (lambda: Ramp(0, 1, "x"), TypeError, "scale: expected a number, got str"),
+        (lambda: Stairs("a", "b"), TypeError, "first: expected a number, got str"),
         (lambda: INALU(2, 1, omega="20"), TypeError, "omega: expected a positive finite float"),
         (lambda: INALU(2, 1, omega=0), ValueError, "omega: expected a positive finite float"),
         (lambda: INALU(2, 1, tied=1), TypeError, "tied: expected a bool"),
@@ -450,6 +456,26 @@ def test_nacs_of_weights_from_0_to_1_are_the_formula(dtype: torch.dtype, rng: Ge
         torch.testing.assert_close(*grads)
 
 
+def test_noise_of_a_batch_without_deviation_is_nan_as_the_page_says() -> None:
+    layer, x = SNMU(2, 1, noise="batch"), torch.full((4, 2), 3.0)
+    assert layer(x).isnan().all() and layer.eval()(x).isfinite().all()
+
+
+def test_a_nac_nmu_is_told_of_its_input_and_its_w() -> None:
+    layer = NACNMU(3, 2)
+    for input, error, words in (
+        ([1, 2, 3], TypeError, "input: expected a torch.Tensor, got list"),
+        (torch.ones(3, dtype=torch.int64), TypeError, "input: expected a tensor of dtype"),
+        (torch.ones(4), ValueError, r"input: .* of in_features = 3 \(W is \(2, 3\)\), got .*4"),
+        (torch.ones(3, dtype=torch.float64), TypeError, "^W: expected the dtype of input"),
+    ):
+        with pytest.raises(error, match=words):
+            layer(input)
+    assert NACNMU(3, 0)(torch.ones(2, 3)).shape == (2, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.ones(2, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
 def test_the_hook_stays_out_of_saved_optimizers() -> None:
     model = NMU(2, 1)
     optimizer = torch.optim.Adam(model.parameters())
@@ -480,6 +506,11 @@ def test_stairs() -> None:
     assert [stairs(step) for step in (0, 9_999)] == [1e-9, 1e-9]
     assert stairs(10_000) == pytest.approx(1e-8)
     assert [stairs(step) for step in (20_000, 5_000_000)] == [1e-7, 1e-7]
+
+
+def test_a_schedule_takes_a_step_that_is_a_float() -> None:
+    assert Stairs(1e-9, 1e-7)(10_000.5) == pytest.approx(1e-8)
+    assert Ramp(0, 4)(1.5) == 0.375 and Ramp(0, math.inf)(1) == 0
 
 
 @pytest.mark.parametrize("row", published.SETTINGS, ids=lambda row: f"{row.layer}: {row.task}")
@@ -513,9 +544,34 @@ def test_a_published_setting_as_columns_of_a_sweep() -> None:
     assert row.columns() == {"lr": 5e-3, **stairs, **ramp}
     sums = published.setting("NAU", "a ± b", "10 or 100")
     assert sums.steps == 100_000 and sums.columns()["ramp_stop"] == 75_000
-    assert published.setting("INALU", "2 inputs").columns() == {"lr": 1e-2, "regularizer": 0.05}
     with pytest.raises(ValueError, match="no setting of 'NMU' has a / b"):
         published.setting("NMU", "a / b")
+
+
+def test_an_inalus_columns_are_all_that_a_sweep_has_for_it() -> None:
+    of_its_authors = published.setting("INALU", "64,000 samples").columns()
+    assert of_its_authors == {
+        **{"lr": 1e-2, "alpha": 0.9, "eps": 1e-5, "clip_value": 0.1},
+        **{"regularizer": 0.05, "ramp_start": 10_999, "ramp_stop": 10_999, "regularizer_below": 1},
+        **{"weight_steps": 8, "gate_steps": 2, "restart_above": 1, "restart_after": 9_999},
+    }
+    ported = published.setting("INALU", "one layer, 2 inputs").columns()
+    assert ported["clip_value"] == 0.1 and ported["regularizer_below"] == 1
+    assert ported["ramp_start"] == ported["ramp_stop"] == 10_000
+    task = sweep.Arithmetic("a * b", in_features=2)
+    for columns, optimizer in ((of_its_authors, "rmsprop"), (ported, "adam")):
+        runs = sweep.grid(seed=[0], **columns)
+        assert sweep.run(INALU(2, 1), task, runs, steps=2, optimizer=optimizer).columns()
+
+
+@pytest.mark.parametrize("row", published.settings("NMRU"), ids=lambda row: row.task)
+def test_an_nmrus_columns_clip_its_gradients(row: published.Setting) -> None:
+    assert row.columns()["clip_norm"] == 1 and "clip_norm 1" in published.table()
+
+
+def test_the_modified_real_npus_note_says_how_its_gates_are_trained() -> None:
+    for row in published.settings("RealNPU"):
+        assert 'gate_gradient="clamped", eps=2⁻²³' in row.notes
 
 
 @pytest.mark.parametrize("kind", [NAUCell, NMUCell, INALUCell, RealNPUCell])

@@ -71,8 +71,7 @@ class Division(OverRanges):
 
     def training(self, model: str, operation: str) -> dict[str, Any]:
         layer, _, kind = model.partition(" ")
-        columns = setting(layer, "a / b", operation, kind).columns()
-        return {**columns, "clip_norm": 1.0} if layer == "NMRU" else columns
+        return setting(layer, "a / b", operation, kind).columns()
 
     def steps(self, trial: Trial, settings: Settings) -> int:
         operation, _ = self.operation_and_range(trial.task)

@@ -57,13 +57,6 @@ _LAYERS: dict[str, Callable[[], nn.Module]] = {
     "INALU": lambda: INALU(2, 1),
 }
 _IN_PUBLISHED = {"a + b": "a ± b", "a - b": "a ± b", "a * b": "a · b", "a / b": "a / b"}
-# The authors' iNALU: when its regulariser counts, and with what it begins.
-_SATURATED = {
-    "ramp_start": 10_000,
-    "ramp_stop": 10_000,
-    "regularizer_below": 1.0,
-    "clip_value": 0.1,
-}
 _MEANS, _STD = {"W": 0.88, "M": 0.5, "g": 0.0}, 0.2
 
 
@@ -106,8 +99,7 @@ class Single(OverRanges):
 
     def training(self, model: str, operation: str) -> dict[str, Any]:
         layer = model.removesuffix(" log")
-        columns = setting(layer, _IN_PUBLISHED[operation], "one layer, 2 inputs").columns()
-        return {**columns, **_SATURATED} if model == "INALU" else columns
+        return setting(layer, _IN_PUBLISHED[operation], "one layer, 2 inputs").columns()
 
     def initial(self, trials: Sequence[Trial]) -> dict[str, Tensor] | None:
         if trials[0].model != "INALU":

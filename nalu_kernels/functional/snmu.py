@@ -47,7 +47,8 @@ def snmu(
         W: of shape (out_features, in_features), the dtype and device of ``input``.
         noise: the range (a, b) of the noise, 0 < a <= b. "batch" is the range from 1 to
             :math:`1 + 1 / \mathrm{std}(x)`: of all numbers in ``input``, unbiased, taken as a
-            constant by the backward.
+            constant by the backward. An input whose numbers are all equal has no deviation, and
+            gives NaN, as by the authors' formula.
         seed: in [0, 2**63). None takes ``torch.randint(2**63 - 1, ())`` from torch's default
             generator.
 

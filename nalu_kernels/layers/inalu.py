@@ -78,7 +78,7 @@ class INALU(UntiedLayer):
             "matrix": (self.out_features, self.in_features),
             "vector": (1, self.in_features),
         }
-        if gate not in shapes:
+        if gate not in [*shapes]:  # a list has no hash
             raise ValueError(f"gate: expected 'independent', 'matrix' or 'vector', got {gate!r}")
         self.gate = gate
         self.g = nn.Parameter(torch.empty(shapes[gate], device=device, dtype=dtype))

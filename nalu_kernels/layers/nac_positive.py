@@ -3,9 +3,10 @@ weights from 0 to 1."""
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import has_torch_function
 
-from ..autocast import wide
-from ..checks import check_eps
+from ..autocast import wide, widen
+from ..checks import check_eps, check_W
 from ..functional.nac import nac
 from ..functional.npu import real_npu
 from .base import UNSIGNED, Layer, WeightLayer
@@ -131,7 +132,9 @@ class NACNMU(WeightLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         (W,) = self._tensors(input)
-        gates = torch.ones(self.in_features, device=W.device, dtype=W.dtype)
+        if not has_torch_function((input, W)):
+            check_W(*widen(input, W)[1])
+        gates = W.new_ones(W.shape[1:])
         return real_npu(torch.abs(input), W, gates, eps=self.eps)
 
     def extra_repr(self) -> str:

@@ -26,7 +26,8 @@ class SNMU(NMU):
         in_features: size of the last dimension of the input.
         out_features: size of the last dimension of the output.
         noise: (a, b), of positive numbers; or "batch" for (1, 1 + 1 / std(x)), of the standard
-            deviation of the whole input.
+            deviation of the whole input. An input whose numbers are all equal has none, and gives
+            NaN in training, as by the authors' formula.
         device, dtype: of the parameter; float32, float64, bfloat16 or float16.
 
     Shape:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..autocast import wide
-from ..checks import is_dtensor
+from ..checks import check_number, is_dtensor
 from .base import Layer, MeanLayer
 
 
@@ -103,6 +103,7 @@ class Ramp:
         scale: the weight from stop on.
 
     Raises:
+        TypeError: an argument is no number.
         ValueError: stop is not after start.
 
     Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 2.2.
@@ -113,6 +114,8 @@ class Ramp:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("start", "stop", "scale"):
+            check_number(name, getattr(self, name))
         if not self.start < self.stop:
             raise ValueError(f"stop: expected a step after start = {self.start}, got {self.stop}")
 
@@ -136,6 +139,7 @@ class Stairs:
         factor: how much higher the next one is.
 
     Raises:
+        TypeError: an argument is no number.
         ValueError: first is not positive, last below it, every not positive, or factor at most 1.
 
     Source: Heim, Pevný and Šmídl 2020, "Neural Power Units": the L1 term of their large tasks.
@@ -147,6 +151,8 @@ class Stairs:
     factor: float = 10.0
 
     def __post_init__(self) -> None:
+        for name in ("first", "last", "every", "factor"):
+            check_number(name, getattr(self, name))
         if not 0 < self.first <= self.last:
             raise ValueError(f"first: expected 0 < first <= last = {self.last}, got {self.first}")
         if not self.every > 0:
@@ -154,10 +160,10 @@ class Stairs:
         if not self.factor > 1:
             raise ValueError(f"factor: expected more than 1, got {self.factor}")
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         """The weight at a step."""
         weight = self.first
-        for _ in range(step // self.every):
+        for _ in range(int(step // self.every)):
             if weight >= self.last:
                 break
             weight *= self.factor

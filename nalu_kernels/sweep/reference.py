@@ -23,6 +23,7 @@ from ..reference import nmu
 from . import stream
 from .runs import HYPER
 from .specification import Specification
+from .stack import OF_GATES
 from .state import (
     BEGUN,
     BEST_INSIDE,
@@ -39,7 +40,6 @@ from .state import (
 from .tasks import Arithmetic, Data
 
 _BLOCK = 64  # steps whose batches are drawn at once
-_OF_GATES = ("G", "gate_bias", "g")  # names of parameters
 _LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss}
 # Of torch.optim's states: the names of what State.moments holds.
 _MOMENTS: dict[str, tuple[str, str | None]] = {
@@ -229,7 +229,7 @@ class _Run:
         period = for_weights + for_gates
         parts: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
         for name, parameter in self.module.named_parameters():
-            parts[period > 0 and name.rpartition(".")[2] in _OF_GATES].append(parameter)
+            parts[period > 0 and name.rpartition(".")[2] in OF_GATES].append(parameter)
         turns, place = divmod(self.steps, period) if period else (self.steps, 0)
         of_weights = min(place, for_weights)
         first = turns * for_weights + of_weights if period else self.steps

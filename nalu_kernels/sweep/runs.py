@@ -21,7 +21,8 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
 }
 _CLIP = {"clip_value": math.inf, "clip_norm": math.inf}
-# What the layers' publications add to the loss; without l1_last, l1 stays as it is.
+# What the layers' publications add to the loss; without l1_last, l1 stays as it is, and without
+# ramp_stop the regularizer counts in full after ramp_start.
 _TERMS = {
     "regularizer": 0.0, "ramp_start": 0.0, "ramp_stop": 0.0, "regularizer_below": math.inf,
     "l1": 0.0, "l1_last": math.inf, "l1_every": 10_000.0,
@@ -40,6 +41,7 @@ MADE = (
 )  # fmt: skip
 _KNOWN = {"seed", "betas", "alpha", *HYPER, *RANGES}
 _BELOW_ONE = ("beta1", "beta2", "alpha")
+_STEPS = {"l1_every": 1, "weight_steps": 0, "gate_steps": 0}  # whole numbers, and the least
 _SCALARS = (type(None), bool, int, float, str)
 _EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (int, int.__index__), (float, float.__float__), (str, str.__str__),
@@ -283,13 +285,21 @@ def _hyper(table: Runs, optimizer: str) -> Tensor:
         columns["beta1"], columns["beta2"] = map(list, zip(*pairs, strict=True))
     if "alpha" in columns:
         columns["beta2"] = columns["alpha"]
-    if "l1_last" not in table.columns:
-        columns["l1_last"] = columns["l1"]
-    for number, (first, last) in enumerate(zip(columns["l1"], columns["l1_last"], strict=True)):
-        if last < first:
-            raise ValueError(
-                f"runs['l1_last'], row {number}: expected at least l1 = {first}, got {last}"
-            )
+    for begin, end in (("l1", "l1_last"), ("ramp_start", "ramp_stop")):
+        if end not in table.columns:
+            columns[end] = columns[begin]
+        for number, (first, last) in enumerate(zip(columns[begin], columns[end], strict=True)):
+            if last < first:
+                raise ValueError(
+                    f"runs[{end!r}], row {number}: expected at least {begin} = {first}, got {last}"
+                )
+    if "restart_above" not in table.columns:
+        for number, after in enumerate(columns["restart_after"]):
+            if after:
+                raise ValueError(
+                    f"runs['restart_after'], row {number}: expected a column 'restart_above' "
+                    f"beside it, without which no run begins anew, got {after} alone"
+                )
     unused = [0.0] * len(table)
     chosen = [columns.get(name, unused) for name in HYPER]
     return torch.tensor(chosen, dtype=torch.float64).T.contiguous()
@@ -313,10 +323,10 @@ def _positive(name: str, where: str, value: Any) -> float:
     if math.isnan(number) or number < 0 or (name in _BELOW_ONE and number >= 1):
         ends = "[0, 1)" if name in _BELOW_ONE else "[0, inf)"
         raise ValueError(f"{where}: expected a number in {ends}, got {number}")
-    if name in ("weight_steps", "gate_steps") and not (number.is_integer() and number < 2**53):
-        raise ValueError(f"{where}: expected a whole number of steps, got {number}")
-    if name == "l1_every" and number == 0:
-        raise ValueError(f"{where}: expected a number of steps above 0, got 0")
+    if name in _STEPS and not (number.is_integer() and _STEPS[name] <= number < 2**53):
+        raise ValueError(
+            f"{where}: expected a whole number of steps, at least {_STEPS[name]}, got {number}"
+        )
     if math.isinf(number) and name not in _ENDLESS:
         raise ValueError(f"{where}: expected a finite number, got {number}")
     return number

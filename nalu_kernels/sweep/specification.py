@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_size
+from ..layers import SNMU
 from . import stream
-from .runs import OPTIMIZERS, Columns, Runs
-from .stack import Stack
+from .runs import HYPER, OPTIMIZERS, Columns, Runs
+from .stack import OF_GATES, Stack
 from .state import State
 from .success import Success, check_success, threshold
 from .tasks import (
@@ -74,6 +75,7 @@ class Specification:
         self.dtype = dtype
         self.columns = Columns(runs, task, self.optimizer)
         self._check_sizes()
+        self._check_turns()
         self.success = check_success(success, task)
         self.thresholds = self._thresholds()
         self.initial = initial
@@ -101,6 +103,26 @@ class Specification:
             raise ValueError(
                 f"task: has {outputs} targets, and the stack {stack.out_features} outputs"
             )
+        for layer in stack.layers():
+            if not isinstance(layer, SNMU) or layer.noise != "batch":
+                continue
+            if self.batch_size * layer.in_features == 1:
+                raise ValueError(
+                    "batch_size: expected at least 2 for an SNMU of one input, as noise='batch' "
+                    "takes the standard deviation of its batch, got 1"
+                )
+
+    def _check_turns(self) -> None:
+        """Weights and gates take turns only where there are gates."""
+        if any(name.rpartition(".")[2] in OF_GATES for name, *_ in self.stack.parameters):
+            return
+        for name in ("weight_steps", "gate_steps"):
+            for row, steps in enumerate(self.columns.hyper[:, HYPER.index(name)].tolist()):
+                if steps:
+                    raise ValueError(
+                        f"runs[{name!r}], row {row}: expected 0 for a stack without gates, got "
+                        f"{steps:g}"
+                    )
 
     def _thresholds(self) -> Tensor:
         known: dict[Any, float] = {}

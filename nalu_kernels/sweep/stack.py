@@ -38,6 +38,7 @@ _KINDS = {
     NAU: 6, NMU: 7, INALU: 8, NPU: 9, RealNPU: 9, NRU: 10, NMRU: 11,
     SNMU: 12, NACSigma: 1, NACNMU: 1,
 }  # fmt: skip
+OF_GATES = ("G", "gate_bias", "g")  # names of parameters
 _SUPPORTED = f"{', '.join(kind.__name__ for kind in _KINDS)}, Identity, and Sequential of these"
 _LAYERS = {kind.__name__: kind for kind in (*_KINDS, nn.Identity)}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -90,11 +90,11 @@ def stacks(draw: st.DrawFn, inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(*layers[:-1])
 
 
-# What the loss has beside the error, by column; l1_last is at least l1.
+# What the loss has beside the error, by column; l1_last is at least l1, ramp_stop ramp_start.
 TERMS: dict[str, Any] = {
     "regularizer": st.floats(0, 10),
     "ramp_start": st.integers(0, 4),
-    "ramp_stop": st.integers(0, 6),
+    "ramp_stop": st.integers(4, 6),
     "regularizer_below": st.one_of(st.none(), st.floats(0, 10)),
     "l1": st.floats(0, 0.1),
     "l1_last": st.one_of(st.none(), st.floats(0.1, 1)),

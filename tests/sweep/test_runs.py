@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from nalu_kernels import sweep
+from nalu_kernels import INALU, NMU, SNMU, sweep
 from nalu_kernels.sweep.runs import HYPER, Columns, as_runs
 
 TASK = sweep.Arithmetic("a * b", in_features=2)
@@ -144,6 +144,54 @@ def test_a_table_of_ones_own_has_no_ranges() -> None:
     assert Columns({"seed": [1]}, task, "sgd").ranges is None
     with pytest.raises(ValueError, match="Data has no range 'train'"):
         Columns({"train": [(1, 2)]}, task, "sgd")
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ({"l1_every": [1.0, 2.5]}, r"l1_every.*row 1: expected a whole number .* 1, got 2\.5"),
+        ({"l1_every": [0.5]}, r"l1_every.*row 0: expected a whole number .* 1, got 0\.5"),
+        ({"l1_every": [0]}, r"l1_every.*row 0: expected a whole number .* 1, got 0"),
+        ({"gate_steps": [1.5]}, r"gate_steps.*row 0: expected a whole number .* 0, got 1\.5"),
+        (
+            {"ramp_start": [0, 9], "ramp_stop": [0, 8]},
+            r"ramp_stop.*row 1: expected at least ramp_start = 9\.0, got 8",
+        ),
+        ({"restart_after": [0, 10]}, r"restart_after.*row 1: expected .*'restart_above'.* got 10"),
+    ],
+)
+def test_a_schedule_that_would_do_something_else_is_refused(
+    runs: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        Columns(runs, TASK, "adam")
+
+
+def test_a_ramp_without_a_stop_is_a_step() -> None:
+    alone, both = (
+        Columns({"regularizer": [1.0], "ramp_start": [20], **stop}, TASK, "adam").hyper
+        for stop in ({}, {"ramp_stop": [20]})
+    )
+    assert alone.equal(both)
+
+
+def test_rows_of_a_grid_may_go_without_a_new_beginning() -> None:
+    Columns(sweep.grid(restart_above=[None, 1.0], restart_after=[10]), TASK, "adam")
+
+
+@pytest.mark.parametrize("name", ["weight_steps", "gate_steps"])
+def test_turns_of_a_stack_without_gates_are_refused(name: str) -> None:
+    runs, words = {name: [0, 2]}, rf"'{name}'\], row 1: expected 0 for a stack without gates, got 2"
+    with pytest.raises(ValueError, match=words):
+        sweep.run(NMU(2, 1), TASK, runs, steps=1)
+    sweep.run(INALU(2, 1), TASK, runs, steps=1)
+
+
+def test_noise_of_a_batch_of_one_number_is_refused() -> None:
+    task = sweep.Function(lambda x: x, 1, train=(1, 2), test=(2, 4))
+    with pytest.raises(ValueError, match=r"batch_size: expected at least 2 .*noise='batch'.*got 1"):
+        sweep.run(SNMU(1, 1, noise="batch"), task, {"seed": [0]}, steps=1, batch_size=1)
+    sweep.run(SNMU(1, 1), task, {"seed": [0]}, steps=1, batch_size=1)
 
 
 def test_an_l1_that_would_end_below_its_beginning_is_refused() -> None:

@@ -235,7 +235,7 @@ def test_what_it_lacks_is_named(on_triton: None) -> None:
         (NACSigma(2, 1), runs, "has no NACSigma"),
         (NACNMU(2, 1), runs, "has no NACNMU"),
         (NAC(2, 1), {**runs, "l1": [1e-3]}, "has no l1"),
-        (NAC(2, 1), {**runs, "weight_steps": [8], "gate_steps": [2]}, "has no weight_steps"),
+        (NALU(2, 1), {**runs, "weight_steps": [8], "gate_steps": [2]}, "has no weight_steps"),
         (NAC(2, 1), {**runs, "restart_above": [1.0]}, "has no restart_above"),
         (NAC(2, 1), {**runs, "train": [sweep.Exponential()]}, "draws no exponential numbers"),
     ):
