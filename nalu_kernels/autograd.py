@@ -21,7 +21,7 @@ from torch._C._functorch import is_legacy_batchedtensor
 from .family import FAMILY, Function
 
 
-def _reference_needed(grad_output: Tensor) -> bool:
+def reference_needed(grad_output: Tensor) -> bool:
     """Whether the gradients have to be differentiable, or batched (``is_grads_batched=True``)."""
     if torch.is_grad_enabled():
         return True
@@ -51,7 +51,7 @@ def gradients(
 
 # How operators are told which gradients are wanted: bit i is set where needed[i] is. A table, for
 # compiled autograd traces no cache.
-_BITS = {
+BITS = {
     needed: sum(1 << i for i, need in enumerate(needed) if need)
     for tensors in range(2, 8)  # trailing ones may be left out
     for needed in itertools.product((False, True), repeat=tensors)
@@ -80,13 +80,13 @@ def _with_gradients(function: Function) -> Callable[..., Tensor]:
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         saved, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[1 + options :]
-        if _reference_needed(grad_output):
+        if reference_needed(grad_output):
             formula = functools.partial(function.reference, *ctx.options)
             return *no_gradients, *gradients(formula, tensors, needed, grad_output)
         if saves_output and saved is not None:
             saved = saved.contiguous()  # saved_tensors_hooks may have given it other strides
         grads = ctx.kernels.backward(
-            *ctx.options[:told], _BITS[needed], grad_output, saved, *tensors
+            *ctx.options[:told], BITS[needed], grad_output, saved, *tensors
         )
         return *no_gradients, *grads[: len(needed)]
 

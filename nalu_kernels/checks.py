@@ -232,8 +232,9 @@ def check_W(input: object, W: object) -> None:
 
 
 @_untraced
-def check_snmu(noise: Any, seed: Any, input: object, W: object) -> None:
-    """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.snmu`."""
+def check_snmu(range: tuple[float, float] | None, seed: Any, input: object, W: object) -> None:
+    """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.snmu`, whose
+    noise has been checked."""
     x, _ = _input_and_weight(input, "W", W)
     if is_dtensor(x):
         raise TypeError(
@@ -242,8 +243,7 @@ def check_snmu(noise: Any, seed: Any, input: object, W: object) -> None:
         )
     if seed is not None and not 0 <= check_size("seed", seed) < 2**63:
         raise ValueError(f"seed: expected an int below 2**63, got {seed}")
-    check_noise(noise)
-    if noise == "batch" and x.numel() == 1:
+    if range is None and x.numel() == 1:
         raise ValueError(
             "input: expected at least two numbers, whose standard deviation noise='batch' takes, "
             "got one"

@@ -15,7 +15,7 @@ from .family import Function
 # What an operator or the choice of a back end raises when an argument is wrong; the checks then
 # say which one. Anything else passes through.
 _REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError)
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _plain(function: Function, options: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -29,7 +29,7 @@ def execute(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ..
         operators = select(tensors[0], function.name)
         if operators is not None:
             # An operator would take True for 1.0, and 1 for True, and some DTensors for plain ones.
-            if [*map(type, options)] != function.types or type(tensors[1]) not in _PLAIN:
+            if [*map(type, options)] != function.types or type(tensors[1]) not in PLAIN:
                 function.check(*options, *tensors)
                 options = _plain(function, options)
             kernels = operators[function.name]

@@ -170,7 +170,8 @@ def test_pages_show_the_committed_results(page: str, tmp_path: Path) -> None:
     assert (tmp_path / page).read_text(encoding="utf-8") == expected
 
 
-@pytest.mark.parametrize("name", list(family.LAYERS))
+# But an SNMU's, whose noise is not that of torch.rand.
+@pytest.mark.parametrize("name", [name for name in family.LAYERS if name != "SNMU"])
 def test_a_family_layers_contenders_are_the_same_work(name: str) -> None:
     found = {}
     for who, call in family.calls(name, (5, 3, 2), inner=True).items():
@@ -194,11 +195,21 @@ def test_the_familys_speed_is_measured_and_shown() -> None:
             "times_faster": 0.5,
         }
     ]
+    results["rows"].append({**results["rows"][-1], "layer": "SNMU"})  # of which nothing is asked
     results["peak_bytes"] = {"ours": 2**20, "eager": 2**26}
     shown = family.section(json.loads(json.dumps(results)))
     assert "| NAU | 128×100→2 |" in shown and "| NAU | 1024×64→64 |" in shown
     assert "NMU 1×1→1 0.50" in shown and "1.0 MiB, eager 64 MiB: 1.6%" in shown
+    assert "SNMU 1×1→1" not in shown
     assert "0.95" in family.text(results)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_peak_memory_counts_what_a_call_holds() -> None:
+    """An eager NMU's factors, more than once; and what its warm-up held hides nothing."""
+    factors = 4 * 256 * 64 * 64
+    found = family.peaks("NMU", (256, 64, 64))
+    assert 256 * 64 * 4 <= found["ours"] < factors < found["eager"] < 10 * factors
 
 
 def test_training_steps_of_both_contenders_are_the_same_work() -> None:

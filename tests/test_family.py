@@ -391,6 +391,21 @@ class TestNoise:
         for found, wanted in zip(*grads, strict=True):
             assert torch.equal(found, wanted)
 
+    def test_either_gradient_can_be_asked_for_alone(self, tensors: dict[str, Tensor]) -> None:
+        leaves = {name: tensor.requires_grad_() for name, tensor in tensors.items()}
+        both = torch.autograd.grad(call(SNMU, leaves).sum(), list(leaves.values()))
+        for (name, leaf), wanted in zip(leaves.items(), both, strict=True):
+            alone = {**{each: of.detach() for each, of in leaves.items()}, name: leaf}
+            assert torch.equal(torch.autograd.grad(call(SNMU, alone).sum(), leaf)[0], wanted)
+
+    def test_the_noise_of_a_call_on_fake_tensors_is_not_kept(self) -> None:
+        """Which has no numbers."""
+        noise = (1.0, 7.0)  # that no other test has
+        with FakeTensorMode():
+            nalu_kernels.snmu(torch.ones(4, I), torch.ones(O, I), noise=noise)
+        y = nalu_kernels.snmu(torch.ones(4, I), torch.ones(O, I), noise=noise)
+        torch.testing.assert_close(y, torch.ones(4, O))
+
     def test_two_calls_in_a_graph_have_two_seeds(self, tensors: dict[str, Tensor]) -> None:
         @torch.compile(backend="aot_eager", fullgraph=True)
         @torch.no_grad()

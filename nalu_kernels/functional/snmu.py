@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..autocast import wide, widen
-from ..autograd import gradients
+from ..autograd import BITS, gradients, reference_needed
 from ..checks import check_noise, check_snmu
-from ..execute import execute
+from ..dispatch import select
+from ..execute import PLAIN, execute
 from ..family import NMU
-from ..operators import once
+from ..operators import Kernels, once
 
 
 def snmu(
@@ -34,9 +36,9 @@ def snmu(
     Where all weights are 0 or 1 this is :func:`nalu_kernels.nmu`, which is what is evaluated.
 
     The noise n, uniform and new for every number of ``input``, is a function of the seed alone: the
-    same on every back end and device. The backward draws it again; it is not stored (in a graph of
-    torch.compile the compiler decides that). These lines make it, here of rows x columns inputs in
-    float32 (float64 has it in float64)::
+    same on every back end and device. The kernels' backward draws it again; it is not stored (in a
+    graph of torch.compile the compiler decides that). These lines make it, here of rows x columns
+    inputs in float32 (float64 has it in float64)::
 
         from nalu_kernels.sweep import stream
         u = stream.draw(seed, stream.NOISE, 0, rows, columns)
@@ -67,70 +69,104 @@ def snmu(
     if has_torch_function(tensors):
         return handle_torch_function(snmu, tensors, *tensors, noise=noise, seed=seed)
     narrow, tensors = widen(*tensors)
-    check_snmu(noise, seed, *tensors)
+    range = check_noise(noise)
+    check_snmu(range, seed, *tensors)
     drawn = torch.randint(2**63 - 1, ()) if seed is None else torch.tensor(int(seed))
-    arguments = (check_noise(noise), drawn, *map(wide, tensors))
-    y = _composed(*arguments) if _plain_autograd() else _redrawn(*arguments)
+    arguments = (range, drawn, *map(wide, tensors))
+    operators = select(arguments[2], NMU.name) if type(arguments[2]) in PLAIN else None
+    y = _composed(*arguments) if operators is None else _redrawn(operators[NMU.name], *arguments)
     return y.to(narrow or tensors[0].dtype)
 
 
-def _plain_autograd() -> bool:
-    """Whether what is at work wants PyTorch's own operations instead of a Function."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._get_tracing_state() is not None
-    )
-
-
 def _composed(range: tuple[float, float] | None, seed: Tensor, input: Tensor, W: Tensor) -> Tensor:
-    noise = _noise(range, seed, input.detach())
+    """By what graphs, torch.func and autograd see through."""
+    noise = _noise(False, range, seed, input)
     return execute(NMU, (), (input * noise, W)) / execute(NMU, (), (noise, W))
 
 
-def _noise(range: tuple[float, float] | None, seed: Tensor, input: Tensor) -> Tensor:
-    """In the shape of the input; a range of None is that of its standard deviation."""
-    columns = input.shape[-1]
-    rows = math.prod(input.shape[:-1])
-    u = torch.ops.nalu_kernels.noise(seed, rows, columns).view(input.shape).to(input)
-    return spread(range, u, input)
+def _noise(plain: bool, range: tuple[float, float] | None, seed: Tensor, input: Tensor) -> Tensor:
+    """In the shape of the input; by shorter ways where no graph is made (``plain``)."""
+    draw, ends = (_draw, _kept) if plain else (torch.ops.nalu_kernels.noise, low_and_width)
+    *leading, columns = input.shape
+    u = draw(seed, math.prod(leading), columns).view_as(input).to(input)
+    return spread(ends(range, input.dtype), u, input)
 
 
-def spread(range: tuple[float, float] | None, u: Tensor, input: Tensor) -> Tensor:
-    """The noise on an input, of numbers u in [0, 1); a range of None is that of its deviation."""
-    if range is not None:
-        low, high = torch.tensor(range, dtype=input.dtype).unbind()
-        return low + (high - low) * u
-    return 1 + u / input.std() if input.numel() else u
+def low_and_width(
+    range: tuple[float, float] | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor] | None:
+    """Of the noise; None is that of the input's standard deviation."""
+    if range is None:
+        return None
+    low, high = torch.tensor(range, dtype=dtype, device="cpu").unbind()
+    return low, high - low
+
+
+def spread(ends: tuple[Tensor, Tensor] | None, u: Tensor, input: Tensor) -> Tensor:
+    """The noise on an input, of numbers u in [0, 1) and what :func:`low_and_width` gives."""
+    if ends is not None:
+        low, width = ends
+        return u * width + low
+    return 1 + u / input.detach().std() if input.numel() else u
+
+
+_kept = functools.cache(low_and_width)
+_OF_W = BITS[False, True]
 
 
 class _Redrawn(torch.autograd.Function):
-    """:func:`_composed`, which keeps nothing but its arguments for the backward."""
+    """:func:`_composed` by kernels, which keeps nothing but its arguments for the backward."""
 
     @staticmethod
     def forward(
-        ctx: Any, range: tuple[float, float] | None, seed: Tensor, input: Tensor, W: Tensor
+        ctx: Any,
+        kernels: Kernels,
+        range: tuple[float, float] | None,
+        seed: Tensor,
+        input: Tensor,
+        W: Tensor,
     ) -> Tensor:
-        ctx.range = range
+        ctx.kernels, ctx.range = kernels, range
         ctx.save_for_backward(seed, input, W)
-        return _composed(range, seed, input, W)
+        noise = _noise(True, range, seed, input)
+        above, _ = kernels.forward(False, input * noise, W)
+        below, _ = kernels.forward(False, noise, W)
+        return above / below
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        seed, *tensors = ctx.saved_tensors
-        composed = functools.partial(_composed, ctx.range, seed)
-        return None, None, *gradients(composed, tensors, ctx.needs_input_grad[2:], grad_output)
+        seed, input, W = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
+        if reference_needed(grad_output):
+            composed = functools.partial(_composed, ctx.range, seed)
+            return None, None, None, *gradients(composed, (input, W), needed, grad_output)
+        noise = _noise(True, ctx.range, seed, input)
+        noisy = input * noise
+        above, saved = ctx.kernels.forward(True, noisy, W)
+        below, saved_below = ctx.kernels.forward(True, noise, W)
+        slope = grad_output / below
+        of_noisy, of_W = ctx.kernels.backward(BITS[needed], slope, saved, noisy, W)
+        if needed[1]:
+            slope *= above / below
+            of_W -= ctx.kernels.backward(_OF_W, slope, saved_below, noise, W)[1]
+        return None, None, None, of_noisy * noise if needed[0] else None, of_W
 
 
-# Without what apply does for torch.func, which _plain_autograd has ruled out.
+# Without what apply does for torch.func, which select has ruled out.
 _redrawn = super(torch.autograd.Function, _Redrawn).apply
 
 
-def _draw(seed: Tensor, rows: int, columns: int) -> Tensor:
+@functools.cache
+def _stream() -> ModuleType:
     from ..sweep import stream  # imports what takes long
 
-    return stream.drawn(seed, stream.NOISE, 0, rows, columns)
+    return stream
+
+
+def _draw(seed: Tensor, rows: int, columns: int) -> Tensor:
+    stream = _stream()
+    u: Tensor = stream.drawn(seed, stream.NOISE, 0, rows, columns)
+    return u
 
 
 def _define(library: torch.library.Library) -> None:

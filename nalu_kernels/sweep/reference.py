@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..checks import check_noise
 from ..dispatch import use_backend
-from ..functional.snmu import spread
+from ..functional.snmu import low_and_width, spread
 from ..layers import NPU, SNMU, RealNPU, Stairs
 from ..layers.base import Layer
 from ..reference import nmu
@@ -206,7 +206,7 @@ class _Run:
             return nmu(input, layer.W)
         seed = int(self.specification.columns.seeds[self.number])
         u = stream.drawn(seed, stream.NOISE + place, self.steps, *input.shape).to(input)
-        noise = spread(check_noise(layer.noise), u, input.detach())
+        noise = spread(low_and_width(check_noise(layer.noise), u.dtype), u, input)
         return nmu(input * noise, layer.W) / nmu(noise, layer.W)
 
     def _turn(self) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
