@@ -287,8 +287,8 @@ def section(results: Results) -> str:
     return "\n\n".join(
         [
             "Forward and backward in float32, with the gradients of the weights, against each "
-            "layer's formula written plainly in PyTorch. Medians; the contenders of a row take turns, "
-            f"on {used['threads']} threads of an {used['processor']} "
+            "layer's formula written plainly in PyTorch. Medians; the contenders of a row take "
+            f"turns, on {used['threads']} threads of an {used['processor']} "
             f'({used["backend"].rpartition(", ")[2]}), torch {used["torch"]}{busy}. "Empty" is '
             "an autograd.Function that computes nothing.",
             markdown.table(_rows(results, _named), left=2),
