@@ -182,6 +182,18 @@ inline void with_weight(const Layer& layer, const void* W_hat, const void* M_hat
   }
 }
 
+// f(outputs, first output) from `begin` to `end`, for tiles of `most` outputs, and then of one.
+template <int most, class F>
+NALU_INLINE void for_each_output_tile(int64_t begin, int64_t end, const F& f) {
+  int64_t o = begin;
+  for (; o + most <= end; o += most) {
+    f(std::integral_constant<int, most>{}, o);
+  }
+  for (; o < end; ++o) {
+    f(std::integral_constant<int, 1>{}, o);
+  }
+}
+
 template <class T>
 inline void clear(T* values, int64_t count) {
   if (count > 0) { // else the pointer may be null, which memset must not be given

@@ -14,18 +14,6 @@ namespace NALU_NAMESPACE {
 
 constexpr int kOneRowOutputs = 4;
 
-// f(outputs, first output), for tiles of outputs from `begin` to `end`.
-template <class F>
-NALU_INLINE void for_each_tile_of_one_row(int64_t begin, int64_t end, const F& f) {
-  int64_t o = begin;
-  for (; o + kOneRowOutputs <= end; o += kOneRowOutputs) {
-    f(std::integral_constant<int, kOneRowOutputs>{}, o);
-  }
-  for (; o < end; ++o) {
-    f(std::integral_constant<int, 1>{}, o);
-  }
-}
-
 // What each lane's product is multiplied by to be that of all, and, last, the product of all.
 template <class T>
 struct Lanes {
@@ -65,7 +53,7 @@ NALU_INLINE void for_each_vector_backward(int64_t n, const F& f) {
 // The factors of the inputs that a vector has not, whose weights and inputs are loaded as 0, are 1.
 template <class T, class Factor>
 inline void reduce_one_row(int64_t begin, int64_t end, int64_t I, const Factor& factor, T* y) {
-  for_each_tile_of_one_row(begin, end, [&](auto outputs, int64_t first) {
+  for_each_output_tile<kOneRowOutputs>(begin, end, [&](auto outputs, int64_t first) {
     constexpr int C = decltype(outputs)::value;
     Vec<T> products[C];
     NALU_UNROLL
@@ -104,7 +92,7 @@ inline void reduce_gradient_of_one_row(
     T* grad_x,
     bool add,
     T* before) {
-  for_each_tile_of_one_row(begin, end, [&](auto outputs, int64_t first) {
+  for_each_output_tile<kOneRowOutputs>(begin, end, [&](auto outputs, int64_t first) {
     constexpr int C = decltype(outputs)::value;
     Vec<T> products[C];
     NALU_UNROLL

@@ -17,18 +17,6 @@ namespace NALU_NAMESPACE {
 
 constexpr int kReductionOutputs = 2, kReductionVectors = 2;
 
-// f(outputs, first output), for tiles of outputs from `begin` to `end`.
-template <class F>
-NALU_INLINE void for_each_output_tile(int64_t begin, int64_t end, const F& f) {
-  int64_t o = begin;
-  for (; o + kReductionOutputs <= end; o += kReductionOutputs) {
-    f(std::integral_constant<int, kReductionOutputs>{}, o);
-  }
-  for (; o < end; ++o) {
-    f(std::integral_constant<int, 1>{}, o);
-  }
-}
-
 // f(vectors, first row, lanes of each), for tiles of rows.
 template <class T, class F>
 NALU_INLINE void for_each_row_tile(int64_t n, const F& f) {
@@ -50,7 +38,7 @@ inline void reduce_outputs(
     return reduce_one_row(begin, end, I, factor, y);
   }
   constexpr int64_t L = kLanes<T>;
-  for_each_output_tile(begin, end, [&](auto outputs, int64_t first) {
+  for_each_output_tile<kReductionOutputs>(begin, end, [&](auto outputs, int64_t first) {
     constexpr int C = decltype(outputs)::value;
     for_each_row_tile<T>(n, [&](auto vectors, int64_t k, auto lanes) {
       constexpr int R = decltype(vectors)::value;
@@ -120,7 +108,7 @@ inline void reduce_gradient_of_outputs(
         begin, end, I, factor, dy, grad_W, grad_x, add, scratch);
   }
   constexpr int64_t L = kLanes<T>;
-  for_each_output_tile(begin, end, [&](auto outputs, int64_t first) {
+  for_each_output_tile<kReductionOutputs>(begin, end, [&](auto outputs, int64_t first) {
     constexpr int C = decltype(outputs)::value;
     T* const sums = scratch; // (I, C, lanes)
     T* const before = scratch + I * C * L; // (I, C, R, lanes)
