@@ -1,12 +1,16 @@
 // The mathematics of a NALU, once, for every device and every vector width.
 //
-// V is a float, a double or a vector of them. Before including this file define NALU_NAMESPACE
-// and NALU_INLINE, and declare in that namespace: exp, log<normal>, tanh, abs, sign and splat for V.
+// V is a float, a double or a vector of them. Before including this file define NALU_NAMESPACE,
+// NALU_INLINE and NALU_DEVICE, and declare in that namespace: exp, log<normal>, tanh, abs, sign and
+// splat for V, and kOneLog, whether log<true> serves for all numbers.
 //
 // Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2. The products are
 // taken in the order in which autograd takes them in nalu_kernels/reference.py, so that
 // infinities and NaNs arise in the same places.
 #pragma once
+
+#include <limits>
+#include <type_traits>
 
 namespace nalu {
 namespace NALU_NAMESPACE {
@@ -50,7 +54,18 @@ NALU_INLINE V grad_clamped(V grad, V W) {
   return W >= -one ? (W <= one ? grad : zero) : zero;
 }
 
-// `normal`: eps is a normal number, and so is all that the logarithm sees.
+// f(whether eps is a normal number): what is at least eps may then be taken the logarithm of by
+// log<true>.
+template <class T, class F>
+NALU_DEVICE void with_normal(T eps, const F& f) {
+  if (kOneLog || eps >= std::numeric_limits<T>::min()) {
+    f(std::true_type{});
+  } else {
+    f(std::false_type{});
+  }
+}
+
+// `normal`: as with_normal says of eps.
 template <bool normal, class V>
 NALU_INLINE V log_abs(V x, V eps) {
   return log<normal>(abs(x) + eps);

@@ -73,25 +73,23 @@ constexpr Dtype kDtype = std::is_same_v<T, double> ? Dtype::float64 : Dtype::flo
 // Elements of a pass that computes exp, log or tanh that are worth a thread.
 constexpr int64_t kGrain = 8192;
 
-// The transpose of a (rows, cols) matrix whose elements, in their order, are weight(i).
+// The transpose of a (rows, cols) matrix whose elements, in their order, are weight(i). Few rows of the
+// result are written at a time: at a distance of a power of two, many would share a set of the cache.
 template <class T, class F>
 inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) {
   constexpr int64_t L = kLanes<T>;
-  for (int64_t row = 0; row < rows; row += L) {
-    const int64_t height = rows - row < L ? rows - row : L;
-    for_each_vector<T>(cols, [=](int64_t col, auto count) {
+  for_each_vector<T>(cols, [=](int64_t col, auto width) {
+    for_each_vector<T>(rows, [=](int64_t row, auto height) {
       Vec<T> block[L] = {};
       for (int64_t r = 0; r < height; ++r) {
-        block[r] = weight((row + r) * cols + col, count);
+        block[r] = weight((row + r) * cols + col, width);
       }
       transpose<T>(block);
-      for (int64_t c = 0; c < count; ++c) {
-        T* target = to + (col + c) * rows + row;
-        height == L ? store<T>(target, block[c], Full<T>{})
-                    : store<T>(target, block[c], Partial{height});
+      for (int64_t c = 0; c < width; ++c) {
+        store<T>(to + (col + c) * rows + row, block[c], height);
       }
     });
-  }
+  });
 }
 
 // The rows [begin, end) of S as a dense matrix of T.
@@ -259,17 +257,14 @@ inline void sum_parts(int64_t n, const T* from, int64_t parts, int64_t stride, v
 }
 
 // L = log(|x| + eps)
-template <bool normal, class T>
-inline void log_abs_pass(int64_t n, const T* x, T eps, T* L) {
-  for_each_vector<T>(n, [=](int64_t i, auto count) {
-    store<T>(L + i, log_abs<normal>(load<T>(x + i, count), splat<Vec<T>>(eps)), count);
-  });
-}
-
 template <class T>
 inline void log_abs(int64_t n, const T* x, T eps, T* L) {
-  eps < std::numeric_limits<T>::min() ? log_abs_pass<false>(n, x, eps, L)
-                                      : log_abs_pass<true>(n, x, eps, L);
+  with_normal(eps, [=](auto normal) {
+    for_each_vector<T>(n, [=](int64_t i, auto count) {
+      const Vec<T> of = load<T>(x + i, count);
+      store<T>(L + i, log_abs<decltype(normal)::value>(of, splat<Vec<T>>(eps)), count);
+    });
+  });
 }
 
 template <class T, class S>

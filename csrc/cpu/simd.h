@@ -400,6 +400,8 @@ inline V exp(V x) {
   return ((splat<V>(1) + q) * power_of_two<V>(half)) * power_of_two<V>(n - half);
 }
 
+constexpr bool kOneLog = false;
+
 // For x >= 0 or NaN; with `normal`, not 0 and not subnormal either, which saves a fifth of the time.
 template <bool normal, class V>
 NALU_INLINE V log(V x) {

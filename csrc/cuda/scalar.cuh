@@ -47,6 +47,7 @@ NALU_INLINE double abs(double v) {
 }
 
 // Both forms honour subnormal numbers here.
+constexpr bool kOneLog = true;
 template <bool normal>
 NALU_INLINE float log(float v) {
   return ::logf(v);

@@ -15,14 +15,16 @@ NALU_DEVICE void inalu_planes(const Unit<T>& unit, const T* x, int64_t n) {
   const bool sum = unit.layer.option;
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps));
   T *logs = unit.planes[0], *sizes = unit.planes[1], *signs = unit.planes[2];
-  for_each_vector<T>(count, [&](int64_t k, auto lanes) {
-    const Vec<T> v = load<T>(x + k, lanes), size = abs(v);
-    store<T>(signs + k, v == v ? sign(v) : v, lanes); // a NaN is its own sign
-    const Vec<T> within = size < eps ? eps : size; // a NaN passes
-    store<T>(logs + k, log<false>(sum ? size + eps : within), lanes);
-    if (sizes != nullptr) {
-      store<T>(sizes + k, size, lanes);
-    }
+  with_normal(static_cast<T>(unit.layer.eps), [&](auto normal) {
+    for_each_vector<T>(count, [&](int64_t k, auto lanes) {
+      const Vec<T> v = load<T>(x + k, lanes), size = abs(v);
+      store<T>(signs + k, v == v ? sign(v) : v, lanes); // a NaN is its own sign
+      const Vec<T> within = size < eps ? eps : size; // a NaN passes
+      store<T>(logs + k, log<decltype(normal)::value>(sum ? size + eps : within), lanes);
+      if (sizes != nullptr) {
+        store<T>(sizes + k, size, lanes);
+      }
+    });
   });
 }
 

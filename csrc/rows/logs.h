@@ -6,22 +6,15 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-template <bool normal, class T>
-NALU_DEVICE void take_logs_of(const T* x, int64_t count, Vec<T> eps, T* logs) {
-  for_each_of_many_vectors<T>(count, [&](int64_t k, auto lanes) {
-    store<T>(logs + k, log_abs<normal>(load<T>(x + k, lanes), eps), lanes);
-  });
-}
-
 // log(|x| + eps)
 template <class T>
 NALU_DEVICE void take_logs(const StackLayer& layer, const T* x, int64_t count, T* logs) {
-  const T eps = static_cast<T>(layer.eps);
-  if (eps >= std::numeric_limits<T>::min()) {
-    take_logs_of<true>(x, count, splat<Vec<T>>(eps), logs);
-  } else {
-    take_logs_of<false>(x, count, splat<Vec<T>>(eps), logs);
-  }
+  with_normal(static_cast<T>(layer.eps), [&](auto normal) {
+    const Vec<T> eps = splat<Vec<T>>(static_cast<T>(layer.eps));
+    for_each_of_many_vectors<T>(count, [&](int64_t k, auto lanes) {
+      store<T>(logs + k, log_abs<decltype(normal)::value>(load<T>(x + k, lanes), eps), lanes);
+    });
+  });
 }
 
 // The gradient of log(|x| + eps) becomes that of x, or is added to it.

@@ -22,16 +22,19 @@ template <class T>
 NALU_DEVICE void npu_planes(const Unit<T>& unit, const T* g, const T* x, int64_t n) {
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps)), zero{};
   T *logs = unit.planes[0], *angles = unit.planes[1], *negative = unit.planes[2];
-  for_each_vector_of_rows<T>(unit.layer.in, n, [&](int64_t i, int64_t k, auto lanes) {
-    const int64_t at = i * n + k;
-    const T gate = npu_gate(g[i]);
-    const Vec<T> v = load<T>(x + at, lanes);
-    const Vec<T> angle = v < zero ? splat<Vec<T>>(kPi<T> * gate) : splat<Vec<T>>(T(0) * gate);
-    store<T>(logs + at, log<false>((abs(v) + eps) * gate + (T(1) - gate)), lanes);
-    store<T>(angles + at, angle, lanes);
-    if (negative != nullptr) {
-      store<T>(negative + at, -angle, lanes);
-    }
+  // r is between |x| + eps and 1.
+  with_normal(static_cast<T>(unit.layer.eps), [&](auto normal) {
+    for_each_vector_of_rows<T>(unit.layer.in, n, [&](int64_t i, int64_t k, auto lanes) {
+      const int64_t at = i * n + k;
+      const T gate = npu_gate(g[i]);
+      const Vec<T> v = load<T>(x + at, lanes), r = (abs(v) + eps) * gate + (T(1) - gate);
+      const Vec<T> angle = v < zero ? splat<Vec<T>>(kPi<T> * gate) : splat<Vec<T>>(T(0) * gate);
+      store<T>(logs + at, log<decltype(normal)::value>(r), lanes);
+      store<T>(angles + at, angle, lanes);
+      if (negative != nullptr) {
+        store<T>(negative + at, -angle, lanes);
+      }
+    });
   });
 }
 

@@ -34,9 +34,11 @@ struct Chunks {
     constexpr int64_t least = 32;
     const int64_t fits = divide_up(16384, layer.in + layer.out + 1);
     const int64_t most = fits < least ? least : fits > 256 ? 256 : divide_up(fits, least) * least;
+    const bool powers = layer.kind == Kind::nru;
+    const bool logs = powers || layer.kind == Kind::npu || layer.kind == Kind::inalu;
+    const double nanoseconds = B * ((logs ? 2.5 : 1) * I + O + I * O * (powers ? 2 : 0.25));
     int64_t wanted = 1;
-    for (const double nanoseconds = B * (I + O + I * O / 4);
-         static_cast<double>(wanted) * 20e3 <= nanoseconds && wanted < call.B;) {
+    while (static_cast<double>(wanted) * 20e3 <= nanoseconds && wanted < call.B) {
       wanted *= 2;
     }
     const int64_t even = divide_up(divide_up(call.B, wanted), least) * least;

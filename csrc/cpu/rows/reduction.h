@@ -15,7 +15,7 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-constexpr int kReductionOutputs = 2, kReductionVectors = 2;
+constexpr int kReductionOutputs = 2, kReductionVectors = 4;
 
 // f(vectors, first row, lanes of each), for tiles of rows.
 template <class T, class F>
@@ -30,6 +30,53 @@ NALU_INLINE void for_each_row_tile(int64_t n, const F& f) {
   });
 }
 
+// What the weights of input i come to, of the outputs from `first`.
+template <int C, class T, class Factor>
+struct TermsOf {
+  decltype(std::declval<Factor>().of(0)) of[C];
+
+  NALU_INLINE TermsOf(const Factor& factor, int64_t first, int64_t I, int64_t i) {
+    NALU_UNROLL
+    for (int c = 0; c < C; ++c) {
+      of[c] = factor.of((first + c) * I + i);
+    }
+  }
+};
+
+// Of y (O, n) the outputs from `first` and the rows from `k`. What a tile reads is its own copy, which no
+// store to memory may change.
+template <class T, int C, int R, class Factor, class Lanes>
+NALU_INLINE void reduce_tile(
+    int64_t first, int64_t k, Lanes lanes, int64_t I, int64_t n, Factor factor, T* y) {
+  constexpr int64_t L = kLanes<T>;
+  Vec<T> products[C][R];
+  NALU_UNROLL
+  for (int c = 0; c < C; ++c) {
+    NALU_UNROLL
+    for (int r = 0; r < R; ++r) {
+      products[c][r] = splat<Vec<T>>(1);
+    }
+  }
+  for (int64_t i = 0; i < I; ++i) {
+    const TermsOf<C, T, Factor> terms(factor, first, I, i);
+    NALU_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const auto input = factor.load_input(i * n + k + r * L, lanes);
+      NALU_UNROLL
+      for (int c = 0; c < C; ++c) {
+        products[c][r] *= factor.value(terms.of[c], input);
+      }
+    }
+  }
+  NALU_UNROLL
+  for (int c = 0; c < C; ++c) {
+    NALU_UNROLL
+    for (int r = 0; r < R; ++r) {
+      store<T>(y + (first + c) * n + k + r * L, products[c][r], lanes);
+    }
+  }
+}
+
 // Of y (O, n), over I inputs, the outputs from `begin` to `end`.
 template <class T, class Factor>
 inline void reduce_outputs(
@@ -37,36 +84,10 @@ inline void reduce_outputs(
   if (n == 1 && kLanes<T> > 1) {
     return reduce_one_row(begin, end, I, factor, y);
   }
-  constexpr int64_t L = kLanes<T>;
   for_each_output_tile<kReductionOutputs>(begin, end, [&](auto outputs, int64_t first) {
-    constexpr int C = decltype(outputs)::value;
     for_each_row_tile<T>(n, [&](auto vectors, int64_t k, auto lanes) {
-      constexpr int R = decltype(vectors)::value;
-      Vec<T> products[C][R];
-      NALU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        NALU_UNROLL
-        for (int r = 0; r < R; ++r) {
-          products[c][r] = splat<Vec<T>>(1);
-        }
-      }
-      for (int64_t i = 0; i < I; ++i) {
-        NALU_UNROLL
-        for (int r = 0; r < R; ++r) {
-          const auto input = factor.load_input(i * n + k + r * L, lanes);
-          NALU_UNROLL
-          for (int c = 0; c < C; ++c) {
-            products[c][r] *= factor.value(factor.of((first + c) * I + i), input);
-          }
-        }
-      }
-      NALU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        NALU_UNROLL
-        for (int r = 0; r < R; ++r) {
-          store<T>(y + (first + c) * n + k + r * L, products[c][r], lanes);
-        }
-      }
+      reduce_tile<T, decltype(outputs)::value, decltype(vectors)::value>(
+          first, k, lanes, I, n, factor, y);
     });
   });
 }
@@ -90,6 +111,80 @@ inline int64_t reduction_scratch(int64_t I, int64_t) {
   return of_rows > of_one_row ? of_rows : of_one_row;
 }
 
+// What reduce_gradient does for a tile: adds to `sums` (I, C, lanes), and needs `before` (I, R, C, lanes).
+template <class T, int C, int R, bool of_inputs, class Factor, class Lanes>
+NALU_INLINE void reduce_gradient_tile(
+    int64_t first,
+    int64_t k,
+    Lanes lanes,
+    int64_t I,
+    int64_t n,
+    Factor factor,
+    const T* dy,
+    T* grad_x,
+    bool add,
+    T* sums,
+    T* before) {
+  constexpr int64_t L = kLanes<T>;
+  Vec<T> products[C][R];
+  NALU_UNROLL
+  for (int c = 0; c < C; ++c) {
+    NALU_UNROLL
+    for (int r = 0; r < R; ++r) {
+      products[c][r] = splat<Vec<T>>(1);
+    }
+  }
+  T* to = before;
+  for (int64_t i = 0; i < I; ++i) {
+    const TermsOf<C, T, Factor> terms(factor, first, I, i);
+    NALU_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const auto input = factor.load_input(i * n + k + r * L, lanes);
+      NALU_UNROLL
+      for (int c = 0; c < C; ++c, to += L) {
+        store<T>(to, products[c][r], Full<T>{});
+        products[c][r] *= factor.value(terms.of[c], input);
+      }
+    }
+  }
+  // From here on dy times the product of the factors behind.
+  NALU_UNROLL
+  for (int c = 0; c < C; ++c) {
+    NALU_UNROLL
+    for (int r = 0; r < R; ++r) {
+      products[c][r] = load<T>(dy + (first + c) * n + k + r * L, lanes);
+    }
+  }
+  for (int64_t i = I - 1; i >= 0; --i) {
+    const TermsOf<C, T, Factor> terms(factor, first, I, i);
+    Vec<T> of_weight[C] = {};
+    to = before + i * C * R * L;
+    NALU_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const auto input = factor.load_input(i * n + k + r * L, lanes);
+      Vec<T> of_input{};
+      NALU_UNROLL
+      for (int c = 0; c < C; ++c, to += L) {
+        const Vec<T> grad = products[c][r] * load<T>(to, Full<T>{});
+        products[c][r] *= factor.value(terms.of[c], input);
+        of_weight[c] += first_lanes<T>(factor.slope_of_weight(terms.of[c], input, grad), lanes);
+        if constexpr (of_inputs) {
+          of_input += factor.slope_of_input(terms.of[c], input, grad);
+        }
+      }
+      if constexpr (of_inputs) {
+        T* at = grad_x + i * n + k + r * L;
+        store<T>(at, add ? load<T>(at, lanes) + of_input : of_input, lanes);
+      }
+    }
+    NALU_UNROLL
+    for (int c = 0; c < C; ++c) {
+      T* sum = sums + (i * C + c) * L;
+      store<T>(sum, load<T>(sum, Full<T>{}) + of_weight[c], Full<T>{});
+    }
+  }
+}
+
 // What reduce_gradient does, for the outputs from `begin` to `end`.
 template <class T, class Factor>
 inline void reduce_gradient_of_outputs(
@@ -110,73 +205,30 @@ inline void reduce_gradient_of_outputs(
   constexpr int64_t L = kLanes<T>;
   for_each_output_tile<kReductionOutputs>(begin, end, [&](auto outputs, int64_t first) {
     constexpr int C = decltype(outputs)::value;
-    T* const sums = scratch; // (I, C, lanes)
-    T* const before = scratch + I * C * L; // (I, C, R, lanes)
+    T* const sums = scratch;
+    T* const before = scratch + I * C * L;
     clear(sums, I * C * L);
-    for_each_row_tile<T>(n, [&](auto vectors, int64_t k, auto lanes) {
-      constexpr int R = decltype(vectors)::value;
-      Vec<T> products[C][R];
-      NALU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        NALU_UNROLL
-        for (int r = 0; r < R; ++r) {
-          products[c][r] = splat<Vec<T>>(1);
-        }
-      }
-      T* to = before;
-      for (int64_t i = 0; i < I; ++i) {
-        NALU_UNROLL
-        for (int r = 0; r < R; ++r) {
-          const auto input = factor.load_input(i * n + k + r * L, lanes);
-          NALU_UNROLL
-          for (int c = 0; c < C; ++c, to += L) {
-            store<T>(to, products[c][r], Full<T>{});
-            products[c][r] *= factor.value(factor.of((first + c) * I + i), input);
-          }
-        }
-      }
-      // From here on dy times the product of the factors behind.
-      NALU_UNROLL
-      for (int c = 0; c < C; ++c) {
-        NALU_UNROLL
-        for (int r = 0; r < R; ++r) {
-          products[c][r] = load<T>(dy + (first + c) * n + k + r * L, lanes);
-        }
-      }
-      for (int64_t i = I - 1; i >= 0; --i) {
-        Vec<T> of_weight[C] = {};
-        to = before + i * C * R * L;
-        NALU_UNROLL
-        for (int r = 0; r < R; ++r) {
-          const auto input = factor.load_input(i * n + k + r * L, lanes);
-          Vec<T> of_input{};
-          NALU_UNROLL
-          for (int c = 0; c < C; ++c, to += L) {
-            const auto terms = factor.of((first + c) * I + i);
-            const Vec<T> grad = products[c][r] * load<T>(to, Full<T>{});
-            products[c][r] *= factor.value(terms, input);
-            of_weight[c] += first_lanes<T>(factor.slope_of_weight(terms, input, grad), lanes);
-            of_input += factor.slope_of_input(terms, input, grad);
-          }
-          if constexpr (Factor::has_slope_of_input) {
-            if (grad_x != nullptr) {
-              T* at = grad_x + i * n + k + r * L;
-              store<T>(at, add || first > begin ? load<T>(at, lanes) + of_input : of_input, lanes);
-            }
-          }
-        }
-        NALU_UNROLL
-        for (int c = 0; c < C; ++c) {
-          T* sum = sums + (i * C + c) * L;
-          store<T>(sum, load<T>(sum, Full<T>{}) + of_weight[c], Full<T>{});
-        }
-      }
-    });
+    const auto gradient = [&](auto of_inputs) {
+      for_each_row_tile<T>(n, [&](auto vectors, int64_t k, auto lanes) {
+        reduce_gradient_tile<T, C, decltype(vectors)::value, decltype(of_inputs)::value>(
+            first, k, lanes, I, n, factor, dy, grad_x, add || first > begin, sums, before);
+      });
+    };
+    if constexpr (Factor::has_slope_of_input) {
+      grad_x != nullptr ? gradient(std::true_type{}) : gradient(std::false_type{});
+    } else {
+      gradient(std::false_type{});
+    }
     if (grad_W != nullptr) {
-      for (int64_t i = 0; i < I; ++i) {
-        for (int c = 0; c < C; ++c) {
-          grad_W[(first + c) * I + i] += sum_lanes<T>(load<T>(sums + (i * C + c) * L, Full<T>{}));
-        }
+      for (int c = 0; c < C; ++c) {
+        for_each_vector<T>(I, [&](int64_t i, auto lanes) {
+          Vec<T> each[L] = {};
+          for (int64_t j = 0; j < lanes; ++j) {
+            each[j] = load<T>(sums + ((i + j) * C + c) * L, Full<T>{});
+          }
+          T* to = grad_W + (first + c) * I + i;
+          store<T>(to, load<T>(to, lanes) + sums_of_lanes<T>(each), lanes);
+        });
       }
     }
   });

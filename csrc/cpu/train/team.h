@@ -84,18 +84,31 @@ NALU_INLINE void dots_tile(int64_t N, const T* A, const T* B, T* C, int64_t ldc)
       }
     }
   });
-  for (int i = 0; i < rows; ++i) {
-    for (int j = 0; j < cols; ++j) {
-      C[i * ldc + j] += sum_lanes<T>(sums[i][j]);
+  // A vector's worth of them together.
+  constexpr int count = rows * cols;
+  constexpr int64_t L = kLanes<T>;
+  NALU_UNROLL
+  for (int first = 0; first < count; first += L) {
+    Vec<T> group[L] = {};
+    NALU_UNROLL
+    for (int k = first; k < first + L && k < count; ++k) {
+      group[k - first] = sums[k / cols][k % cols];
+    }
+    T of[L];
+    store<T>(of, sums_of_lanes<T>(group), Full<T>{});
+    NALU_UNROLL
+    for (int k = first; k < first + L && k < count; ++k) {
+      C[k / cols * ldc + k % cols] += of[k - first];
     }
   }
 }
 
 template <class T, int rows>
 inline void dots_rows(int64_t K, int64_t N, const T* A, const T* B, T* C) {
+  constexpr int cols = 8 / rows; // enough sums under way to hide the latency of one
   int64_t k = 0;
-  for (; k + 3 <= K; k += 3) {
-    dots_tile<T, rows, 3>(N, A, B + k * N, C + k, K);
+  for (; k + cols <= K; k += cols) {
+    dots_tile<T, rows, cols>(N, A, B + k * N, C + k, K);
   }
   for (; k < K; ++k) {
     dots_tile<T, rows, 1>(N, A, B + k * N, C + k, K);
