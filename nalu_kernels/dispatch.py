@@ -305,11 +305,15 @@ def which_backend(input: Tensor, function: str | None = None) -> tuple[str, str]
 def _kernels_of(function: object) -> str:
     """The name of the function whose kernels are called for this one."""
     if not isinstance(function, str):
-        raise TypeError(f"function: expected a function's name, got {type(function).__name__}")
+        raise TypeError(
+            f"function: expected a function's name, such as 'nmu', got {type(function).__name__}"
+        )
     name = COMPOSED.get(function, function)
     if name not in FAMILY:
         names = ", ".join([*FAMILY, *COMPOSED])
-        raise ValueError(f"function: expected one of {names}, got {function!r}")
+        raise ValueError(
+            f"function: expected one of {names}, which the layers call, got {function!r}"
+        )
     return name
 
 

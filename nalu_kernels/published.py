@@ -167,30 +167,50 @@ SETTINGS: tuple[Setting, ...] = (
 )  # fmt: skip
 
 
-def settings(layer: str) -> tuple[Setting, ...]:
-    """The rows of a layer, by its name, alone or in a stack.
+def settings(stack: str, *words: str) -> tuple[Setting, ...]:
+    """The rows of exactly this layer or stack whose task and notes have all the words.
+
+    Args:
+        stack: a layer's name, or those of a stack from the input on: "NMU", "NAU, NMU".
+        words: such as "2 inputs" or "modified".
 
     Raises:
-        ValueError: no row has it.
+        TypeError: an argument is no str.
+        ValueError: there is none.
     """
-    found = tuple(row for row in SETTINGS if layer in row.layer.split(", "))
+    for name in (stack, *words):
+        if not isinstance(name, str):
+            raise TypeError(f"stack, words: expected str, got {type(name).__name__}")
+    names = _names(stack)
+    of_stack = [row for row in SETTINGS if _names(row.layer) == names]
+    if not of_stack:
+        known = ", ".join(dict.fromkeys(repr(row.layer) for row in SETTINGS))
+        raise ValueError(f"stack: expected one of {known}, got {stack!r}")
+    found = [row for row in of_stack if all(word in _about(row) for word in words)]
     if not found:
-        known = sorted({name for row in SETTINGS for name in row.layer.split(", ")})
-        raise ValueError(f"layer: expected one of {', '.join(known)}, got {layer!r}")
-    return found
+        known = ", ".join(map(repr, map(_about, of_stack)))
+        raise ValueError(
+            f"words: no setting of {stack!r} has {' and '.join(map(repr, words))}, those that "
+            f"there are have {known}"
+        )
+    return tuple(found)
 
 
 def setting(stack: str, *words: str) -> Setting:
-    """The first row of exactly this layer or stack whose task and notes have all the words.
+    """The first of :func:`settings`.
 
     Raises:
-        ValueError: there is none.
+        TypeError, ValueError: as of :func:`settings`.
     """
-    for row in SETTINGS:
-        about = f"{row.task}; {row.notes}"
-        if row.layer == stack and all(word in about for word in words):
-            return row
-    raise ValueError(f"stack, words: no setting of {stack!r} has {' and '.join(words)}")
+    return settings(stack, *words)[0]
+
+
+def _about(row: Setting) -> str:
+    return f"{row.task}; {row.notes}" if row.notes else row.task
+
+
+def _names(stack: str) -> list[str]:
+    return [name.strip() for name in stack.split(",")]
 
 
 def table() -> str:

@@ -596,7 +596,7 @@ def test_which_backend_knows_the_functions() -> None:
         assert which_backend(x, name)[0] in nalu_kernels.backends()
     with pytest.raises(ValueError, match=r"function: expected one of nac, nalu.*got 'add'"):
         which_backend(x, "add")
-    with pytest.raises(TypeError, match="function: expected a function's name, got int"):
+    with pytest.raises(TypeError, match=r"function: expected a function's name, .*got int"):
         which_backend(x, 1)  # type: ignore[arg-type]
 
 

@@ -345,12 +345,44 @@ def test_effective_weights(rng: Generator) -> None:
             TypeError,
             "optimizer: expected a torch.optim.Optimizer, got NMU",
         ),
-        (lambda: published.settings("Linear"), ValueError, "layer: expected one of .*NMU"),
+        (lambda: published.settings("Linear"), ValueError, "stack: expected one of .*'NAU, NMU'"),
+        (lambda: published.settings("NACSigma"), ValueError, "one of .*'NAC, NACSigma'.*, got 'NA"),
+        (lambda: published.setting("NAU,NMU", "a / b"), ValueError, "no setting of .* has 'a / b'"),
+        (
+            lambda: published.setting("NMU", "10", "x"),
+            ValueError,
+            "has '10' and 'x', .*have 'a · b",
+        ),
+        (lambda: published.setting("NMU", 2), TypeError, "stack, words: expected str, got int"),
+        (lambda: Ramp(0, 10, math.nan), ValueError, "scale: expected a finite number.* got nan"),
+        (lambda: Ramp(0, 10, -1), ValueError, "scale: expected .* at least 0, got -1"),
     ],
 )
 def test_words(call: Callable[[], object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call()
+
+
+def test_an_output_may_be_changed_in_place(make: Factory) -> None:
+    """All but a NACSigma's, which as a NAC in log space keeps it for the backward."""
+    layer = make(5, 3)
+    for training in (True, False):
+        loss = layer.train(training)(torch.linspace(0.5, 1.5, 20).view(4, 5)).add_(1).sum()
+        if isinstance(layer, NACSigma):
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                loss.backward()
+        else:
+            loss.backward()
+
+
+def test_an_npu_on_positive_inputs_is_trained_as_a_real_npu() -> None:
+    x = torch.linspace(0.5, 1.5, 8).view(4, 2)
+    layer, real = NPU(2, 1), RealNPU(2, 1)
+    real.load_state_dict({"W_re": layer.W_re, "g": layer.g})
+    y = layer(x)
+    y.square().sum().backward()
+    assert torch.equal(layer.W_im.grad, torch.zeros(1, 2))
+    torch.testing.assert_close(y, real(x))
 
 
 def test_script_is_refused(make: Factory) -> None:
@@ -532,7 +564,11 @@ def test_published_settings_can_be_used(row: published.Setting) -> None:
 
 
 def test_published_settings_by_layer() -> None:
-    assert {row.layer for row in published.settings("NMU")} == {"NMU", "NAU, NMU"}
+    assert {row.layer for row in published.settings("NMU")} == {"NMU"}
+    for stack in ("NAU, NMU", "NAU,NMU"):
+        (row,) = published.settings(stack)
+        assert published.setting(stack) is row and row.layer == "NAU, NMU"
+    assert len(published.settings("RealNPU", "modified")) == 2
     named = {name for row in published.SETTINGS for name in row.layer.split(", ")}
     assert {kind.__name__ for kind, _, _ in LAYERS.values()} <= named
 
@@ -544,7 +580,7 @@ def test_a_published_setting_as_columns_of_a_sweep() -> None:
     assert row.columns() == {"lr": 5e-3, **stairs, **ramp}
     sums = published.setting("NAU", "a ± b", "10 or 100")
     assert sums.steps == 100_000 and sums.columns()["ramp_stop"] == 75_000
-    with pytest.raises(ValueError, match="no setting of 'NMU' has a / b"):
+    with pytest.raises(ValueError, match="no setting of 'NMU' has 'a / b'"):
         published.setting("NMU", "a / b")
 
 

@@ -3,6 +3,7 @@ are put back within bounds after each step of the optimizer."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +105,7 @@ class Ramp:
 
     Raises:
         TypeError: an argument is no number.
-        ValueError: stop is not after start.
+        ValueError: stop is not after start, or scale is not finite or below 0.
 
     Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 2.2.
     """
@@ -118,6 +119,8 @@ class Ramp:
             check_number(name, getattr(self, name))
         if not self.start < self.stop:
             raise ValueError(f"stop: expected a step after start = {self.start}, got {self.stop}")
+        if not 0 <= self.scale < math.inf:
+            raise ValueError(f"scale: expected a finite number, at least 0, got {self.scale}")
 
     def __call__(self, step: float) -> float:
         """The weight at a step."""

@@ -178,7 +178,8 @@ class Result:
         return self._table.index[int(values.nan_to_num(math.inf).argmin())]
 
     def module(self, run: int, which: str = "best") -> nn.Module:
-        """The network of a run: an ordinary module like the ``stack``, in the sweep's dtype.
+        """The network of a run: an ordinary module like the ``stack``, in the sweep's dtype and in
+        ``eval()``, as it was tested; call ``train()`` before training it further.
 
         Args:
             run: its label.
@@ -197,7 +198,7 @@ class Result:
             raise ValueError(
                 f"run: {label} has no test to be best at; which='last' has its weights"
             )
-        return self._stack.module(rows[number])
+        return self._stack.module(rows[number]).eval()
 
     def modules(self, which: str = "best") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weights of all runs, in the form of ``torch.func.stack_module_state``.

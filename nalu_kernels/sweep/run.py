@@ -61,7 +61,7 @@ def run(
     executor: Executor | None = None,
     callback: Callable[[Event], object] | None = None,
     seconds: float | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Result:
     r"""Trains one network for each row of ``runs``, and tests it as it learns.
 
@@ -73,8 +73,8 @@ def run(
 
     Args:
         stack: an ``nn.Sequential`` of this library's layers, of ``nn.Linear``, ReLU, ReLU6 and
-            Identity, or one layer. It is a template: its sizes and options count, its weights do
-            not.
+            Identity, or one layer. It is a template: its sizes, options and dtype count, its
+            weights do not.
         task: :class:`Arithmetic`, :class:`Function` or :class:`Data`.
         runs: a DataFrame, a dict of columns, a list of dicts or :func:`grid`. Columns: ``seed``
             (0 if there is none); of the optimizer ``lr``, ``betas`` (or ``beta1`` and ``beta2``),
@@ -85,7 +85,7 @@ def run(
             ranges of the task. Any other column is a label.
         steps: of each run.
         batch_size, test_every: see above.
-        optimizer: "adam", "rmsprop" or "sgd", as torch.optim's.
+        optimizer: "adam", "rmsprop" or "sgd", as torch.optim's; in capitals ("Adam") or not.
         loss: "mse" or "l1", for training; tests take the mean squared error.
         success: when a run has solved the task: its error outside at its best test is below that of
             weights off by 1e-5 ("weights_1e-5", the default for Arithmetic) or 1e-4
@@ -107,7 +107,7 @@ def run(
             the call, as Ctrl-C does.
         seconds: stops after so long. Ctrl-C and SIGTERM stop likewise: what has been reached is
             saved and returned.
-        dtype: float32 or float64.
+        dtype: float32 or float64; None: the ``stack``'s own.
 
     Returns:
         the runs' results; runs that were stopped are ``interrupted`` or ``not_run``.

@@ -28,7 +28,9 @@ _TERMS = {
     "l1": 0.0, "l1_last": math.inf, "l1_every": 10_000.0,
 }  # fmt: skip
 # How the iNALU's authors train: steps in turn for weights and gates, and a new beginning.
-_TURNS = {"weight_steps": 0.0, "gate_steps": 0.0, "restart_above": math.inf, "restart_after": 0.0}
+_TURNS = {
+    "weight_steps": 0.0, "gate_steps": 0.0, "restart_above": math.inf, "restart_after": 10_000.0,
+}  # fmt: skip
 _ENDLESS = {*_CLIP, "regularizer_below", "l1_last", "restart_above"}  # None or infinite: no bound
 # As csrc/training.h has them; beta2 is RMSprop's alpha too.
 HYPER = (
@@ -46,12 +48,14 @@ _SCALARS = (type(None), bool, int, float, str)
 _EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (int, int.__index__), (float, float.__float__), (str, str.__str__),
 )  # fmt: skip
-# Names that are no labels: of sweep.run's arguments, and what others call a column.
+# Names that are no labels: of sweep.run's arguments, and what others call them or a column.
 _OF_THE_CALL = {
-    *("steps", "batch_size", "test_every", "optimizer", "loss", "success", "stop", "initial"),
-    *("device", "threads", "out", "executor", "callback", "dtype", "task", "stack", "operation"),
+    *("stack", "task", "runs", "steps", "batch_size", "test_every", "optimizer", "loss", "success"),
+    *("stop", "initial", "backend", "device", "threads", "out", "executor", "callback", "seconds"),
+    "dtype",
 }
 _ALIASES = {"LR": "lr", "learning_rate": "lr"}
+_OF_THE_CALL_TOO = {"batch": "batch_size", "layer": "stack", "operation": "task"}
 
 
 class Runs:
@@ -125,6 +129,8 @@ def as_runs(runs: Any) -> Runs:
             if not _is_column(_plain(column)):
                 raise TypeError(f"runs[{name!r}]: expected a column, got {column!r}")
         table = Runs(runs)
+    elif isinstance(runs, (list, tuple)) and not runs:
+        raise ValueError(f"runs: expected at least one row, got an empty {type(runs).__name__}")
     elif isinstance(runs, Sequence) and runs and all(isinstance(row, Mapping) for row in runs):
         names = list(runs[0])
         for number, row in enumerate(runs):
@@ -203,6 +209,10 @@ class Columns:
     def __len__(self) -> int:
         return len(self.table)
 
+    def labels(self) -> set[str]:
+        """The columns that mean nothing to a training."""
+        return self.table.columns.keys() - _KNOWN
+
 
 def _cells(table: Runs, name: str) -> Iterator[tuple[str, Any]]:
     for number, value in enumerate(table[name]):
@@ -245,10 +255,18 @@ def _check_names(table: Runs, task: Task, optimizer: str) -> None:
         if not isinstance(name, str):
             raise TypeError(f"runs: expected columns named by str, got {name!r}")
         _check_kept(f"runs: the name {name!r}", name)
+        if (argument := _OF_THE_CALL_TOO.get(name, name)) in _OF_THE_CALL:
+            raise ValueError(
+                f"runs: {name!r} is no column but {argument}= of sweep.run, the same for all its "
+                "runs"
+            )
+        if name in task.__dataclass_fields__ and name not in RANGES:
+            raise ValueError(
+                f"runs: {name!r} is no column but {name}= of sweep.{type(task).__name__}, the same "
+                "for all runs of a call"
+            )
         if name in MADE:
             raise ValueError(f"runs: the result has a column {name!r} of its own")
-        if name in _OF_THE_CALL or (hasattr(task, name) and name not in RANGES):
-            raise ValueError(f"runs: {name!r} is an argument of a call, the same for all its runs")
         if name in _ALIASES:
             raise ValueError(f"runs: unknown column {name!r}, did you mean {_ALIASES[name]!r}?")
         if name in RANGES and not hasattr(task, name):
@@ -293,7 +311,7 @@ def _hyper(table: Runs, optimizer: str) -> Tensor:
                 raise ValueError(
                     f"runs[{end!r}], row {number}: expected at least {begin} = {first}, got {last}"
                 )
-    if "restart_above" not in table.columns:
+    if "restart_after" in table.columns and "restart_above" not in table.columns:
         for number, after in enumerate(columns["restart_after"]):
             if after:
                 raise ValueError(

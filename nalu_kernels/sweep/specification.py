@@ -14,7 +14,7 @@ from ..checks import check_size
 from ..layers import SNMU
 from . import stream
 from .runs import HYPER, OPTIMIZERS, Columns, Runs
-from .stack import OF_GATES, Stack
+from .stack import OF_GATES, Stack, options
 from .state import State
 from .success import Success, check_success, threshold
 from .tasks import (
@@ -55,7 +55,7 @@ class Specification:
         success: Success | None = None,
         stop: str | None = None,
         initial: Mapping[str, Tensor] | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if not isinstance(task, (Arithmetic, Function, Data)):
             raise TypeError(
@@ -70,21 +70,45 @@ class Specification:
         self.optimizer = _one_of("optimizer", optimizer, tuple(OPTIMIZERS))
         self.loss = _one_of("loss", loss, LOSSES)
         self.stop = None if stop is None else _one_of("stop", stop, ("solved",))
-        if dtype not in DTYPES:
-            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
-        self.dtype = dtype
+        self.dtype = self._dtype(dtype)
         self.columns = Columns(runs, task, self.optimizer)
+        self._check_labels()
         self._check_sizes()
         self._check_turns()
         self.success = check_success(success, task)
         self.thresholds = self._thresholds()
         self.initial = initial
         if initial is not None:
-            self._initial = self.stack.flatten(initial, len(self), dtype)
+            self._initial = self.stack.flatten(initial, len(self), self.dtype)
         self.tests = -(-self.steps // self.test_every)
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    def _dtype(self, given: torch.dtype | None) -> torch.dtype:
+        """What is trained in: the template's own unless another is given."""
+        if given is not None:
+            if given not in DTYPES:
+                raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {given}")
+            return given
+        found = {parameter.dtype for parameter in self.stack.template.parameters()}
+        own = found.pop()
+        if found or own not in DTYPES:
+            names = ", ".join(sorted(map(str, found | {own})))
+            raise TypeError(
+                "stack: expected parameters of torch.float32 or of torch.float64, in which it is "
+                f"trained unless dtype= says otherwise, got {names}"
+            )
+        return own
+
+    def _check_labels(self) -> None:
+        """No label says what an option of a layer says."""
+        for layer in self.stack.layers():
+            for name in self.columns.labels() & options(layer).keys():
+                raise ValueError(
+                    f"runs: {name!r} is no column but {name}= of the stack's "
+                    f"{type(layer).__name__}, the same for all runs of a call"
+                )
 
     def _check_sizes(self) -> None:
         task, stack = self.task, self.stack
@@ -97,8 +121,13 @@ class Specification:
         elif isinstance(task, Data):
             outputs = task.y.shape[1]
         else:
-            tried = self.test_inputs(0, outside=True)[:_TRIED]
-            outputs = task.answers(tried).shape[-1]
+            for outside in (False, True):
+                tried = self.test_inputs(0, outside=outside)[:_TRIED]
+                answers = task.answers(tried)
+                wrong = tried[answers.isnan().any(-1)].tolist()
+                if wrong:
+                    raise ValueError(f"task: f({wrong[0]}) is NaN, of which no run can learn")
+            outputs = answers.shape[-1]
         if outputs != stack.out_features:
             raise ValueError(
                 f"task: has {outputs} targets, and the stack {stack.out_features} outputs"
@@ -249,6 +278,6 @@ def _count(name: str, value: Any) -> int:
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
-    if value not in known:
+    if value.lower() not in known:  # published.SETTINGS and torch.optim have "Adam"
         raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-    return value
+    return value.lower()

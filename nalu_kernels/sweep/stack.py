@@ -61,7 +61,7 @@ class Stack:
         template: never changed; its own parameters' values do not matter.
 
     Attributes:
-        template: a copy of it.
+        template: a copy of it, in training mode.
         in_features, out_features: sizes of the stack's input and output.
         parameters: in the order of ``template.named_parameters()``.
         size: how many numbers they have in all.
@@ -81,7 +81,7 @@ class Stack:
             raise TypeError(f"stack: expected a torch.nn.Module, got {type(template).__name__}")
         named = list(_leaves("", template))
         _check(named)
-        self.template = copy.deepcopy(template).requires_grad_(True)
+        self.template = copy.deepcopy(template).requires_grad_(True).train()
         sized = [layer for _, layer in named if hasattr(layer, "in_features")]
         if not sized:
             raise ValueError("stack: expected a layer with parameters, found none")
@@ -192,7 +192,7 @@ class Stack:
     def describe(self) -> list[list[Any]]:
         """What :meth:`of` makes the stack of again, as JSON has it."""
         return [
-            [name, type(layer).__name__, _options(layer)]
+            [name, type(layer).__name__, options(layer)]
             for name, layer in self.template.named_modules()
         ]
 
@@ -332,7 +332,8 @@ def _weights(layer: Any, state: Mapping[str, Tensor]) -> list[Tensor]:
     return [state[name] for name in ("W", "weight") if name in state]
 
 
-def _options(layer: Any) -> dict[str, Any]:
+def options(layer: Any) -> dict[str, Any]:
+    """What the layer is made with, but for device and dtype."""
     if isinstance(layer, (nn.Sequential, nn.ReLU, nn.ReLU6, nn.Identity)):
         return {}
     options: dict[str, Any] = {

@@ -176,7 +176,7 @@ SPOILT: dict[str, list[Any]] = {
     "loss": ["huber", None],
     "success": ["weights", 0, -1.0, []],
     "stop": ["early", 1],
-    "dtype": [torch.float16, "float32", None],
+    "dtype": [torch.float16, "float32"],
     "runs": [None, {}, {"seed": [-1]}, {"seed": [0], "lr": [float("nan")]}, {"seeds": [1]}]
     + [{"seed": [0], name: [wrong]} for name in TERMS for wrong in (-1.0, "1", True)]
     + [{"seed": [0], name: [float("inf")]} for name in ("regularizer", "ramp_stop", "l1")]

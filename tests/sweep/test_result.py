@@ -11,7 +11,7 @@ import torch
 from small import SMALL, TASKS, run
 from torch import nn
 
-from nalu_kernels import sparsity_error, sweep
+from nalu_kernels import NMRU, SNMU, sparsity_error, sweep
 
 MADE = [
     "status", "steps", "solved_at", "error_inside", "error_outside", "best_step", "sparsity",
@@ -85,6 +85,15 @@ def test_a_run_comes_back_as_an_ordinary_module(result: sweep.Result) -> None:
     )
     assert buffers == {} and parameters.keys() == stacked.keys()
     assert all(value.equal(stacked[name]) for name, value in parameters.items())
+
+
+@pytest.mark.parametrize("layer", [SNMU(2, 1), NMRU(2, 1)], ids=lambda layer: type(layer).__name__)
+def test_a_run_comes_back_as_it_was_tested(layer: nn.Module) -> None:
+    task = sweep.Arithmetic("a * b", in_features=2, samples=40)
+    result = sweep.run(layer, task, {"seed": [0]}, backend="reference", **SMALL)
+    module, x = result.module(0), torch.ones(4, 2)
+    assert not any(part.training for part in module.modules())
+    assert torch.equal(module(x), module(x))
 
 
 def test_the_best_run(result: sweep.Result) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 from skips_here import needs_trainer
-from small import F64, TASKS, assert_same, run
+from small import F64, assert_same, run
 from torch import nn
 
 import nalu_kernels
-from nalu_kernels import NAC, NALU, sweep, use_backend
+from nalu_kernels import NAC, NALU, NRU, SNMU, sweep, use_backend
 from nalu_kernels.sweep import executors
 from nalu_kernels.sweep.specification import Specification
 
@@ -261,11 +261,47 @@ def test_runs_that_stop_early_count_as_done(capsys: pytest.CaptureFixture[str]) 
     assert re.search(r"2 of 2 runs, 2 solved; 46 of 46 steps", capsys.readouterr().err)
 
 
-def test_half_precision_and_others_of_the_template_do_not_matter() -> None:
-    task, stack = TASKS["function"]
-    half = sweep.run(stack.half(), task, {"seed": [0]}, steps=3, backend="reference")
-    stack.float()
-    assert half.module(0).W_hat.dtype == torch.float32  # type: ignore[union-attr]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_template_is_trained_in_its_own_dtype(dtype: torch.dtype) -> None:
+    def trained(of: torch.dtype, **given: torch.dtype) -> sweep.Result:
+        stack = NAC(2, 1, dtype=of)
+        return sweep.run(stack, ADD, {"seed": [0]}, steps=3, backend="reference", **given)
+
+    found = trained(dtype)
+    assert {value.dtype for value in found.modules()[0].values()} == {dtype}
+    for other in (torch.float16, torch.float32, torch.float64):
+        assert_same(trained(other, dtype=dtype), found)
+
+
+@pytest.mark.parametrize(
+    ("stack", "words"),
+    [
+        (NAC(2, 1, dtype=torch.bfloat16), "got torch.bfloat16$"),
+        (nn.Sequential(NAC(2, 1), NAC(1, 1).double()), "got torch.float32, torch.float64$"),
+    ],
+    ids=["bfloat16", "mixed"],
+)
+def test_a_template_of_another_dtype_is_refused(stack: nn.Module, words: str) -> None:
+    with pytest.raises(TypeError, match=f"stack: expected parameters of .* dtype= .*{words}"):
+        sweep.run(stack, ADD, {"seed": [0]}, steps=3)
+
+
+@pytest.mark.parametrize("name", ["Adam", "RMSprop", "SGD"])
+def test_an_optimizer_may_be_called_as_torch_calls_it(name: str) -> None:
+    assert_same(run(optimizer=name), run(optimizer=name.lower()))
+
+
+def test_a_template_in_eval_is_trained_as_one_in_training() -> None:
+    for stack in (SNMU(2, 1), NRU(2, 1)):
+        options: dict[str, Any] = {"steps": 3, "backend": "reference"}
+        expected = sweep.run(stack, ADD, {"seed": [0]}, **options)
+        assert_same(sweep.run(stack.eval(), ADD, {"seed": [0]}, **options), expected)
+
+
+def test_a_function_that_answers_nan_is_refused() -> None:
+    task = sweep.Function(lambda x: x.sum(1).sqrt(), 2, train=(-2, -1), test=(1, 2))
+    with pytest.raises(ValueError, match=r"task: f\(\[-1\..*\]\) is NaN"):
+        sweep.run(NAC(2, 1), task, {"seed": [0]}, steps=3)
 
 
 def test_a_table_too_large_for_the_machine_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 from typing import Any
 
 import pytest
@@ -97,6 +98,7 @@ def test_columns_are_read() -> None:
         (3, TypeError, "expected a DataFrame"),
         ({"seed": 3}, TypeError, r"runs\['seed'\]: expected a column, got 3"),
         ({}, ValueError, "at least one row"),
+        ([], ValueError, "at least one row, got an empty list"),
         ({"seed": []}, ValueError, "at least one row"),
         ({"seed": [1], "lr": [1, 2]}, ValueError, "columns of one length"),
         ({"seed": [1, 2.5]}, TypeError, r"runs\['seed'\], row 1: expected an int, got 2.5"),
@@ -112,9 +114,11 @@ def test_columns_are_read() -> None:
         ({"seeds": [1]}, ValueError, "unknown column 'seeds', did you mean 'seed'"),
         ({"weight_decy": [1]}, ValueError, "did you mean 'weight_decay'"),
         ({"learning_rate": [1]}, ValueError, "did you mean 'lr'"),
-        ({"batch_size": [1]}, ValueError, "'batch_size' is an argument of a call"),
-        ({"operation": ["a + b"]}, ValueError, "'operation' is an argument of a call"),
-        ({"samples": [1]}, ValueError, "'samples' is an argument of a call"),
+        ({"batch_size": [1]}, ValueError, "'batch_size' is no column but batch_size= of sweep.run"),
+        ({"batch": [1]}, ValueError, "'batch' is no column but batch_size= of sweep.run"),
+        ({"layer": ["NMU"]}, ValueError, "'layer' is no column but stack= of sweep.run"),
+        ({"operation": ["a + b"]}, ValueError, "'operation' is no column but task= of sweep.run"),
+        ({"samples": [1]}, ValueError, "'samples' is no column but samples= of sweep.Arithmetic"),
         ({"momentum": [0.9]}, ValueError, "adam has no 'momentum'"),
         ({"alpha": [0.9]}, ValueError, "adam has no 'alpha'"),
         ({"status": ["a"]}, ValueError, "a column 'status' of its own"),
@@ -137,6 +141,19 @@ def test_what_is_wrong_is_named_with_column_and_row(
 ) -> None:
     with pytest.raises(error, match=words):
         Columns(runs, TASK, "adam")
+
+
+@pytest.mark.parametrize("name", inspect.signature(sweep.run).parameters)
+def test_an_argument_of_sweep_run_as_a_column_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is no column but {name}= of sweep.run"):
+        Columns({name: [1, 2]}, TASK, "adam")
+
+
+def test_a_layers_option_as_a_column_is_refused() -> None:
+    runs, words = sweep.grid(noise=[1, 2]), "'noise' is no column but noise= of the stack's SNMU"
+    with pytest.raises(ValueError, match=words):
+        sweep.run(SNMU(2, 1), TASK, runs, steps=1)
+    sweep.run(NMU(2, 1), TASK, runs, steps=1)
 
 
 def test_a_table_of_ones_own_has_no_ranges() -> None:
@@ -171,6 +188,14 @@ def test_a_ramp_without_a_stop_is_a_step() -> None:
     alone, both = (
         Columns({"regularizer": [1.0], "ramp_start": [20], **stop}, TASK, "adam").hyper
         for stop in ({}, {"ramp_stop": [20]})
+    )
+    assert alone.equal(both)
+
+
+def test_a_run_begins_anew_after_10_000_steps_unless_it_says_otherwise() -> None:
+    alone, both = (
+        Columns({"restart_above": [1.0], **after}, TASK, "adam").hyper
+        for after in ({}, {"restart_after": [10_000]})
     )
     assert alone.equal(both)
 
