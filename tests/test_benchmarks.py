@@ -69,7 +69,9 @@ def test_interleaving_samples_everyone_in_every_round() -> None:
     calls = {name: (lambda name=name: made.append(name)) for name in "abc"}
     samples = interleave(calls, budget_s=0, sample_s=1e-9, min_rounds=5)
     assert {name: len(times) for name, times in samples.items()} == dict.fromkeys("abc", 5)
-    rounds = [made[start : start + 3] for start in range(len(made) - 15, len(made), 3)]
+    twice = made[-30:]  # a call that is not counted, and one that is
+    assert twice[::2] == twice[1::2]
+    rounds = [twice[start : start + 6 : 2] for start in range(0, 30, 6)]
     assert all(sorted(one) == list("abc") for one in rounds)
 
 

@@ -62,6 +62,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: "\n".join(filter(None, (rank[name] for rank in ranks))) for name in ranks[0]}
 
 
+@long
 @pytest.mark.parametrize("name", distributed_cases.CASES)
 def test_two_processes(failures: dict[str, str], name: str) -> None:
     assert not failures[name], failures[name]

@@ -100,15 +100,17 @@ def runs(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@long
 def test_a_second_import_works_as_the_first() -> None:
     runs(AGAIN)
 
 
+@long
 @pytest.mark.parametrize(
     "order",
     [
         pytest.param("names()", id="importers_first"),
-        pytest.param("names()[::-1]", id="importers_last", marks=long),
+        pytest.param("names()[::-1]", id="importers_last"),
     ],
 )
 def test_reloaded_modules_work_as_before(order: str) -> None:

@@ -17,6 +17,7 @@ import torch
 import nalu_kernels
 from layers import FULLEST, draw, outcome
 from parity import Judge, threads
+from selection import long
 from test_determinism import same_bits
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +73,7 @@ def growth(step: str, calls: int) -> int:
     return int(done.stdout)
 
 
+@long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here")
 @pytest.mark.parametrize(
     ("step", "calls"),
@@ -82,6 +84,7 @@ def test_memory_does_not_grow(step: str, calls: int) -> None:
     assert growth(step, calls) < ALLOWED
 
 
+@long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here")
 def test_memory_that_grows_is_seen() -> None:
     assert growth(LEAKS, 20_000) > ALLOWED

@@ -49,6 +49,7 @@ def names(variants: list[aot.Variant], together: int, *options: str) -> list[str
     return [str(variants[i]) for i in covering(made_of, costs, together)]
 
 
+@long
 def test_a_sample_of_rows_passes(tmp_path: Path) -> None:
     """Of what float16 layers launch on one chip: between them every kernel and every case of the
     table, with tensor cores and without, and what the layers after NALU have of their own."""

@@ -184,6 +184,7 @@ def test_a_finished_run_is_shown_again_and_more_seeds_are_added(
     assert len(rows(tmp_path)) == 2 * len(first)
 
 
+@long
 def test_an_interrupted_run_goes_on_to_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,12 +215,13 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         assert not (tmp_path / folder / "checkpoints").exists()
 
 
+@long
 @pytest.mark.parametrize(
     "number",
     [
         # Without a process, test_an_interrupted_run_goes_on_to_the_same_numbers has it.
-        pytest.param(signal.SIGINT, marks=long),
-        pytest.param(signal.SIGTERM),
+        signal.SIGINT,
+        signal.SIGTERM,
     ],
     ids=str,
 )
@@ -257,6 +259,7 @@ def test_processes_are_stopped_and_go_on(number: signal.Signals, tmp_path: Path)
     assert list((tmp_path / "checkpoints").glob("*.pt"))
 
 
+@long
 def test_workers_end_with_the_run(tmp_path: Path) -> None:
     """Killed, it cannot tell them to."""
     arguments = ["identity", "--seeds", "1", "--steps", "100000", "--jobs", "2", "--out"]

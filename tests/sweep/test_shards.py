@@ -28,6 +28,7 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         yield executor
 
 
+@long
 def test_a_pool_of_processes(pool: ProcessPoolExecutor, tmp_path: Path) -> None:
     for task in ("arithmetic", "data"):
         assert_same(run(task, RUNS, executor=pool), run(task, RUNS))
