@@ -8,7 +8,8 @@
 //   Terms<V> of(j, lanes): the same of it and the next
 //   Input load(at, lanes): an input of (in, rows)
 //   value(terms, input): f
-//   slope_of_weight(terms, input, grad): grad df/dw
+//   slope_of_weight(terms, input, grad): grad df/dw, but for what gradient_of_weight does
+//   gradient_of_weight(j, sum, lanes): of the sum of these over rows, for weight number j and the next
 //   slope_of_input(terms, input, grad): grad df/dx, if has_slope_of_input
 // Before including this file define NALU_NAMESPACE, NALU_INLINE and NALU_DEVICE, and declare in that
 // namespace: exp, sign and splat for V, and load.
@@ -60,6 +61,10 @@ struct SelectingFactor {
   NALU_INLINE Vec<T> slope_of_weight(const Terms<N>& terms, Vec<T> x_, Vec<T> grad) const {
     return grad * seen(terms, x_) - grad;
   }
+  template <class Lanes>
+  NALU_INLINE Vec<T> gradient_of_weight(int64_t, Vec<T> sum, Lanes) const {
+    return sum;
+  }
   template <class N>
   NALU_INLINE Vec<T> slope_of_input(const Terms<N>& terms, Vec<T>, Vec<T> grad) const {
     return grad * terms.w;
@@ -75,12 +80,12 @@ struct SignFactor {
 
   template <class N>
   struct Terms {
-    N part, rest, sign;
+    N part, rest;
   };
   template <class N>
   NALU_INLINE static Terms<N> terms(N w) {
-    const N zero{}, one = T(1) - zero, part = w < zero ? -w : w;
-    return {part, one - part, w > zero ? one : w < zero ? -one : zero};
+    const N zero{}, part = w < zero ? -w : w;
+    return {part, T(1) - part};
   }
   NALU_INLINE Terms<T> of(int64_t j) const {
     return terms(W[j]);
@@ -98,8 +103,12 @@ struct SignFactor {
     return s * terms.part + terms.rest;
   }
   template <class N>
-  NALU_INLINE Vec<T> slope_of_weight(const Terms<N>& terms, Vec<T> s, Vec<T> grad) const {
-    return (grad * s - grad) * terms.sign;
+  NALU_INLINE Vec<T> slope_of_weight(const Terms<N>&, Vec<T> s, Vec<T> grad) const {
+    return grad * s - grad;
+  }
+  template <class Lanes>
+  NALU_INLINE Vec<T> gradient_of_weight(int64_t j, Vec<T> sum, Lanes lanes) const {
+    return sum * sign(load<T>(W + j, lanes));
   }
   template <class N>
   NALU_INLINE Vec<T> slope_of_input(const Terms<N>&, Vec<T>, Vec<T> grad) const {
@@ -152,6 +161,10 @@ struct PowerFactor {
     Vec<T> through_power = (grad * terms.part) * (p * input.log);
     through_power = terms.w >= 0 ? (input.x == zero ? zero : through_power) : through_power;
     return through_power + (grad * p - grad) * terms.slope;
+  }
+  template <class Lanes>
+  NALU_INLINE Vec<T> gradient_of_weight(int64_t, Vec<T> sum, Lanes) const {
+    return sum;
   }
   template <class N>
   NALU_INLINE Vec<T> slope_of_input(const Terms<N>& terms, const Input& input, Vec<T> grad) const {

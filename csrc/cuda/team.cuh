@@ -411,7 +411,10 @@ NALU_INLINE void reduce_gradient(
             const auto terms = factor.of(first * inputs + item);
             return factor.slope_of_weight(terms, input, scratch[item * rows + r]);
           },
-          [&](int item, T sum) { grad_W[first * inputs + item] += sum; });
+          [&](int item, T sum) {
+            const int j = first * inputs + item;
+            grad_W[j] += factor.gradient_of_weight(j, sum, One{});
+          });
     }
   }
 }

@@ -121,7 +121,8 @@ inline void reduce_gradient_of_one_row(
         const Vec<T> grad = products[c] * load<T>(before + C * i + c * kLanes<T>, Full<T>{});
         products[c] *= factor.value(terms, input);
         if (grad_W != nullptr) {
-          const Vec<T> more = factor.slope_of_weight(terms, input, grad);
+          const Vec<T> slope = factor.slope_of_weight(terms, input, grad);
+          const Vec<T> more = factor.gradient_of_weight(j, slope, lanes);
           store<T>(grad_W + j, load<T>(grad_W + j, lanes) + more, lanes);
         }
         of_input += factor.slope_of_input(terms, input, grad);

@@ -226,8 +226,9 @@ inline void reduce_gradient_of_outputs(
           for (int64_t j = 0; j < lanes; ++j) {
             each[j] = load<T>(sums + ((i + j) * C + c) * L, Full<T>{});
           }
-          T* to = grad_W + (first + c) * I + i;
-          store<T>(to, load<T>(to, lanes) + sums_of_lanes<T>(each), lanes);
+          const int64_t j = (first + c) * I + i;
+          const Vec<T> more = factor.gradient_of_weight(j, sums_of_lanes<T>(each), lanes);
+          store<T>(grad_W + j, load<T>(grad_W + j, lanes) + more, lanes);
         });
       }
     }
