@@ -31,7 +31,7 @@ NALU_INLINE void for_each_row_tile(int64_t n, const F& f) {
 }
 
 // What the weights of input i come to, of the outputs from `first`.
-template <int C, class T, class Factor>
+template <int C, class Factor>
 struct TermsOf {
   decltype(std::declval<Factor>().of(0)) of[C];
 
@@ -43,13 +43,19 @@ struct TermsOf {
   }
 };
 
-// Of y (O, n) the outputs from `first` and the rows from `k`. What a tile reads is its own copy, which no
+// The products of a tile, of the outputs from `first` and the rows from `k`; `before` is given each as
+// it is ahead of each factor, of one input after the other. What a tile reads is its own copy, which no
 // store to memory may change.
-template <class T, int C, int R, class Factor, class Lanes>
-NALU_INLINE void reduce_tile(
-    int64_t first, int64_t k, Lanes lanes, int64_t I, int64_t n, Factor factor, T* y) {
-  constexpr int64_t L = kLanes<T>;
-  Vec<T> products[C][R];
+template <class T, int C, int R, class Factor, class Lanes, class Before>
+NALU_INLINE void multiply_tile(
+    int64_t first,
+    int64_t k,
+    Lanes lanes,
+    int64_t I,
+    int64_t n,
+    Factor factor,
+    Vec<T> (&products)[C][R],
+    Before before) {
   NALU_UNROLL
   for (int c = 0; c < C; ++c) {
     NALU_UNROLL
@@ -58,16 +64,26 @@ NALU_INLINE void reduce_tile(
     }
   }
   for (int64_t i = 0; i < I; ++i) {
-    const TermsOf<C, T, Factor> terms(factor, first, I, i);
+    const TermsOf<C, Factor> terms(factor, first, I, i);
     NALU_UNROLL
     for (int r = 0; r < R; ++r) {
-      const auto input = factor.load_input(i * n + k + r * L, lanes);
+      const auto input = factor.load_input(i * n + k + r * kLanes<T>, lanes);
       NALU_UNROLL
       for (int c = 0; c < C; ++c) {
+        before(products[c][r]);
         products[c][r] *= factor.value(terms.of[c], input);
       }
     }
   }
+}
+
+// The same of y (O, n).
+template <class T, int C, int R, class Factor, class Lanes>
+NALU_INLINE void reduce_tile(
+    int64_t first, int64_t k, Lanes lanes, int64_t I, int64_t n, const Factor& factor, T* y) {
+  constexpr int64_t L = kLanes<T>;
+  Vec<T> products[C][R];
+  multiply_tile<T>(first, k, lanes, I, n, factor, products, [](Vec<T>) {});
   NALU_UNROLL
   for (int c = 0; c < C; ++c) {
     NALU_UNROLL
@@ -127,26 +143,11 @@ NALU_INLINE void reduce_gradient_tile(
     T* before) {
   constexpr int64_t L = kLanes<T>;
   Vec<T> products[C][R];
-  NALU_UNROLL
-  for (int c = 0; c < C; ++c) {
-    NALU_UNROLL
-    for (int r = 0; r < R; ++r) {
-      products[c][r] = splat<Vec<T>>(1);
-    }
-  }
   T* to = before;
-  for (int64_t i = 0; i < I; ++i) {
-    const TermsOf<C, T, Factor> terms(factor, first, I, i);
-    NALU_UNROLL
-    for (int r = 0; r < R; ++r) {
-      const auto input = factor.load_input(i * n + k + r * L, lanes);
-      NALU_UNROLL
-      for (int c = 0; c < C; ++c, to += L) {
-        store<T>(to, products[c][r], Full<T>{});
-        products[c][r] *= factor.value(terms.of[c], input);
-      }
-    }
-  }
+  multiply_tile<T>(first, k, lanes, I, n, factor, products, [&](Vec<T> product) {
+    store<T>(to, product, Full<T>{});
+    to += L;
+  });
   // From here on dy times the product of the factors behind.
   NALU_UNROLL
   for (int c = 0; c < C; ++c) {
@@ -156,7 +157,7 @@ NALU_INLINE void reduce_gradient_tile(
     }
   }
   for (int64_t i = I - 1; i >= 0; --i) {
-    const TermsOf<C, T, Factor> terms(factor, first, I, i);
+    const TermsOf<C, Factor> terms(factor, first, I, i);
     Vec<T> of_weight[C] = {};
     to = before + i * C * R * L;
     NALU_UNROLL
