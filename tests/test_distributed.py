@@ -76,7 +76,7 @@ def test_importing_the_library_imports_none_of_it() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
 
 
-@long  # test_two_processes has each way, test_example_alone the script
+@long  # test_example_alone is the quicker one
 @pytest.mark.parametrize("how", ["tensor", "ddp", "fsdp"])
 def test_example(how: str) -> None:
     """In two processes; the loss falls to less than half."""

@@ -336,15 +336,15 @@ def options(layer: Any) -> dict[str, Any]:
     """What the layer is made with, but for device and dtype."""
     if isinstance(layer, (nn.Sequential, nn.ReLU, nn.ReLU6, nn.Identity)):
         return {}
-    options: dict[str, Any] = {
+    sizes: dict[str, Any] = {
         "in_features": layer.in_features,
         "out_features": layer.out_features,
     }
     if isinstance(layer, nn.Linear):
-        return {**options, "bias": layer.bias is not None}
+        return {**sizes, "bias": layer.bias is not None}
     own = inspect.signature(type(layer)).parameters
-    names = [name for name in own if name not in (*options, "device", "dtype")]
-    return {**options, **{name: _option(layer, name) for name in names}}
+    names = [name for name in own if name not in (*sizes, "device", "dtype")]
+    return {**sizes, **{name: _option(layer, name) for name in names}}
 
 
 def _option(layer: Any, name: str) -> Any:
