@@ -73,12 +73,15 @@ constexpr Dtype kDtype = std::is_same_v<T, double> ? Dtype::float64 : Dtype::flo
 // Elements of a pass that computes exp, log or tanh that are worth a thread.
 constexpr int64_t kGrain = 8192;
 
-// The transpose of a (rows, cols) matrix whose elements, in their order, are weight(i). Few rows of the
-// result are written at a time: at a distance of a power of two, many would share a set of the cache.
+// The transpose of a (rows, cols) matrix whose elements, in their order, are weight(i): its rows from
+// `begin` to `end`. Few of them are written at a time: at a distance of a power of two, many would share
+// a set of the cache.
 template <class T, class F>
-inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) {
+inline void fill_transposed(
+    int64_t rows, int64_t cols, int64_t begin, int64_t end, const F& weight, T* to) {
   constexpr int64_t L = kLanes<T>;
-  for_each_vector<T>(cols, [=](int64_t col, auto width) {
+  for_each_vector<T>(end - begin, [=](int64_t first, auto width) {
+    const int64_t col = begin + first;
     for_each_vector<T>(rows, [=](int64_t row, auto height) {
       Vec<T> block[L] = {};
       for (int64_t r = 0; r < height; ++r) {
@@ -90,6 +93,11 @@ inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) 
       }
     });
   });
+}
+
+template <class T, class F>
+inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) {
+  fill_transposed(rows, cols, 0, cols, weight, to);
 }
 
 // The rows [begin, end) of S as a dense matrix of T.

@@ -3,6 +3,7 @@
 
 #include "large.h"
 #include "rows/layer.h"
+#include "rows/slices.h"
 #include "small.h"
 #include "train/train.h"
 
@@ -41,7 +42,11 @@ inline void forward_rows(const RowsCall& call, void* output, void* saved) {
     forward(as_layer(call), output, {});
     return;
   }
-  dispatch(call.dtype, [&](auto s) { forward_by_rows<decltype(s)>(call, output, saved); });
+  dispatch(call.dtype, [&](auto s) {
+    using S = decltype(s);
+    wants_slices(call) ? forward_by_slices<S>(call, output, saved)
+                       : forward_by_rows<S>(call, output, saved);
+  });
 }
 
 inline void backward_rows(const RowsCall& call, const RowsBackward& pass) {
@@ -52,7 +57,10 @@ inline void backward_rows(const RowsCall& call, const RowsBackward& pass) {
     backward(as_layer(call), {pass.grad_output, nullptr, {}, grads});
     return;
   }
-  dispatch(call.dtype, [&](auto s) { backward_by_rows<decltype(s)>(call, pass); });
+  dispatch(call.dtype, [&](auto s) {
+    using S = decltype(s);
+    wants_slices(call) ? backward_by_slices<S>(call, pass) : backward_by_rows<S>(call, pass);
+  });
 }
 
 inline void transform(const Layer& layer, void* W) {

@@ -101,12 +101,13 @@ NALU_INLINE void for_each_vector(int64_t n, const F& f) {
   for_each(n, [&](int64_t i) { f(i, One{}); });
 }
 
+// The same over a matrix, of weights or of values.
 template <class T, class F>
-NALU_INLINE void for_each_vector_of_weights(int64_t n, const F& f) {
+NALU_INLINE void for_each_vector_of_matrix(int64_t n, const F& f) {
   for_each_vector<T>(n, f);
 }
 
-// The same where each thread has many, and each of them takes long.
+// for_each_vector where each thread has many, and each of them takes long.
 template <class T, class F>
 NALU_INLINE void for_each_of_many_vectors(int64_t n, const F& f) {
   for_each<4>(n, [&](int64_t i) { f(i, One{}); });
@@ -119,6 +120,14 @@ NALU_INLINE void for_each_vector_of_rows(int64_t rows, int64_t n, const F& f) {
   for_each(rows * n, [&](int64_t i) {
     const int row = static_cast<int>(i) / size;
     f(row, static_cast<int>(i) - row * size, One{});
+  });
+}
+
+// f(at, number, lanes) over rows of n numbers, beside which stands one of each row.
+template <class T, class F>
+NALU_INLINE void for_each_vector_beside(int64_t rows, int64_t n, const T* numbers, const F& f) {
+  for_each_vector_of_rows<T>(rows, n, [&](int64_t row, int64_t k, One lanes) {
+    f(row * n + k, numbers[row], lanes);
   });
 }
 

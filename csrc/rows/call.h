@@ -18,6 +18,14 @@ struct RowsCall {
   int64_t sizes[kMostParameters];
 };
 
+// Which of the parameters is all outputs' alike, -1 if none is: the others have so much for each.
+constexpr int shared_parameter(const StackLayer& layer) {
+  if (layer.kind == Kind::npu) {
+    return 1;
+  }
+  return layer.kind == Kind::inalu && layer.gates == 1 ? 2 : -1;
+}
+
 // What a backward reads beside, and what it writes: contiguous, null where not wanted.
 struct RowsBackward {
   Rows grad_output;

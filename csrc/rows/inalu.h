@@ -16,7 +16,7 @@ NALU_DEVICE void inalu_planes(const Unit<T>& unit, const T* x, int64_t n) {
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps));
   T *logs = unit.planes[0], *sizes = unit.planes[1], *signs = unit.planes[2];
   with_normal(static_cast<T>(unit.layer.eps), [&](auto normal) {
-    for_each_vector<T>(count, [&](int64_t k, auto lanes) {
+    for_each_vector_of_matrix<T>(count, [&](int64_t k, auto lanes) {
       const Vec<T> v = load<T>(x + k, lanes), size = abs(v);
       store<T>(signs + k, v == v ? sign(v) : v, lanes); // a NaN is its own sign
       const Vec<T> within = size < eps ? eps : size; // a NaN passes
@@ -39,7 +39,7 @@ template <class T>
 NALU_DEVICE void inalu_join(const Unit<T>& unit, const T* g, int64_t n) {
   const int64_t out = unit.layer.out, gates = unit.layer.gates;
   const Vec<T> omega = splat<Vec<T>>(static_cast<T>(unit.layer.omega)), one = splat<Vec<T>>(1);
-  for_each_vector<T>(gates * n, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(gates * n, [&](int64_t k, auto lanes) {
     store<T>(unit.sums + k, sigmoid(load<T>(unit.sums + k, lanes)), lanes);
   });
   for_each_vector_of_rows<T>(out, n, [&](int64_t o, int64_t k, auto lanes) {
@@ -84,7 +84,7 @@ NALU_DEVICE void inalu_through(const Unit<T>& unit, const T* x, int64_t n) {
   const bool sum = unit.layer.option;
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps));
   const T *logs = unit.planes[0], *sizes = unit.planes[1];
-  for_each_vector<T>(unit.layer.in * n, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(unit.layer.in * n, [&](int64_t k, auto lanes) {
     const Vec<T> v = load<T>(x + k, lanes), size = abs(v), zero{};
     const Vec<T> of_log = load<T>(logs + k, lanes) / (sum ? size + eps : size);
     Vec<T> of_size = sum ? of_log : (size >= eps ? of_log : zero);

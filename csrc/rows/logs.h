@@ -22,7 +22,7 @@ template <class T>
 NALU_DEVICE void through_logs(
     const StackLayer& layer, const T* x, int64_t count, const T* grad, bool add, T* grad_x) {
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(layer.eps));
-  for_each_vector<T>(count, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(count, [&](int64_t k, auto lanes) {
     const Vec<T> of_x = grad_log_abs(load<T>(grad + k, lanes), load<T>(x + k, lanes), eps);
     store<T>(grad_x + k, add ? load<T>(grad_x + k, lanes) + of_x : of_x, lanes);
   });

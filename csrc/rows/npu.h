@@ -9,9 +9,10 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-template <class T>
-NALU_INLINE T npu_gate(T g) {
-  return g < 0 ? T(0) : (g > 1 ? T(1) : g); // a NaN stays one
+template <class V>
+NALU_INLINE V npu_gate(V g) {
+  const V zero{}, one = splat<V>(1);
+  return g < zero ? zero : (g > one ? one : g); // a NaN stays one
 }
 
 template <class T>
@@ -24,11 +25,10 @@ NALU_DEVICE void npu_planes(const Unit<T>& unit, const T* g, const T* x, int64_t
   T *logs = unit.planes[0], *angles = unit.planes[1], *negative = unit.planes[2];
   // r is between |x| + eps and 1.
   with_normal(static_cast<T>(unit.layer.eps), [&](auto normal) {
-    for_each_vector_of_rows<T>(unit.layer.in, n, [&](int64_t i, int64_t k, auto lanes) {
-      const int64_t at = i * n + k;
-      const T gate = npu_gate(g[i]);
+    for_each_vector_beside<T>(unit.layer.in, n, g, [&](int64_t at, Vec<T> of_g, auto lanes) {
+      const Vec<T> gate = npu_gate(of_g);
       const Vec<T> v = load<T>(x + at, lanes), r = (abs(v) + eps) * gate + (T(1) - gate);
-      const Vec<T> angle = v < zero ? splat<Vec<T>>(kPi<T> * gate) : splat<Vec<T>>(T(0) * gate);
+      const Vec<T> angle = v < zero ? gate * kPi<T> : gate * T(0);
       store<T>(logs + at, log<decltype(normal)::value>(r), lanes);
       store<T>(angles + at, angle, lanes);
       if (negative != nullptr) {
@@ -41,7 +41,7 @@ NALU_DEVICE void npu_planes(const Unit<T>& unit, const T* g, const T* x, int64_t
 // m, the logarithm of the size, becomes the size.
 template <class T>
 NALU_DEVICE void npu_join(const Unit<T>& unit, int64_t n) {
-  for_each_vector<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
     const Vec<T> size = exp(load<T>(unit.m + k, lanes));
     Vec<T> sine, cosine;
     sine_cosine(load<T>(unit.angles + k, lanes), sine, cosine);
@@ -52,7 +52,7 @@ NALU_DEVICE void npu_join(const Unit<T>& unit, int64_t n) {
 
 template <class T>
 NALU_DEVICE void npu_part(const Unit<T>& unit, const T* dy, int64_t n) {
-  for_each_vector<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
     const Vec<T> size = load<T>(unit.m + k, lanes), d = load<T>(dy + k, lanes);
     Vec<T> sine, cosine;
     sine_cosine(load<T>(unit.angles + k, lanes), sine, cosine);
@@ -65,17 +65,18 @@ NALU_DEVICE void npu_part(const Unit<T>& unit, const T* dy, int64_t n) {
 template <class T>
 NALU_DEVICE void npu_through(const Unit<T>& unit, const T* g, const T* x, T* grad_g, int64_t n) {
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps)), zero{};
+  const Vec<T> one = splat<Vec<T>>(1);
   const bool passes = unit.layer.option;
   T *logs = unit.planes[0], *angles = unit.planes[1], *negative = unit.planes[2];
-  for_each_vector_of_rows<T>(unit.layer.in, n, [&](int64_t i, int64_t k, auto lanes) {
-    const int64_t at = i * n + k;
-    const T gate = npu_gate(g[i]);
+  for_each_vector_beside<T>(unit.layer.in, n, g, [&](int64_t at, Vec<T> of_g, auto lanes) {
+    const Vec<T> gate = npu_gate(of_g);
     const Vec<T> v = load<T>(x + at, lanes), size = abs(v) + eps;
     const Vec<T> of_r = load<T>(logs + at, lanes) / (size * gate + (T(1) - gate));
     Vec<T> of_k = load<T>(angles + at, lanes);
     of_k = negative != nullptr ? of_k - load<T>(negative + at, lanes) : of_k;
     const Vec<T> of_gate = of_r * size - of_r + of_k * (v < zero ? splat<Vec<T>>(kPi<T>) : zero);
-    store<T>(logs + at, passes || (g[i] >= 0 && g[i] <= 1) ? of_gate : zero, lanes);
+    const Vec<T> within = of_g >= zero ? (of_g <= one ? of_gate : zero) : zero;
+    store<T>(logs + at, passes ? of_gate : within, lanes);
     if (unit.grad_x != nullptr) {
       store<T>(unit.grad_x + at, (of_r * gate) * sign(v), lanes);
     }

@@ -11,7 +11,7 @@ namespace NALU_NAMESPACE {
 
 template <class T>
 NALU_DEVICE void nru_planes(const Unit<T>& unit, const T* x, int64_t n) {
-  for_each_vector<T>(unit.layer.in * n, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(unit.layer.in * n, [&](int64_t k, auto lanes) {
     store<T>(unit.planes[0] + k, log<false>(abs(load<T>(x + k, lanes))), lanes);
   });
 }
@@ -24,7 +24,7 @@ NALU_DEVICE void nmru_planes(const Unit<T>& unit, const T* x, bool training, int
   const Vec<T> zero{}, one = splat<Vec<T>>(1), pi = splat<Vec<T>>(kPi<T>);
   const Vec<T> infinity = splat<Vec<T>>(std::numeric_limits<T>::infinity());
   T *sizes = unit.planes[0], *angles = unit.planes[1];
-  for_each_vector<T>(count, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(count, [&](int64_t k, auto lanes) {
     const Vec<T> v = load<T>(x + k, lanes), shifted = v + eps;
     const Vec<T> reciprocal = shifted == zero ? infinity : one / shifted;
     store<T>(sizes + k, abs(v), lanes);
@@ -36,7 +36,7 @@ NALU_DEVICE void nmru_planes(const Unit<T>& unit, const T* x, bool training, int
 
 template <class T>
 NALU_DEVICE void nmru_join(const Unit<T>& unit, int64_t n) {
-  for_each_vector<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
     Vec<T> sine, cosine;
     sine_cosine(load<T>(unit.angles + k, lanes), sine, cosine);
     store<T>(unit.y + k, load<T>(unit.m + k, lanes) * cosine, lanes);
@@ -45,7 +45,7 @@ NALU_DEVICE void nmru_join(const Unit<T>& unit, int64_t n) {
 
 template <class T>
 NALU_DEVICE void nmru_part(const Unit<T>& unit, const T* dy, int64_t n) {
-  for_each_vector<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
     const Vec<T> m = load<T>(unit.m + k, lanes), d = load<T>(dy + k, lanes);
     Vec<T> sine, cosine;
     sine_cosine(load<T>(unit.angles + k, lanes), sine, cosine);
@@ -59,7 +59,7 @@ template <class T>
 NALU_DEVICE void nmru_through(const Unit<T>& unit, const T* x, int64_t n) {
   const int64_t count = unit.layer.in * n;
   const Vec<T> eps = splat<Vec<T>>(static_cast<T>(unit.layer.eps)), zero{}, one = splat<Vec<T>>(1);
-  for_each_vector<T>(count, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(count, [&](int64_t k, auto lanes) {
     const Vec<T> v = load<T>(x + k, lanes), shifted = v + eps, reciprocal = one / shifted;
     const Vec<T> of_reciprocal = load<T>(unit.grad_plane + count + k, lanes) * sign(reciprocal);
     const Vec<T> through = (of_reciprocal * reciprocal) * reciprocal;

@@ -40,7 +40,7 @@ NALU_APART void snmu_planes(const Unit<T>& unit, const T* x, bool training, int6
     width = inverse_deviation(x, count);
   }
   const Vec<T> low = splat<Vec<T>>(least);
-  for_each_vector<T>(count, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(count, [&](int64_t k, auto lanes) {
     const Vec<T> of = low + load<T>(noise + k, lanes) * width;
     store<T>(noise + k, of, lanes);
     store<T>(noisy + k, load<T>(x + k, lanes) * of, lanes);
@@ -49,7 +49,7 @@ NALU_APART void snmu_planes(const Unit<T>& unit, const T* x, bool training, int6
 
 template <class T>
 NALU_APART void snmu_join(const Unit<T>& unit, bool training, int64_t n) {
-  for_each_vector<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
     const Vec<T> m = load<T>(unit.m + k, lanes);
     store<T>(unit.y + k, training ? m / load<T>(unit.signs + k, lanes) : m, lanes);
   });
@@ -57,7 +57,7 @@ NALU_APART void snmu_join(const Unit<T>& unit, bool training, int64_t n) {
 
 template <class T>
 NALU_APART void snmu_part(const Unit<T>& unit, const T* dy, int64_t n) {
-  for_each_vector<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(unit.layer.out * n, [&](int64_t k, auto lanes) {
     const Vec<T> grad = load<T>(dy + k, lanes) / load<T>(unit.signs + k, lanes);
     store<T>(unit.grad_l + k, grad, lanes);
     store<T>(unit.grad_signs + k, -(grad * load<T>(unit.y + k, lanes)), lanes);
@@ -67,7 +67,7 @@ NALU_APART void snmu_part(const Unit<T>& unit, const T* dy, int64_t n) {
 // From the gradient of x n to that of x.
 template <class T>
 NALU_APART void snmu_through(const Unit<T>& unit, int64_t n) {
-  for_each_vector<T>(unit.layer.in * n, [&](int64_t k, auto lanes) {
+  for_each_vector_of_matrix<T>(unit.layer.in * n, [&](int64_t k, auto lanes) {
     const Vec<T> grad = load<T>(unit.grad_x + k, lanes) * load<T>(unit.planes[1] + k, lanes);
     store<T>(unit.grad_x + k, grad, lanes);
   });

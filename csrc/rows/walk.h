@@ -138,7 +138,7 @@ NALU_DEVICE void join(const Unit<T>& unit, const T* own, const T* x, bool traini
   const int64_t out = layer.out, size = out * layer.in;
   switch (layer.kind) {
     case Kind::nac_log_space:
-      for_each_vector<T>(out * n, [&](int64_t k, auto lanes) {
+      for_each_vector_of_matrix<T>(out * n, [&](int64_t k, auto lanes) {
         store<T>(unit.y + k, exp(load<T>(unit.y + k, lanes)), lanes);
       });
       break;
@@ -184,7 +184,7 @@ NALU_DEVICE void part(
   const int64_t out = layer.out, size = out * layer.in, gates = layer.gates;
   switch (layer.kind) {
     case Kind::nac_log_space:
-      for_each_vector<T>(out * n, [&](int64_t k, auto lanes) {
+      for_each_vector_of_matrix<T>(out * n, [&](int64_t k, auto lanes) {
         store<T>(unit.grad_l + k, load<T>(dy + k, lanes) * load<T>(unit.y + k, lanes), lanes);
       });
       break;

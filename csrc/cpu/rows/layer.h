@@ -6,11 +6,8 @@
 // the weights for itself: that takes less time than fetching them from another core's cache.
 #pragma once
 
-#include "../small.h"
-#include "../train/team.h"
-
-#include "../../rows/call.h"
-#include "../../rows/walk.h"
+#include "slices.h"
+#include "worker.h"
 
 namespace nalu {
 namespace NALU_NAMESPACE {
@@ -53,123 +50,12 @@ struct Chunks {
   }
 };
 
-// Whether the parameters are as the kernels want them, in one piece and in the compute type.
-template <class T, class S>
-bool is_one(const RowsCall& call) {
-  return std::is_same_v<S, T> && call.parameter_count == 1;
-}
-
-// What a thread works with: the layer, its parameters in the compute type, and rows as columns.
-template <class T, class S>
-class RowsWorker {
- public:
-  RowsWorker(const RowsCall& call, int64_t rows, bool grad_x)
-      : call_(call),
-        grad_x_(grad_x),
-        size_(placed(rows, nullptr, nullptr, nullptr)),
-        own_(size_.own),
-        block_(size_.block),
-        gathered_(is_one<T, S>(call) ? 0 : call.layer.parameters()),
-        parameters_(gathered_.get()),
-        reader_(call.input, call.layer.in, rows) {
-    if constexpr (std::is_same_v<S, T>) {
-      parameters_ = is_one<T, S>(call) ? static_cast<const T*>(call.parameters[0]) : parameters_;
-    }
-    int64_t at = 0;
-    for (int i = 0; gathered_.get() != nullptr && i < call.parameter_count; ++i) {
-      const S* from = static_cast<const S*>(call.parameters[i]);
-      T* to = gathered_.get() + at;
-      for_each_vector_of_weights<T>(call.sizes[i], [&](int64_t k, auto lanes) {
-        store<T>(to + k, load<T>(from + k, lanes), lanes);
-      });
-      at += call.sizes[i];
-    }
-    lay_out(rows, nullptr);
-    prepare(unit_, parameters_, true);
-  }
-
-  // `kept`: where what the backward needs is to lie; null where there will be none.
-  void forward(int64_t begin, int64_t n, T* kept, S* output) {
-    read(begin, n, kept);
-    nalu::NALU_NAMESPACE::forward<T>(unit_, parameters_, x_, nullptr, true, n);
-    put(unit_.y, call_.layer.out, n, output + begin * call_.layer.out);
-  }
-
-  // Before the chunks of a part, and after them.
-  void begin_sums(T* gradients) const {
-    clear(gradients, call_.layer.parameters());
-    clear_sums(unit_);
-  }
-  void end_sums(T* gradients) const {
-    finish(unit_, gradients);
-  }
-
-  // `kept` by a forward; `dy`: the rows of the output's gradient.
-  void backward(int64_t begin, int64_t n, const T* kept, const T* dy, T* gradients, S* grad_x) {
-    const T* own = parameters_;
-    read(begin, n, const_cast<T*>(kept));
-    transpose_rows(dy, n, call_.layer.out, unit_.y);
-    make_planes(unit_, own, x_, true, n);
-    nalu::NALU_NAMESPACE::backward<T>(unit_, own, x_, unit_.y, gradients, n);
-    if (grad_x_) {
-      put(unit_.grad_x, call_.layer.in, n, grad_x + begin * call_.layer.in);
-    }
-  }
-
- private:
-  struct Size {
-    int64_t own, block;
-  };
-
-  // Returns what it takes; without memory it only counts.
-  Size placed(int64_t n, T* own_memory, T* block_memory, T* kept) {
-    const StackLayer& layer = call_.layer;
-    Arena<T> own(own_memory), block(block_memory), apart(kept, 1);
-    unit_ = {};
-    unit_.layer = layer;
-    x_ = block.take(layer.in * n);
-    turned_ = block.take((layer.in > layer.out ? layer.in : layer.out) * n);
-    LayOut<T>(unit_, n, own, block, kept != nullptr ? apart : block);
-    unit_.grad_x = grad_x_ ? block.take(layer.in * n) : nullptr;
-    return {own.used(), block.used()};
-  }
-  void lay_out(int64_t n, T* kept) {
-    placed(n, own_.get(), block_.get(), kept);
-  }
-
-  void read(int64_t begin, int64_t n, T* kept) {
-    lay_out(n, kept);
-    transpose_rows(reader_(begin, begin + n), n, call_.layer.in, x_);
-  }
-
-  // (columns, n) as rows of S.
-  void put(const T* from, int64_t columns, int64_t n, S* to) {
-    if constexpr (std::is_same_v<S, T>) {
-      transpose_rows(from, columns, n, to);
-    } else {
-      transpose_rows(from, columns, n, turned_);
-      convert<T>(columns * n, turned_, to);
-    }
-  }
-
-  const RowsCall& call_;
-  const bool grad_x_;
-  Unit<T> unit_{};
-  T *x_ = nullptr, *turned_ = nullptr;
-  const Size size_;
-  Buffer<T> own_, block_, gathered_;
-  const T* parameters_;
-  RowReader<T, S> reader_;
-};
-
 // Whether the chunks go one after the other, each with the help of all threads: torch's BLAS serves
-// products of this size better, or there are too few rows for a chunk to each thread.
+// products of this size better.
 inline bool wants_help(const RowsCall& call) {
   const StackLayer& layer = call.layer;
   const bool multiplies = layer.kind == Kind::npu || layer.kind == Kind::inalu;
-  const bool reduces = layer.kind == Kind::nmu || layer.kind == Kind::nru || layer.kind == Kind::nmru;
-  return (multiplies || (reduces && call.B <= kLanes<float>)) &&
-      layer.in * layer.out > kSmallWeight && !runs_alone();
+  return multiplies && layer.in * layer.out > kSmallWeight && !runs_alone();
 }
 
 // f(first, last) over [0, count): by several threads, or by this one with their help.
@@ -203,7 +89,7 @@ inline void forward_by_rows(const RowsCall& call, void* output, void* saved) {
       const int64_t begin = chunk * chunks.rows, left = call.B - begin;
       const int64_t n = left < chunks.rows ? left : chunks.rows;
       T* to = kept > 0 ? static_cast<T*>(saved) + kept * begin : nullptr;
-      worker.forward(begin, n, to, static_cast<S*>(output));
+      worker.forward(begin, n, to, static_cast<S*>(output), call.layer.out);
     }
   });
 }
@@ -234,8 +120,10 @@ inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
         const int64_t left = call.B - begin, n = left < chunks.rows ? left : chunks.rows;
         if (n > 0) {
           const T* from = kept > 0 ? static_cast<const T*>(pass.saved) + kept * begin : nullptr;
-          S* to = static_cast<S*>(pass.input);
-          worker.backward(begin, n, from, grad(begin, begin + n), gradients, to);
+          worker.backward(begin, n, from, grad(begin, begin + n), gradients);
+          if (pass.input != nullptr) {
+            worker.put_gradient(n, static_cast<S*>(pass.input) + begin * call.layer.in);
+          }
         }
       }
       worker.end_sums(gradients);

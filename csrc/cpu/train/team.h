@@ -38,17 +38,9 @@ NALU_INLINE void for_each_of_many_vectors(int64_t n, const F& f) {
   for_each_vector<T>(n, f);
 }
 
-// f(row, k, lanes) over rows of n numbers, a vector of a row at a time.
+// for_each_vector over a matrix, of weights or of values; where there is help, all threads'.
 template <class T, class F>
-NALU_INLINE void for_each_vector_of_rows(int64_t rows, int64_t n, const F& f) {
-  for (int64_t row = 0; row < rows; ++row) {
-    for_each_vector<T>(n, [&](int64_t k, auto lanes) { f(row, k, lanes); });
-  }
-}
-
-// The same over a layer's weights.
-template <class T, class F>
-NALU_INLINE void for_each_vector_of_weights(int64_t n, const F& f) {
+NALU_INLINE void for_each_vector_of_matrix(int64_t n, const F& f) {
   if (is_helped()) {
     parallel(n, kGrain, [&](int64_t begin, int64_t end) {
       for_each_vector<T>(end - begin, [&](int64_t k, auto lanes) { f(begin + k, lanes); });
@@ -56,6 +48,46 @@ NALU_INLINE void for_each_vector_of_weights(int64_t n, const F& f) {
   } else {
     for_each_vector<T>(n, f);
   }
+}
+
+// f(begin, end) over rows of n numbers: the same.
+template <class F>
+NALU_INLINE void for_rows(int64_t rows, int64_t n, const F& f) {
+  if (is_helped()) {
+    parallel(rows, 1 + kGrain / (n + 1), f);
+  } else {
+    f(int64_t{0}, rows);
+  }
+}
+
+// f(row, k, lanes) over rows of n numbers, a vector of a row at a time.
+template <class T, class F>
+NALU_INLINE void for_each_vector_of_rows(int64_t rows, int64_t n, const F& f) {
+  for_rows(rows, n, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      for_each_vector<T>(n, [&](int64_t k, auto lanes) { f(row, k, lanes); });
+    }
+  });
+}
+
+// f(at, number, lanes) over rows of n numbers, beside which stands one of each row. Of one number each,
+// the rows lie along the vectors.
+template <class T, class F>
+NALU_INLINE void for_each_vector_beside(int64_t rows, int64_t n, const T* numbers, const F& f) {
+  if (n == 1) {
+    for_each_vector<T>(rows, [&](int64_t k, auto lanes) { f(k, load<T>(numbers + k, lanes), lanes); });
+    return;
+  }
+  for_each_vector_of_rows<T>(rows, n, [&](int64_t row, int64_t k, auto lanes) {
+    f(row * n + k, splat<Vec<T>>(numbers[row]), lanes);
+  });
+}
+
+template <class T>
+inline void add_to(int64_t count, const T* more, T* sum) {
+  for_each_vector<T>(count, [=](int64_t k, auto lanes) {
+    store<T>(sum + k, load<T>(sum + k, lanes) + load<T>(more + k, lanes), lanes);
+  });
 }
 
 template <class T>
@@ -121,6 +153,10 @@ inline void dots(int64_t M, int64_t K, int64_t N, const T* A, const T* B, T* C) 
     nalu::matmul(kDtype<T>, matrix(A, M, N), transposed(matrix(B, K, N)), C, true);
     return;
   }
+  if (N == 1) {
+    gemm<T>(M, K, 1, {A, 1, 1}, {B, K, B + K}, C, K, true);
+    return;
+  }
   int64_t m = 0;
   for (; m + 4 <= M; m += 4) {
     dots_rows<T, 4>(K, N, A + m * N, B, C + m * K);
@@ -140,6 +176,10 @@ inline void apply(int64_t O, int64_t I, int64_t n, const T* A, const T* X, T* Y,
     nalu::matmul(kDtype<T>, matrix(A, O, I), matrix(X, I, n), Y, add);
     return;
   }
+  if (n == 1) { // the inputs lie along the vectors, where else the rows do
+    gemm_narrow(O, 1, I, A, X, Y, add);
+    return;
+  }
   gemm<T>(O, n, I, {A, I, 1}, {X, n, X + I * n}, Y, n, add);
 }
 
@@ -151,16 +191,27 @@ inline void apply_transposed(
     nalu::matmul(kDtype<T>, transposed(matrix(A, O, I)), matrix(Y, O, n), X, add);
     return;
   }
+  if (n == 1) {
+    gemm<T>(1, I, O, {Y, O, 1}, {A, I, A + O * I}, X, I, add);
+    return;
+  }
   gemm<T>(I, n, O, {A, 1, I}, {Y, n, Y + O * n}, X, n, add);
 }
 
 template <class T>
 inline void add_row_sums(int64_t rows, int64_t n, const T* values, T* sums) {
-  for (int64_t row = 0; row < rows; ++row) {
-    Vec<T> sum{};
-    for_each_vector<T>(n, [&](int64_t i, auto count) { sum += load<T>(values + row * n + i, count); });
-    sums[row] += sum_lanes<T>(sum);
+  if (n == 1) {
+    add_to(rows, values, sums);
+    return;
   }
+  for_rows(rows, n, [=](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      Vec<T> sum{};
+      const T* of = values + row * n;
+      for_each_vector<T>(n, [&](int64_t i, auto count) { sum += load<T>(of + i, count); });
+      sums[row] += sum_lanes<T>(sum);
+    }
+  });
 }
 
 template <class T>
@@ -175,8 +226,14 @@ inline T sum_of_squares(const T* values, int64_t count) {
 
 template <class T>
 inline void transpose_rows(const T* from, int64_t rows, int64_t columns, T* to) {
-  fill_transposed<T>(
-      rows, columns, [=](int64_t i, auto count) { return load<T>(from + i, count); }, to);
+  if (rows == 1 || columns == 1) {
+    copy(from, rows * columns, to);
+    return;
+  }
+  const auto number = [=](int64_t i, auto count) { return load<T>(from + i, count); };
+  for_rows(columns, rows, [=](int64_t begin, int64_t end) {
+    fill_transposed<T>(rows, columns, begin, end, number, to);
+  });
 }
 
 template <class V>
