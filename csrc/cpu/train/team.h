@@ -153,8 +153,14 @@ inline void dots(int64_t M, int64_t K, int64_t N, const T* A, const T* B, T* C) 
     nalu::matmul(kDtype<T>, matrix(A, M, N), transposed(matrix(B, K, N)), C, true);
     return;
   }
-  if (N == 1) {
-    gemm<T>(M, K, 1, {A, 1, 1}, {B, K, B + K}, C, K, true);
+  if (N == 1) { // nothing to sum: along the rows of C
+    for (int64_t m = 0; m < M; ++m) {
+      const Vec<T> a = splat<Vec<T>>(A[m]);
+      T* row = C + m * K;
+      for_each_vector<T>(K, [=](int64_t k, auto count) {
+        store<T>(row + k, load<T>(row + k, count) + a * load<T>(B + k, count), count);
+      });
+    }
     return;
   }
   int64_t m = 0;
