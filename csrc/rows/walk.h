@@ -3,6 +3,8 @@
 //
 // The mathematics of the layers is that of formulas.h and factors.h. What walks over the numbers is
 // the including file's team.h or team.cuh; its loops and sums end with all their results in place.
+// `own`, a layer's parameters, and `gradients` are pointers, or what has a pointer for each offset at
+// which a parameter begins.
 #pragma once
 
 #include "inalu.h"
@@ -23,47 +25,47 @@ namespace NALU_NAMESPACE {
 
 // What the layer's parameters come to, before any row. `training` chooses between two forms where a
 // layer has one for training.
-template <class T>
-NALU_DEVICE void prepare(const Unit<T>& unit, const T* own, bool training) {
+template <class T, class Own>
+NALU_DEVICE void prepare(const Unit<T>& unit, Own own, bool training) {
   const StackLayer& layer = unit.layer;
   const int64_t count = layer.out * layer.in;
   const T scale = static_cast<T>(layer.scale);
   for (int w = 0; w < unit.weight_count; ++w) {
     const Transformed<T> weight = unit.weights[w];
     if (layer.kind == Kind::nau) {
-      clamp_weight(count, own, weight);
+      clamp_weight<T>(count, own + 0, weight);
     } else if (layer.kind == Kind::nru) {
-      power_part(count, layer.option && training, own, weight);
+      power_part<T>(count, layer.option && training, own + 0, weight);
     } else if (layer.squashed()) {
-      squash_weight(count, own, weight);
+      squash_weight<T>(count, own + 0, weight);
     } else {
-      transform_pair(count, scale, own + weight.at, own + weight.at + count, weight);
+      transform_pair<T>(count, scale, own + weight.at, own + (weight.at + count), weight);
     }
   }
   if (unit.gates != nullptr) {
-    scale_all(layer.gates * layer.in, scale, own + 2 * count, unit.gates);
+    scale_all<T>(layer.gates * layer.in, scale, own + 2 * count, unit.gates);
   }
 }
 
 // From the gradients of the matrices to those of the parameters, after all rows.
-template <class T>
-NALU_DEVICE void finish(const Unit<T>& unit, T* gradients) {
+template <class T, class Gradients>
+NALU_DEVICE void finish(const Unit<T>& unit, Gradients gradients) {
   const StackLayer& layer = unit.layer;
   const int64_t count = layer.out * layer.in;
   const T scale = static_cast<T>(layer.scale);
   for (int w = 0; w < unit.weight_count; ++w) {
     const Transformed<T> weight = unit.weights[w];
     if (layer.kind == Kind::nau) {
-      clamp_weight_gradient(count, weight, gradients);
+      clamp_weight_gradient<T>(count, weight, gradients + 0);
     } else if (layer.squashed()) {
-      squash_weight_gradient(count, weight, gradients);
+      squash_weight_gradient<T>(count, weight, gradients + 0);
     } else if (layer.kind != Kind::nru) {
-      T* to = gradients + weight.at;
-      transform_pair_gradient(count, scale, weight, to, to + count);
+      transform_pair_gradient<T>(
+          count, scale, weight, gradients + weight.at, gradients + (weight.at + count));
     }
   }
   if (unit.gates != nullptr) {
-    scale_all(layer.gates * layer.in, scale, unit.grad_gates, gradients + 2 * count);
+    scale_all<T>(layer.gates * layer.in, scale, unit.grad_gates, gradients + 2 * count);
   }
 }
 
@@ -79,10 +81,10 @@ NALU_DEVICE void clear_sums(const Unit<T>& unit) {
 }
 
 // f(the factor of a reduction of the layer's), given the input x.
-template <class T, class F>
+template <class T, class Own, class F>
 NALU_DEVICE void with_factor(
-    const Unit<T>& unit, const Reduced<T>& reduced, const T* own, const T* x, const F& f) {
-  const T* W = reduced.W != nullptr ? reduced.W : own;
+    const Unit<T>& unit, const Reduced<T>& reduced, Own own, const T* x, const F& f) {
+  const T* W = reduced.W != nullptr ? reduced.W : own + 0;
   const T* of = reduced.plane == 0 ? x : unit.planes[reduced.plane - 1];
   switch (reduced.kind) {
     case Reduction::selecting:
@@ -102,9 +104,8 @@ NALU_DEVICE void with_factor(
 }
 
 // The planes that are made of x.
-template <class T>
-NALU_DEVICE void make_planes(
-    const Unit<T>& unit, const T* own, const T* x, bool training, int64_t n) {
+template <class T, class Own>
+NALU_DEVICE void make_planes(const Unit<T>& unit, Own own, const T* x, bool training, int64_t n) {
   const StackLayer& layer = unit.layer;
   switch (layer.kind) {
     case Kind::nac_log_space:
@@ -115,7 +116,7 @@ NALU_DEVICE void make_planes(
       inalu_planes(unit, x, n);
       break;
     case Kind::npu:
-      npu_planes(unit, own + layer.at_gate(), x, n);
+      npu_planes<T>(unit, own + layer.at_gate(), x, n);
       break;
     case Kind::nru:
       nru_planes(unit, x, n);
@@ -132,8 +133,8 @@ NALU_DEVICE void make_planes(
 }
 
 // From the products to the layer's output.
-template <class T>
-NALU_DEVICE void join(const Unit<T>& unit, const T* own, const T* x, bool training, int64_t n) {
+template <class T, class Own>
+NALU_DEVICE void join(const Unit<T>& unit, Own own, const T* x, bool training, int64_t n) {
   const StackLayer& layer = unit.layer;
   const int64_t out = layer.out, size = out * layer.in;
   switch (layer.kind) {
@@ -143,7 +144,7 @@ NALU_DEVICE void join(const Unit<T>& unit, const T* own, const T* x, bool traini
       });
       break;
     case Kind::nalu:
-      gate(unit, layer.bias ? own + 2 * size + layer.gates * layer.in : nullptr, n);
+      gate(unit, layer.bias ? own + (2 * size + layer.gates * layer.in) : nullptr, n);
       break;
     case Kind::linear:
       if (layer.bias) {
@@ -177,9 +178,9 @@ NALU_DEVICE void join(const Unit<T>& unit, const T* own, const T* x, bool traini
 
 // From the gradient of the layer's output to those of the products, and of a bias; of a layer without
 // products, to that of x.
-template <class T>
+template <class T, class Own, class Gradients>
 NALU_DEVICE void part(
-    const Unit<T>& unit, const T* own, const T* x, const T* dy, T* gradients, int64_t n) {
+    const Unit<T>& unit, Own own, const T* x, const T* dy, Gradients gradients, int64_t n) {
   const StackLayer& layer = unit.layer;
   const int64_t out = layer.out, size = out * layer.in, gates = layer.gates;
   switch (layer.kind) {
@@ -191,7 +192,8 @@ NALU_DEVICE void part(
     case Kind::nalu:
       gate_gradient(unit, dy, n);
       if (layer.bias) {
-        add_row_sums<T>(gates, n, unit.grad_sums + out * n, gradients + 2 * size + gates * layer.in);
+        T* const of_bias = gradients + (2 * size + gates * layer.in);
+        add_row_sums<T>(gates, n, unit.grad_sums + out * n, of_bias);
       }
       break;
     case Kind::linear:
@@ -225,13 +227,13 @@ NALU_DEVICE void part(
 }
 
 // From the planes' gradients to that of x, to which is added what it has.
-template <class T>
+template <class T, class Own, class Gradients>
 NALU_DEVICE void through_planes(
-    const Unit<T>& unit, const T* own, const T* x, T* gradients, int64_t n) {
+    const Unit<T>& unit, Own own, const T* x, Gradients gradients, int64_t n) {
   const StackLayer& layer = unit.layer;
   if (layer.kind == Kind::npu) {
     const int64_t at = layer.at_gate();
-    npu_through(unit, own + at, x, gradients + at, n);
+    npu_through<T>(unit, own + at, x, gradients + at, n);
   } else if (unit.grad_x != nullptr) {
     switch (layer.kind) {
       case Kind::nac_log_space:
@@ -256,9 +258,9 @@ NALU_DEVICE void through_planes(
 }
 
 // unit.y (out, n). `logs` are those of x where the layer begins with them; null: not yet taken.
-template <class T>
+template <class T, class Own>
 NALU_DEVICE void forward(
-    const Unit<T>& unit, const T* own, const T* x, const T* logs, bool training, int64_t n) {
+    const Unit<T>& unit, Own own, const T* x, const T* logs, bool training, int64_t n) {
   if (logs == nullptr) {
     make_planes(unit, own, x, training, n);
   }
@@ -280,9 +282,9 @@ NALU_DEVICE void forward(
 
 // From dy (out, n), for the rows x of the last forward, which made the planes: adds to the gradients
 // and to the sums of matrices, and leaves that of x in unit.grad_x.
-template <class T>
+template <class T, class Own, class Gradients>
 NALU_DEVICE void backward(
-    const Unit<T>& unit, const T* own, const T* x, const T* dy, T* gradients, int64_t n) {
+    const Unit<T>& unit, Own own, const T* x, const T* dy, Gradients gradients, int64_t n) {
   part(unit, own, x, dy, gradients, n);
   for (int p = 0; p < unit.product_count; ++p) {
     const Product<T> product = unit.products[p];
@@ -293,7 +295,7 @@ NALU_DEVICE void backward(
   }
   for (int r = 0; r < unit.reduced_count; ++r) {
     const Reduced<T> reduced = unit.reduced[r];
-    T* grad_W = reduced.grad_W != nullptr ? reduced.grad_W : gradients;
+    T* grad_W = reduced.grad_W != nullptr ? reduced.grad_W : gradients + 0;
     T* to = unit.grad_plane != nullptr ? unit.grad_plane : unit.grad_x;
     to = reduced.passes ? to : nullptr;
     const T* grad = reduced.grad_y != nullptr ? reduced.grad_y : dy;

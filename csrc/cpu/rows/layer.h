@@ -101,19 +101,16 @@ inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
   const Chunks chunks(call, helped);
   const int64_t kept = kept_a_row(call.layer), count = call.layer.parameters();
   const int64_t parts = chunks.parts > 0 ? chunks.parts : 1;
-  // The sums of the only part of the only parameter are its gradient.
-  const bool in_place = is_one<T, S>(call) && parts == 1 && pass.parameters[0] != nullptr;
-  const Buffer<T> apart(in_place ? 0 : parts * count);
-  T* sums = apart.get();
-  if constexpr (std::is_same_v<S, T>) {
-    sums = in_place ? static_cast<T*>(pass.parameters[0]) : sums;
-  }
-  clear(sums, chunks.parts > 0 ? 0 : count);
+  const Buffer<T> sums(parts * count);
+  clear(sums.get(), chunks.parts > 0 ? 0 : count);
   for_each_chunk(helped, chunks.parts, [&](int64_t first, int64_t last) {
     RowsWorker<T, S> worker(call, chunks.rows, pass.input != nullptr);
     const RowReader<T, S> grad(pass.grad_output, call.layer.out, chunks.rows);
     for (int64_t part = first; part < last; ++part) {
-      T* gradients = sums + part * count;
+      // The sums of the only part are the gradients.
+      const Apart<T> gradients = chunks.parts == 1
+          ? in_results<T, S>(call, pass.parameters, sums.get())
+          : Apart<T>(call, sums.get() + part * count);
       worker.begin_sums(gradients);
       for (int64_t i = 0; i < chunks.chunks_a_part; ++i) {
         const int64_t begin = (part * chunks.chunks_a_part + i) * chunks.rows;
@@ -129,12 +126,13 @@ inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
       worker.end_sums(gradients);
     }
   });
+  const bool in_place = std::is_same_v<S, T> && chunks.parts == 1;
   int64_t at = 0;
   for (int i = 0; i < call.parameter_count; at += call.sizes[i], ++i) {
     if (pass.parameters[i] != nullptr && !in_place) {
       parallel(call.sizes[i], kGrain, [&](int64_t begin, int64_t end) {
         S* to = static_cast<S*>(pass.parameters[i]) + begin;
-        sum_parts<T, S>(end - begin, sums + at + begin, parts, count, to);
+        sum_parts<T, S>(end - begin, sums.get() + at + begin, parts, count, to);
       });
     }
   }

@@ -96,7 +96,6 @@ inline void backward_by_slices(const RowsCall& call, const RowsBackward& pass) {
   const int shared = shared_parameter(call.layer);
   const int64_t of_shared = shared >= 0 ? call.sizes[shared] : 0, count = of_x + of_shared;
   const T* kept = kept_a_row(call.layer) > 0 ? static_cast<const T*>(pass.saved) : nullptr;
-  const bool in_place = is_one<T, S>(call) && pass.parameters[0] != nullptr;
   const Buffer<T> sums(slices.parts * count);
   parallel(slices.parts, 1, [&](int64_t first, int64_t last) {
     clear(sums.get() + first * count, (last - first) * count);
@@ -106,18 +105,25 @@ inline void backward_by_slices(const RowsCall& call, const RowsBackward& pass) {
       RowsWorker<T, S> worker(slice.call, call.B, pass.input != nullptr);
       const Rows rows = slice.rows(pass.grad_output);
       const RowReader<T, S> grad(rows, slice.call.layer.out, call.B);
-      const Buffer<T> own(in_place ? 0 : slice.call.layer.parameters());
-      T* gradients = in_place ? static_cast<T*>(pass.parameters[0]) + slice.at(0) : own.get();
+      const Buffer<T> own(slice.call.layer.parameters());
+      void* results[kMostParameters] = {};
+      for (int i = 0; i < call.parameter_count; ++i) {
+        if (i != shared && pass.parameters[i] != nullptr) {
+          results[i] = static_cast<S*>(pass.parameters[i]) + slice.at(i);
+        }
+      }
+      const Apart<T> gradients = in_results<T, S>(slice.call, results, own.get());
       worker.begin_sums(gradients);
       const T* grad_x = worker.backward(0, call.B, slice.kept(kept), grad(0, call.B), gradients);
       worker.end_sums(gradients);
       T* sum = sums.get() + s / slices.slices_a_part * count;
       add_to(of_x, grad_x, sum);
-      for (int i = 0; i < call.parameter_count && !in_place; gradients += slice.call.sizes[i], ++i) {
-        if (i == shared) {
-          add_to(of_shared, gradients, sum + of_x);
-        } else if (pass.parameters[i] != nullptr) {
-          convert<T>(slice.call.sizes[i], gradients, static_cast<S*>(pass.parameters[i]) + slice.at(i));
+      if (shared >= 0) {
+        add_to(of_shared, gradients[shared], sum + of_x);
+      }
+      for (int i = 0; i < call.parameter_count; ++i) {
+        if (results[i] != nullptr && !std::is_same_v<S, T>) {
+          convert<T>(slice.call.sizes[i], gradients[i], static_cast<S*>(results[i]));
         }
       }
     }

@@ -11,10 +11,49 @@
 namespace nalu {
 namespace NALU_NAMESPACE {
 
-// Whether the parameters are as the kernels want them, in one piece and in the compute type.
+// A layer's parameters, or their gradients, each where it lies: what else a pointer to them all is.
+template <class T>
+class Apart {
+ public:
+  // One behind the other.
+  Apart(const RowsCall& call, T* all) : count_(call.parameter_count) {
+    int64_t at = 0;
+    for (int i = 0; i < count_; ++i) {
+      begins_[i] = at;
+      of_[i] = all != nullptr ? all + at : nullptr;
+      at += call.sizes[i];
+    }
+  }
+  T*& operator[](int i) {
+    return of_[i];
+  }
+  T* operator[](int i) const {
+    return of_[i];
+  }
+  T* operator+(int64_t at) const {
+    int i = count_ - 1;
+    while (i > 0 && at < begins_[i]) {
+      --i;
+    }
+    return of_[i] + (at - begins_[i]);
+  }
+
+ private:
+  T* of_[kMostParameters];
+  int64_t begins_[kMostParameters];
+  int count_;
+};
+
+// Gradients in the results where these are wanted and of T, else in `all`, one behind the other.
 template <class T, class S>
-bool is_one(const RowsCall& call) {
-  return std::is_same_v<S, T> && call.parameter_count == 1;
+inline Apart<T> in_results(const RowsCall& call, void* const* results, T* all) {
+  Apart<T> gradients(call, all);
+  if constexpr (std::is_same_v<S, T>) {
+    for (int i = 0; i < call.parameter_count; ++i) {
+      gradients[i] = results[i] != nullptr ? static_cast<T*>(results[i]) : gradients[i];
+    }
+  }
+  return gradients;
 }
 
 // (columns, n) as n rows of S, which begin `stride` apart. `turned` has room for as many numbers.
@@ -45,23 +84,23 @@ class RowsWorker {
         size_(placed(rows, nullptr, nullptr, nullptr)),
         own_(size_.own),
         block_(size_.block),
-        gathered_(is_one<T, S>(call) ? 0 : call.layer.parameters()),
-        parameters_(gathered_.get()),
+        converted_(std::is_same_v<S, T> ? 0 : call.layer.parameters()),
+        parameters_(call, converted_.get()),
         reader_(call.input, call.layer.in, rows) {
-    if constexpr (std::is_same_v<S, T>) {
-      parameters_ = is_one<T, S>(call) ? static_cast<const T*>(call.parameters[0]) : parameters_;
-    }
-    int64_t at = 0;
-    for (int i = 0; gathered_.get() != nullptr && i < call.parameter_count; ++i) {
+    T* to = converted_.get();
+    for (int i = 0; i < call.parameter_count; ++i) {
       const S* from = static_cast<const S*>(call.parameters[i]);
-      T* to = gathered_.get() + at;
-      for_each_vector_of_matrix<T>(call.sizes[i], [&](int64_t k, auto lanes) {
-        store<T>(to + k, load<T>(from + k, lanes), lanes);
-      });
-      at += call.sizes[i];
+      if constexpr (std::is_same_v<S, T>) {
+        parameters_[i] = from;
+      } else {
+        for_each_vector_of_matrix<T>(call.sizes[i], [=](int64_t k, auto lanes) {
+          store<T>(to + k, load<T>(from + k, lanes), lanes);
+        });
+        to += call.sizes[i];
+      }
     }
     lay_out(rows, nullptr);
-    prepare(unit_, parameters_, true);
+    prepare<T>(unit_, parameters_, true);
   }
 
   // `kept`: where what the backward needs is to lie; null where there will be none. `stride`: of the
@@ -73,22 +112,23 @@ class RowsWorker {
   }
 
   // Before the chunks of a part, and after them.
-  void begin_sums(T* gradients) const {
-    clear(gradients, call_.layer.parameters());
+  void begin_sums(const Apart<T>& gradients) const {
+    for (int i = 0; i < call_.parameter_count; ++i) {
+      clear(gradients[i], call_.sizes[i]);
+    }
     clear_sums(unit_);
   }
-  void end_sums(T* gradients) const {
-    finish(unit_, gradients);
+  void end_sums(const Apart<T>& gradients) const {
+    finish<T>(unit_, gradients);
   }
 
   // `kept` by a forward; `dy`: the rows of the output's gradient. Returns the input's (in, n), if that
   // is wanted.
-  const T* backward(int64_t begin, int64_t n, const T* kept, const T* dy, T* gradients) {
-    const T* own = parameters_;
+  const T* backward(int64_t begin, int64_t n, const T* kept, const T* dy, const Apart<T>& gradients) {
     read(begin, n, const_cast<T*>(kept));
     transpose_rows(dy, n, call_.layer.out, unit_.y);
-    make_planes(unit_, own, x_, true, n);
-    nalu::NALU_NAMESPACE::backward<T>(unit_, own, x_, unit_.y, gradients, n);
+    make_planes<T>(unit_, parameters_, x_, true, n);
+    nalu::NALU_NAMESPACE::backward<T>(unit_, parameters_, x_, unit_.y, gradients, n);
     return unit_.grad_x;
   }
 
@@ -128,8 +168,8 @@ class RowsWorker {
   Unit<T> unit_{};
   T *x_ = nullptr, *turned_ = nullptr;
   const Size size_;
-  Buffer<T> own_, block_, gathered_;
-  const T* parameters_;
+  Buffer<T> own_, block_, converted_;
+  Apart<const T> parameters_;
   RowReader<T, S> reader_;
 };
 
