@@ -6,7 +6,6 @@
 // the weights for itself: that takes less time than fetching them from another core's cache.
 #pragma once
 
-#include "slices.h"
 #include "worker.h"
 
 namespace nalu {

@@ -105,7 +105,7 @@ inline void backward_by_slices(const RowsCall& call, const RowsBackward& pass) {
       RowsWorker<T, S> worker(slice.call, call.B, pass.input != nullptr);
       const Rows rows = slice.rows(pass.grad_output);
       const RowReader<T, S> grad(rows, slice.call.layer.out, call.B);
-      const Buffer<T> own(slice.call.layer.parameters());
+      const Buffer<T> own(slice.call.layer.parameters()); // for those that have no place
       void* results[kMostParameters] = {};
       for (int i = 0; i < call.parameter_count; ++i) {
         if (i != shared && pass.parameters[i] != nullptr) {
