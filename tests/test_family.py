@@ -414,6 +414,19 @@ class TestNoise:
 
         assert not torch.equal(*twice())
 
+    def test_a_graph_takes_it_for_float32_whatever_the_default(
+        self, tensors: dict[str, Tensor]
+    ) -> None:
+        """What the operator's shape without numbers says is what it returns."""
+        arguments = (torch.tensor(7), 4, I)
+        torch.set_default_dtype(torch.float64)
+        try:
+            opcheck(torch.ops.nalu_kernels.noise.default, arguments)
+            compiled = torch.compile(nalu_kernels.snmu, backend="aot_eager", fullgraph=True)
+            torch.testing.assert_close(compiled(**tensors, seed=7), call(SNMU, tensors))
+        finally:
+            torch.set_default_dtype(torch.float32)
+
 
 # A back end whose operators are Python: what any back end with kernels of the family meets.
 

@@ -174,7 +174,9 @@ def _define(library: torch.library.Library) -> None:
     library.impl("noise", _draw, "CompositeExplicitAutograd")
     torch.library.register_fake(
         "nalu_kernels::noise",
-        lambda seed, rows, columns: torch.empty(*seed.shape, rows, columns, device=seed.device),
+        lambda seed, rows, columns: seed.new_empty(
+            (*seed.shape, rows, columns), dtype=torch.float32
+        ),
         lib=library,
     )
     torch.library.register_vmap(
