@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import nalu_kernels
 from nalu_kernels import dispatch, operators, reference, use_backend, which_backend
@@ -406,6 +408,32 @@ class TestNoise:
         y = nalu_kernels.snmu(torch.ones(4, I), torch.ones(O, I), noise=noise)
         torch.testing.assert_close(y, torch.ones(4, O))
 
+    def test_it_is_drawn_where_the_input_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By the operator of a back end there: nothing but the seed is carried to the device."""
+        carried: list[int] = []
+
+        def drawn(seeds: Tensor, number: int, step: int, rows: int, columns: int) -> Tensor:
+            assert (seeds.device.type, seeds.shape, number, step) == ("meta", (1,), stream.NOISE, 0)
+            return seeds.new_empty((1, rows, columns), dtype=torch.float32)
+
+        class Watched(TorchDispatchMode):
+            def __torch_dispatch__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                output = func(*args, **(kwargs or {}))
+                if isinstance(output, Tensor) and output.is_meta:
+                    carried.extend(
+                        arg.numel() for arg in args if isinstance(arg, Tensor) and arg.is_cpu
+                    )
+                return output
+
+        x, W = (torch.ones(shape, device="meta", requires_grad=True) for shape in ((4, I), M))
+        module = sys.modules["nalu_kernels.functional.snmu"]
+        monkeypatch.setattr(module, "_operator", {"meta": drawn}.get)
+        with Watched():
+            nalu_kernels.snmu(x, W, seed=7).sum().backward()
+        assert carried and set(carried) == {1}
+
     def test_two_calls_in_a_graph_have_two_seeds(self, tensors: dict[str, Tensor]) -> None:
         @torch.compile(backend="aot_eager", fullgraph=True)
         @torch.no_grad()
@@ -418,7 +446,7 @@ class TestNoise:
         self, tensors: dict[str, Tensor]
     ) -> None:
         """What the operator's shape without numbers says is what it returns."""
-        arguments = (torch.tensor(7), 4, I)
+        arguments = (torch.tensor(7), 4, I, torch.device("cpu"))
         torch.set_default_dtype(torch.float64)
         try:
             opcheck(torch.ops.nalu_kernels.noise.default, arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from .. import dispatch
 from ..autocast import wide, widen
 from ..autograd import BITS, gradients, reference_needed
 from ..checks import check_noise, check_snmu
@@ -88,7 +90,7 @@ def _noise(plain: bool, range: tuple[float, float] | None, seed: Tensor, input: 
     """In the shape of the input; by shorter ways where no graph is made (``plain``)."""
     draw, ends = (_draw, _kept) if plain else (torch.ops.nalu_kernels.noise, low_and_width)
     *leading, columns = input.shape
-    u = draw(seed, math.prod(leading), columns).view_as(input).to(input)
+    u = draw(seed, math.prod(leading), columns, input.device).view_as(input).to(input)
     return spread(ends(range, input.dtype), u, input)
 
 
@@ -163,25 +165,42 @@ def _stream() -> ModuleType:
     return stream
 
 
-def _draw(seed: Tensor, rows: int, columns: int) -> Tensor:
-    stream = _stream()
-    u: Tensor = stream.drawn(seed, stream.NOISE, 0, rows, columns)
-    return u
+def _draw(seed: Tensor, rows: int, columns: int, device: torch.device) -> Tensor:
+    """By an operator of the device's back end, to which nothing but the seed is carried, and not
+    waited for; else on the CPU."""
+    stream, operator = _stream(), _operator(device.type)
+    if operator is None:
+        u: Tensor = stream.drawn(seed, stream.NOISE, 0, rows, columns).to(device)
+        return u
+    seeds = seed.to(device, non_blocking=True)
+    u = operator(seeds.flatten().contiguous(), stream.NOISE, 0, rows, columns)
+    return u.view(*seed.shape, rows, columns)
+
+
+@functools.cache
+def _operator(device_type: str) -> Callable[..., Tensor] | None:
+    """``draw`` of a GPU's back end, of seeds (n)."""
+    backend, _ = dispatch._automatic(device_type, torch.float32)
+    if backend == "triton":
+        from ..triton.train import draw  # where Triton is
+
+        return draw
+    return torch.ops.nalu_kernels.draw if backend == "cuda" else None
 
 
 def _define(library: torch.library.Library) -> None:
-    library.define("noise(Tensor seed, SymInt rows, SymInt columns) -> Tensor")
+    library.define("noise(Tensor seed, SymInt rows, SymInt columns, Device device) -> Tensor")
     library.impl("noise", _draw, "CompositeExplicitAutograd")
     torch.library.register_fake(
         "nalu_kernels::noise",
-        lambda seed, rows, columns: seed.new_empty(
-            (*seed.shape, rows, columns), dtype=torch.float32
+        lambda seed, rows, columns, device: torch.empty(
+            *seed.shape, rows, columns, dtype=torch.float32, device=device
         ),
         lib=library,
     )
     torch.library.register_vmap(
         "nalu_kernels::noise",
-        lambda info, dims, seed, rows, columns: (_draw(seed.movedim(dims[0], 0), rows, columns), 0),
+        lambda info, dims, seed, *of: (_draw(seed.movedim(dims[0], 0), *of), 0),
         lib=library,
     )
 
