@@ -95,9 +95,9 @@ def expected(case: Case, tensors: dict[str, Tensor]) -> Tensor:
     options = dict(case.options)
     if case.function == "snmu":
         x, noise = tensors["input"], options.pop("noise", (1.0, 5.0))
-        u = stream.draw(options.pop("seed"), stream.NOISE, 0, math.prod(x.shape[:-1]), I)
-        high = 1 + 1 / float(x.detach().std()) if noise == "batch" else noise[1]
-        options["noise"] = stream.uniform(u, ((1.0, high),), x.dtype).view(x.shape)
+        u = stream.draw(options.pop("seed"), stream.NOISE, 0, math.prod(x.shape[:-1]), x.shape[-1])
+        low, high = (1.0, 1 + 1 / float(x.detach().std())) if noise == "batch" else noise
+        options["noise"] = stream.uniform(u, ((low, high),), x.dtype).view(x.shape)
     output: Tensor = getattr(reference, case.function)(**tensors, **options)
     return output
 
@@ -408,6 +408,29 @@ class TestNoise:
         y = nalu_kernels.snmu(torch.ones(4, I), torch.ones(O, I), noise=noise)
         torch.testing.assert_close(y, torch.ones(4, O))
 
+    @pytest.mark.parametrize("noise", [(1.0, 5.0), (0.01, 0.05), "batch"], ids=str)
+    @pytest.mark.parametrize("inputs", [200, 300])
+    def test_products_of_many_inputs(self, inputs: int, noise: Any, rng: Generator) -> None:
+        """Of noise whose own product has no place in float32, nor in float64."""
+        W = 0.25 + torch.rand(2, inputs, generator=rng, dtype=torch.float64) / 2
+        x = 0.5 + torch.rand(8, inputs, generator=rng, dtype=torch.float64)
+        case = Case("", "snmu", {}, {"seed": 7, "noise": noise})
+        tensors = {name: value.requires_grad_() for name, value in {"input": x, "W": W}.items()}
+        wanted = expected(case, tensors)
+        of_wanted = torch.autograd.grad(wanted.log().sum(), list(tensors.values()))
+        assert wanted.isfinite().all()
+        float32 = {name: value.detach().float().requires_grad_() for name, value in tensors.items()}
+        torch.compiler.reset()
+        compiled = torch.compile(nalu_kernels.snmu, backend="aot_eager", fullgraph=True)
+        for found in (
+            call(case, float32),
+            compiled(**float32, **case.options),
+            expected(case, float32),
+        ):
+            grads = torch.autograd.grad(found.log().sum(), list(float32.values()))
+            for value, right in zip((found, *grads), (wanted, *of_wanted), strict=True):
+                torch.testing.assert_close(value.double(), right, rtol=1e-4, atol=1e-4)
+
     def test_it_is_drawn_where_the_input_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """By the operator of a back end there: nothing but the seed is carried to the device."""
         carried: list[int] = []
@@ -447,6 +470,7 @@ class TestNoise:
     ) -> None:
         """What the operator's shape without numbers says is what it returns."""
         arguments = (torch.tensor(7), 4, I, torch.device("cpu"))
+        torch.compiler.reset()
         torch.set_default_dtype(torch.float64)
         try:
             opcheck(torch.ops.nalu_kernels.noise.default, arguments)

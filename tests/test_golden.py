@@ -98,6 +98,8 @@ def of_snmu(of: Any, case: Case, t: Tensors) -> Tensor:
     if "noise" not in case.arrays:
         return of.nmu(t["input"], t["W"])
     noise = case.tensor("noise")
+    if of is reference:
+        return of.snmu(**t, noise=noise)
     return of.nmu(t["input"] * noise, t["W"]) / of.nmu(noise, t["W"])
 
 

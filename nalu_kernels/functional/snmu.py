@@ -46,6 +46,11 @@ def snmu(
         u = stream.draw(seed, stream.NOISE, 0, rows, columns)
         n = stream.uniform(u, ((1.0, 5.0),), torch.float32)
 
+    Either product is far larger than their quotient. So both are computed in float64 where those of
+    the noise alone, its bounds to the power of in_features, may take more than half of float32's
+    exponents (28 inputs of the default noise), and always where the noise follows from the input.
+    Float64 has room for 440 inputs of the default noise at its upper bound.
+
     Args:
         input: x, of shape (..., in_features); float32, float64, bfloat16 or float16.
         W: of shape (out_features, in_features), the dtype and device of ``input``.
@@ -58,7 +63,7 @@ def snmu(
 
     Returns:
         y, of shape (..., out_features) and the dtype of ``input``; bfloat16 and float16 are
-        computed in float32, and rounded once.
+        computed as float32 is, and rounded once.
 
     Raises:
         TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.
@@ -82,8 +87,19 @@ def snmu(
 
 def _composed(range: tuple[float, float] | None, seed: Tensor, input: Tensor, W: Tensor) -> Tensor:
     """By what graphs, torch.func and autograd see through."""
-    noise = _noise(False, range, seed, input)
-    return execute(NMU, (), (input * noise, W)) / execute(NMU, (), (noise, W))
+    noise, x, w = _in_range(range, _noise(False, range, seed, input), input, W)
+    return execute(NMU, (), (x * noise, w)) / execute(NMU, (), (noise, w))
+
+
+def _in_range(
+    range: tuple[float, float] | None, noise: Tensor, *tensors: Tensor
+) -> tuple[Any, ...]:
+    """All of them in a type that has room for a product of noise beside the result's own."""
+    if range is not None:
+        exponent = noise.shape[-1] * max(abs(math.log(end)) for end in range)
+        if exponent <= _HALF_OF_FLOAT32:
+            return noise, *tensors
+    return tuple(tensor.double() for tensor in (noise, *tensors))
 
 
 def _noise(plain: bool, range: tuple[float, float] | None, seed: Tensor, input: Tensor) -> Tensor:
@@ -116,6 +132,9 @@ _kept = functools.cache(low_and_width)
 _OF_W = BITS[False, True]
 
 
+_HALF_OF_FLOAT32 = math.log(torch.finfo(torch.float32).max) / 2
+
+
 class _Redrawn(torch.autograd.Function):
     """:func:`_composed` by kernels, which keeps nothing but its arguments for the backward."""
 
@@ -130,10 +149,10 @@ class _Redrawn(torch.autograd.Function):
     ) -> Tensor:
         ctx.kernels, ctx.range = kernels, range
         ctx.save_for_backward(seed, input, W)
-        noise = _noise(True, range, seed, input)
-        above, _ = kernels.forward(False, input * noise, W)
-        below, _ = kernels.forward(False, noise, W)
-        return above / below
+        noise, x, w = _in_range(range, _noise(True, range, seed, input), input, W)
+        above, _ = kernels.forward(False, x * noise, w)
+        below, _ = kernels.forward(False, noise, w)
+        return (above / below).to(input.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
@@ -142,16 +161,17 @@ class _Redrawn(torch.autograd.Function):
         if reference_needed(grad_output):
             composed = functools.partial(_composed, ctx.range, seed)
             return None, None, None, *gradients(composed, (input, W), needed, grad_output)
-        noise = _noise(True, ctx.range, seed, input)
-        noisy = input * noise
-        above, saved = ctx.kernels.forward(True, noisy, W)
-        below, saved_below = ctx.kernels.forward(True, noise, W)
+        noise, x, w = _in_range(ctx.range, _noise(True, ctx.range, seed, input), input, W)
+        noisy = x * noise
+        above, saved = ctx.kernels.forward(True, noisy, w)
+        below, saved_below = ctx.kernels.forward(True, noise, w)
         slope = grad_output / below
-        of_noisy, of_W = ctx.kernels.backward(BITS[needed], slope, saved, noisy, W)
+        of_noisy, of_W = ctx.kernels.backward(BITS[needed], slope, saved, noisy, w)
         if needed[1]:
             slope *= above / below
-            of_W -= ctx.kernels.backward(_OF_W, slope, saved_below, noise, W)[1]
-        return None, None, None, of_noisy * noise if needed[0] else None, of_W
+            of_W -= ctx.kernels.backward(_OF_W, slope, saved_below, noise, w)[1]
+        of_x = (of_noisy * noise).to(input.dtype) if needed[0] else None
+        return None, None, None, of_x, of_W.to(W.dtype) if needed[1] else None
 
 
 # Without what apply does for torch.func, which select has ruled out.

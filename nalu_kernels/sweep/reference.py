@@ -19,7 +19,7 @@ from ..dispatch import use_backend
 from ..functional.snmu import low_and_width, spread
 from ..layers import NPU, SNMU, RealNPU, Stairs
 from ..layers.base import Layer
-from ..reference import nmu
+from ..reference import nmu, snmu
 from . import stream
 from .runs import HYPER
 from .specification import Specification
@@ -207,7 +207,7 @@ class _Run:
         seed = int(self.specification.columns.seeds[self.number])
         u = stream.drawn(seed, stream.NOISE + place, self.steps, *input.shape).to(input)
         noise = spread(low_and_width(check_noise(layer.noise), u.dtype), u, input)
-        return nmu(input * noise, layer.W) / nmu(noise, layer.W)
+        return snmu(input, layer.W, noise)
 
     def _turn(self) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
         """The optimizer of this step, and the parameters that it leaves as they are."""
