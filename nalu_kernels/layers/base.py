@@ -12,7 +12,7 @@ from torch.fx import Proxy
 
 from .. import reference
 from ..autocast import wide
-from ..checks import check_dtype, check_eps, check_size
+from ..checks import check_dtype, check_eps, check_size, is_dtensor
 from .initialize import draw_uniform, nau_range
 
 # Where the published training keeps parameters, by their names, after each optimizer step.
@@ -72,6 +72,14 @@ class Layer(nn.Module):
     def _weights(self) -> list[Tensor]:
         """What is -1, 0 or 1 in a layer that has become a formula."""
         raise NotImplementedError
+
+    def _regularized(self) -> list[Any]:
+        """The parameters as regularisers take them: not narrower than float32; and the gradient of
+        one that is shared out lies as it does, where torch would give that of one row whole."""
+        return [
+            tensor.redistribute(placements=tensor.placements) if is_dtensor(tensor) else tensor
+            for tensor in map(wide, self._tensors(None))
+        ]
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
@@ -133,7 +141,8 @@ class WeightLayer(Layer):
 
         Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 2.
         """
-        return sparsity(self.W, signed=self._bounds is SIGNED)
+        (W,) = self._regularized()
+        return sparsity(W, signed=self._bounds is SIGNED)
 
     def _weights(self) -> list[Tensor]:
         return [self.W]
@@ -231,6 +240,5 @@ class UntiedLayer(TanhSigmoidLayer):
 
 def sparsity(W: Tensor, *, signed: bool) -> Tensor:
     """The mean distance of weights from 0 and 1, and from -1 if they are signed; 0 of none."""
-    W = wide(W)
     distance: Tensor = torch.minimum(W.abs(), (1 - (W.abs() if signed else W)).abs())
     return distance.mean() if W.numel() else distance.sum()

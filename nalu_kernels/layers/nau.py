@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from ..autocast import wide
 from ..functional.nau import nau
 from .base import SIGNED, MeanLayer
 
@@ -55,4 +54,5 @@ class NAU(MeanLayer):
         return [self.W.clamp(-1, 1)]
 
     def _input_term(self, mean: Tensor) -> Tensor:
-        return ((1 - wide(self.W).abs()) * mean.square()).mean()
+        (W,) = self._regularized()
+        return ((1 - W.abs()) * mean.square()).mean()

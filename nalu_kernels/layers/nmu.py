@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from ..autocast import wide
 from ..functional.nmu import nmu
 from .base import UNSIGNED, MeanLayer
 
@@ -52,4 +51,5 @@ class NMU(MeanLayer):
         return nmu(input, W)
 
     def _input_term(self, mean: Tensor) -> Tensor:
-        return ((1 - wide(self.W)) * (1 - mean).square()).mean()
+        (W,) = self._regularized()
+        return ((1 - W) * (1 - mean).square()).mean()

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from ..autocast import wide
 from ..checks import check_eps, check_flag
 from ..functional.npu import npu, real_npu
 from .base import Bounds, Layer, sparsity
@@ -66,7 +65,7 @@ class _PowerLayer(Layer):
         Source: Heim, Pevný and Šmídl 2020, "Neural Power Units", for the first; Mistry, Farrahi and
         Hare 2022, "Exploring the Learning Mechanisms of Neural Division Modules", for the others.
         """
-        named = dict(zip(self._names, map(wide, self._tensors(None)), strict=True))
+        named = dict(zip(self._names, self._regularized(), strict=True))
         if term == "l1":
             return torch.stack([tensor.abs().sum() for tensor in named.values()]).sum()
         if term == "gate":
