@@ -49,6 +49,10 @@ class Layer(nn.Module):
         parameter = next(self.parameters())
         return torch.zeros((), dtype=parameter.dtype, device=parameter.device)
 
+    @property
+    def _has_regularizer(self) -> bool:
+        return type(self).regularizer is not Layer.regularizer
+
     def clamp_(self: _Self) -> _Self:
         """Puts parameters back where the published training keeps them, after an optimizer step.
 
@@ -72,6 +76,11 @@ class Layer(nn.Module):
     def _weights(self) -> list[Tensor]:
         """What is -1, 0 or 1 in a layer that has become a formula."""
         raise NotImplementedError
+
+    def _l1(self) -> Tensor:
+        """The sum of the sizes of all parameters."""
+        given = [tensor for tensor in self._regularized() if tensor is not None]
+        return torch.stack([tensor.abs().sum() for tensor in given]).sum()
 
     def _regularized(self) -> list[Any]:
         """The parameters as regularisers take them: not narrower than float32; and the gradient of

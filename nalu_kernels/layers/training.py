@@ -16,21 +16,29 @@ from ..checks import check_number, is_dtensor
 from .base import Layer, MeanLayer
 
 
-def regularizer(model: nn.Module) -> Tensor:
-    """The sum of ``layer.regularizer()`` over a model's layers, to be added to the loss::
+def regularizer(model: nn.Module, term: str = "regularizer") -> Tensor:
+    """A term of a model's layers, summed over them, to be added to the loss::
 
         loss = criterion(model(x), y) + ramp(step) * nalu_kernels.regularizer(model)
 
-    A layer whose publications have none adds 0.
+    The terms have the names, and are the same, as in ``published.SETTINGS`` and in the columns of
+    :func:`nalu_kernels.sweep.run`, whose "l1" has those of torch's layers too.
 
     Args:
         model: a layer, or a module that holds layers (also in cells) anywhere.
+        term: "regularizer" is ``layer.regularizer()``, 0 of a layer whose publications have none;
+            "l1" is the sum of the sizes of all parameters of the layers, with which NPUs are
+            trained, and what stands before them.
 
     Raises:
         TypeError: model is not a module.
-        ValueError: it holds no layer of this library.
+        ValueError: it holds no layer of this library, or there is no such term.
     """
-    return torch.stack([_whole(layer.regularizer()) for layer in _layers(model)]).sum()
+    layers = _layers(model)
+    if term not in ("regularizer", "l1"):
+        raise ValueError(f"term: expected 'regularizer' or 'l1', got {term!r}")
+    terms = [layer._l1() if term == "l1" else layer.regularizer() for layer in layers]
+    return torch.stack([*map(_whole, terms)]).sum()
 
 
 class input_regularizer:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..checks import check_noise
 from ..dispatch import use_backend
 from ..functional.snmu import low_and_width, spread
-from ..layers import NPU, SNMU, RealNPU, Stairs
+from ..layers import SNMU, Stairs, regularizer
 from ..layers.base import Layer
 from ..reference import nmu, snmu
 from . import stream
@@ -142,7 +142,7 @@ class _Run:
         total = torch.zeros((), dtype=self.specification.dtype, device=self.device)
         weight = hyper["regularizer"] * self._ramp() if hyper["regularizer"] else 0.0
         if weight:
-            total = total + weight * sum(map(_regularizer, self.layers))
+            total = total + weight * regularizer(self.module)
         if hyper["l1"]:
             stairs = Stairs(hyper["l1"], hyper["l1_last"], int(hyper["l1_every"]))
             size = torch.stack([parameter.abs().sum() for parameter in self.module.parameters()])
@@ -319,15 +319,6 @@ class _Run:
         )
         nn.utils.vector_to_parameters(drawn.to(self.device), self.module.parameters())
         self.row.scores[BEGUN] = self.steps
-
-
-def _regularizer(layer: Layer) -> Tensor | float:
-    """The layer's; of an NPU, whose own is the L1 norm, those terms that the modified one has."""
-    if not isinstance(layer, (NPU, RealNPU)):
-        return layer.regularizer()
-    if isinstance(layer, RealNPU) and layer.modified:
-        return layer.regularizer("weights") + layer.regularizer("gate")
-    return 0.0
 
 
 def batches(specification: Specification, number: int, steps: Tensor) -> tuple[Tensor, Tensor]:
