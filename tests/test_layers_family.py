@@ -334,7 +334,28 @@ def test_effective_weights(rng: Generator) -> None:
         (lambda: NPU(2, 1).regularizer("l2"), ValueError, "term: expected 'l1'"),
         (lambda: NAU(-1, 1), ValueError, "in_features: expected"),
         (lambda: Ramp(5, 5), ValueError, "stop: expected a step after start"),
-        (lambda: Stairs(2.0, 1.0), ValueError, "first: expected 0 < first"),
+        (lambda: Ramp(-math.inf, 5), ValueError, "start: expected a finite step, got -inf"),
+        (
+            lambda: Ramp(0, math.inf)(math.inf),
+            ValueError,
+            "step: expected a finite number, got inf",
+        ),
+        (lambda: Ramp(0, 5)("3"), TypeError, "step: expected a number, got str"),
+        (lambda: Stairs(math.inf, math.inf), ValueError, "first: expected a finite 0 < first"),
+        (lambda: Stairs(1, 2)(math.inf), ValueError, "step: expected a finite .*, got inf"),
+        (lambda: Stairs(1, 2)(math.nan), ValueError, "step: expected a finite number, got nan"),
+        (lambda: NMU(2, 1).input_regularizer("q"), TypeError, "input: expected a torch.Tensor"),
+        (
+            lambda: NMU(2, 1).input_regularizer(torch.rand(3, 4)),
+            ValueError,
+            r"input: expected a last dimension of in_features = 2 .*, got shape \(3, 4\)",
+        ),
+        (
+            lambda: NACNMU(2, 1).input_regularizer(torch.rand(0, 2)),
+            ValueError,
+            r"input: expected at least one row, got shape \(0, 2\)",
+        ),
+        (lambda: Stairs(2.0, 1.0), ValueError, "first: expected a finite 0 < first"),
         (lambda: Stairs(1.0, 2.0, every=0), ValueError, "every: expected"),
         (lambda: Stairs(1.0, 2.0, factor=1.0), ValueError, "factor: expected"),
         (lambda: nalu_kernels.regularizer(nn.Linear(1, 1)), ValueError, "model: expected a layer"),
@@ -462,6 +483,9 @@ def test_input_regularizer_sees_all_calls_of_a_step(rng: Generator) -> None:
         torch.testing.assert_close(found, expected)
         found.backward()
         assert made.weight.grad.any()
+        for wrong, error in ((torch.rand(3, 4), ValueError), ("q", TypeError), (None, TypeError)):
+            with pytest.raises(error, match="input: expected"):
+                nau(wrong)
         assert watched() == 0
     model.train()(first)
     assert watched() == 0

@@ -52,7 +52,3 @@ class NAU(MeanLayer):
 
     def _weights(self) -> list[Tensor]:
         return [self.W.clamp(-1, 1)]
-
-    def _input_term(self, mean: Tensor) -> Tensor:
-        (W,) = self._regularized()
-        return ((1 - W.abs()) * mean.square()).mean()

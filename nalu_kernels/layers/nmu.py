@@ -49,7 +49,3 @@ class NMU(MeanLayer):
     def forward(self, input: Tensor) -> Tensor:
         (W,) = self._tensors(input)
         return nmu(input, W)
-
-    def _input_term(self, mean: Tensor) -> Tensor:
-        (W,) = self._regularized()
-        return ((1 - W) * (1 - mean).square()).mean()
