@@ -355,6 +355,15 @@ def test_subclasses_see_the_call(case: Case, rng: Generator) -> None:
     torch.testing.assert_close(func(*plain, **kwargs), expected(case, tensors))
 
 
+def test_a_product_whose_parts_leave_float32s_range() -> None:
+    """float64, which nmu's page names for it, has room for them in any order."""
+    for x in ([1e30, 1e30, 1e-30, 1e-30], [1e-30, 1e-30, 1e30, 1e30]):
+        wide = torch.tensor([x], dtype=torch.float64)
+        for name in ("nmu", "nru"):
+            y = getattr(nalu_kernels, name)(wide, torch.ones_like(wide))
+            torch.testing.assert_close(y, torch.ones_like(y))
+
+
 class TestNoise:
     @pytest.fixture
     def tensors(self, rng: Generator) -> dict[str, Tensor]:
