@@ -1,4 +1,5 @@
-"""What the tables of examples/RESULTS.md found, a row a model: for docs/family.md."""
+"""What the tables of examples/RESULTS.md found, a row a model: for docs/family.md. The iNALU's
+tasks, of other distributions and with gates in turn, have a table of their own."""
 
 from __future__ import annotations
 
@@ -22,16 +23,22 @@ class Column(NamedTuple):
     said: str
 
 
-COLUMNS = (
-    *(
-        Column("single", task, f"one layer, {task}")
-        for task in ("a + b", "a - b", "a * b", "a / b")
+TABLES = (
+    (
+        *(
+            Column("single", task, f"one layer, {task}")
+            for task in ("a + b", "a - b", "a * b", "a / b")
+        ),
+        *(
+            Column("testbench", task, f"two layers, 100 inputs, {task}")
+            for task in ("a + b", "a - b", "a * b")
+        ),
+        Column("division", "2 inputs", "`division`, 2 inputs, a / b"),
+        Column("division", "10 inputs", "`division`, 10 inputs, a / b"),
     ),
-    *(
-        Column("testbench", task, f"two layers, 100 inputs, {task}")
-        for task in ("a + b", "a - b", "a * b")
+    tuple(
+        Column("inalu", task, f"`inalu`, {task}") for task in ("a + b", "a - b", "a * b", "a / b")
     ),
-    Column("division", "10 inputs", "one layer, 10 inputs, a / b"),
 )
 
 
@@ -47,20 +54,25 @@ def trials(folder: Path) -> list[dict[str, Any]]:
 
 def section(folder: Path = RESULTS) -> str:
     """Success in per cent, with Wilson's interval."""
+    known = trials(folder)
+    return "\n\n".join(_table(known, columns) for columns in TABLES)
+
+
+def _table(known: list[dict[str, Any]], columns: tuple[Column, ...]) -> str:
     solved: Counter[tuple[str, Column]] = Counter()
     total: Counter[tuple[str, Column]] = Counter()
-    for trial in trials(folder):
-        for column in COLUMNS:
+    for trial in known:
+        for column in columns:
             if trial["experiment"] == column.experiment and trial["task"].startswith(column.task):
                 total[trial["model"], column] += 1
                 solved[trial["model"], column] += trial["status"] == "solved"
-    rows = [["model", *(column.said for column in COLUMNS)]]
+    rows = [["model", *(column.said for column in columns)]]
     for model in dict.fromkeys(model for model, _ in total):
         cells = [
             rate_and_interval(solved[model, column], total[model, column])
             if total[model, column]
             else ""
-            for column in COLUMNS
+            for column in columns
         ]
         rows.append([model, *cells])
     return markdown.table(rows, left=1)

@@ -71,6 +71,57 @@ struct SelectingFactor {
   }
 };
 
+// f = (w x n + 1 - w) / (w n + 1 - w), of positive noise n: near 1 or x, where the products of what is
+// above and of what is below would leave the range of T.
+// Source: Mistry, Farrahi and Hare 2022, "Improving the Robustness of Neural Multiplication Units with
+// Reversible Stochasticity".
+template <class T>
+struct NoisyFactor {
+  static constexpr bool has_slope_of_input = true;
+  const T *W, *x, *noise;
+
+  template <class N>
+  struct Terms {
+    N w, rest;
+  };
+  struct Input {
+    Vec<T> x, noise;
+  };
+  NALU_INLINE Terms<T> of(int64_t j) const {
+    return {W[j], T(1) - W[j]};
+  }
+  template <class Lanes>
+  NALU_INLINE Terms<Vec<T>> of(int64_t j, Lanes lanes) const {
+    const Vec<T> w = load<T>(W + j, lanes);
+    return {w, T(1) - w};
+  }
+  template <class Lanes>
+  NALU_INLINE Input load_input(int64_t at, Lanes lanes) const {
+    return {load<T>(x + at, lanes), load<T>(noise + at, lanes)};
+  }
+  template <class N>
+  NALU_INLINE static Vec<T> below(const Terms<N>& terms, const Input& input) {
+    return input.noise * terms.w + terms.rest;
+  }
+  template <class N>
+  NALU_INLINE Vec<T> value(const Terms<N>& terms, const Input& input) const {
+    return ((input.x * input.noise) * terms.w + terms.rest) / below(terms, input);
+  }
+  template <class N>
+  NALU_INLINE Vec<T> slope_of_weight(const Terms<N>& terms, const Input& input, Vec<T> grad) const {
+    const Vec<T> part = below(terms, input), one = splat<Vec<T>>(1);
+    return grad * ((input.noise * (input.x - one)) / (part * part));
+  }
+  template <class Lanes>
+  NALU_INLINE Vec<T> gradient_of_weight(int64_t, Vec<T> sum, Lanes) const {
+    return sum;
+  }
+  template <class N>
+  NALU_INLINE Vec<T> slope_of_input(const Terms<N>& terms, const Input& input, Vec<T> grad) const {
+    return grad * ((input.noise * terms.w) / below(terms, input));
+  }
+};
+
 // f = |w| s + 1 - |w|, which has no slope in s, the sign of x.
 // Source: Schlör, Ring and Hotho 2020, "iNALU", equation 8.
 template <class T>

@@ -34,8 +34,8 @@ class Setting(NamedTuple):
         batch: samples a step.
         steps: of the optimizer; None where the notes have epochs.
         regularizer: the weight of each term in the loss, a number or a schedule: "regularizer" is
-            ``layer.regularizer()``, "inputs" is ``layer.input_regularizer(x)``, and "l1", "weights"
-            and "gate" are those terms of an NPU's.
+            that of :func:`nalu_kernels.regularizer` and so is "l1", "inputs" is that of
+            :class:`nalu_kernels.input_regularizer`.
         notes: what else belongs to it.
         source: the paper, and the repository that was read.
         also: more columns of a sweep's table, by name.
@@ -55,17 +55,26 @@ class Setting(NamedTuple):
     also: Mapping[str, float] = MappingProxyType({})
 
     def columns(self) -> dict[str, float]:
-        """Rate, terms and ``also`` as columns of :func:`nalu_kernels.sweep.run`'s table; the
-        trainer has no "inputs", and what the notes say comes on top."""
+        """Rate, terms and ``also`` as columns of :func:`nalu_kernels.sweep.run`'s table. What the
+        notes say comes on top.
+
+        Raises:
+            ValueError: a term, or its schedule, that a sweep has no columns for.
+        """
         columns = {"lr": self.lr}
         for term, weight in self.regularizer.items():
-            if isinstance(weight, Stairs):
-                columns |= {term: weight.first, "l1_last": weight.last, "l1_every": weight.every}
-            elif isinstance(weight, Ramp):  # the modified RealNPU's two terms are the trainer's one
+            if term == "l1" and isinstance(weight, Stairs) and weight.factor == 10:
+                columns |= {"l1": weight.first, "l1_last": weight.last, "l1_every": weight.every}
+            elif term == "regularizer" and isinstance(weight, Ramp):
                 columns |= {"regularizer": weight.scale, "ramp_start": weight.start}
                 columns["ramp_stop"] = weight.stop
-            else:
+            elif term in ("regularizer", "l1") and isinstance(weight, (int, float)):
                 columns[term] = weight
+            else:
+                raise ValueError(
+                    "regularizer: expected of a sweep 'regularizer' with a number or a Ramp, or "
+                    f"'l1' with a number or Stairs of factor 10, got {term!r} with {weight}"
+                )
         return {**columns, **self.also}
 
 
@@ -74,8 +83,7 @@ def _sparse(start: int, stop: int, scale: float) -> dict[str, Weight]:
 
 
 def _modified(start: int, stop: int) -> dict[str, Weight]:
-    ramp = Ramp(start, stop, 1.0)
-    return {"l1": Stairs(1e-9, 1e-7), "weights": ramp, "gate": ramp}
+    return {"l1": Stairs(1e-9, 1e-7), **_sparse(start, stop, 1.0)}
 
 
 _SINGLE = "one layer, 2 inputs"

@@ -161,7 +161,10 @@ def training_as_published_of_shards(rank: int) -> None:
 
     def layers() -> nn.Sequential:
         torch.manual_seed(0)
-        return nn.Sequential(NAU(4, 6), NMU(6, 5), INALU(5, 3), RealNPU(3, 2, modified=True))
+        of_one_output = (NMU(5, 1), NAU(1, 5), INALU(5, 1, gate="vector"), RealNPU(1, 1))
+        return nn.Sequential(
+            NAU(4, 6), NMU(6, 5), *of_one_output, INALU(1, 3), RealNPU(3, 2, modified=True)
+        )
 
     model, expected = fully_shard(layers()), layers()
     for either in (model, expected):

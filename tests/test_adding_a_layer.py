@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from torch import nn
 
 import nalu_kernels
-from nalu_kernels import family, functional, layers, published, recognise, reference
+from nalu_kernels import checks, family, functional, layers, published, recognise, reference, triton
 from nalu_kernels.layers.base import Layer
 from nalu_kernels.sweep import stack
 
@@ -38,10 +39,43 @@ def kernels(layer: type[nn.Module]) -> str:
     return family.COMPOSED.get(name_of(layer), name_of(layer))
 
 
+def found(pattern: str, *paths: str) -> bool:
+    """Whether it stands in one of the files, as a word of its own where it begins and ends."""
+    return any(re.search(pattern, text(path), re.MULTILINE) for path in paths)
+
+
+# Of csrc/training.h, by the numbers that sweep/stack.py has.
+(_ENUM,) = re.findall(r"enum class Kind .*?{(.*?)}", text("csrc/training.h"), re.DOTALL)
+KINDS = re.findall(r"\w+", _ENUM)
+
+
+def has_case(path: str, layer: type[nn.Module]) -> bool:
+    kind = stack._KINDS.get(layer)
+    return kind is not None and found(rf"\bcase Kind::{KINDS[kind]}:", path)
+
+
+def is_called(layer: type[nn.Module]) -> bool:
+    """What the layer's kind has of its own in csrc/rows/, if anything."""
+    kind = stack._KINDS.get(layer)
+    if kind is None:
+        return False
+    header = f"{KINDS[kind]}.h"
+    of_its_own = (ROOT / "csrc/rows" / header).exists()
+    return not of_its_own or found(rf'#include "{header}"', "csrc/rows/walk.h")
+
+
+def is_trained_plainly(layer: type[nn.Module]) -> bool:
+    return layer in stack._KINDS and layer.regularizer is Layer.regularizer and not layer._bounds
+
+
 # What a layer has, by the place that is to have it.
 PLACES: dict[str, Callable[[type[nn.Module]], bool]] = {
     "nalu_kernels/reference/__init__.py": lambda layer: hasattr(reference, name_of(layer)),
     "nalu_kernels/family.py": lambda layer: kernels(layer) in family.FAMILY,
+    "nalu_kernels/checks.py": lambda layer: (
+        kernels(layer) in family.FAMILY
+        and getattr(checks, family.FAMILY[kernels(layer)].check.__name__, None) is not None
+    ),
     "nalu_kernels/functional/__init__.py": lambda layer: hasattr(functional, name_of(layer)),
     "nalu_kernels/__init__.py": lambda layer: (
         {layer.__name__, name_of(layer)} <= {*nalu_kernels.__all__}
@@ -53,21 +87,40 @@ PLACES: dict[str, Callable[[type[nn.Module]], bool]] = {
     "nalu_kernels/recognise.py": lambda layer: (
         any(form.layer is layer for form in recognise.FORMS) or layer.__name__ in NOT_RECOGNISED
     ),
-    "csrc/ops.cpp": lambda layer: f'"{kernels(layer)}_forward(' in text("csrc/ops.cpp"),
-    "tests/test_layers_family.py or tests/test_modules.py": lambda layer: any(
-        layer.__name__ in text(f"tests/{file}.py")
-        for file in ("test_layers_family", "test_modules")
+    "csrc/training.h": lambda layer: has_case("csrc/training.h", layer),
+    "csrc/train/regularize.h": lambda layer: (
+        is_trained_plainly(layer) or has_case("csrc/train/regularize.h", layer)
     ),
-    "tests/test_family.py or tests/layers.py": lambda layer: any(
-        f'"{name_of(layer)}' in text(f"tests/{file}.py") for file in ("test_family", "layers")
+    "csrc/rows/lay_out.h": lambda layer: has_case("csrc/rows/lay_out.h", layer),
+    "csrc/rows/walk.h": is_called,
+    "csrc/rows/operators.h or csrc/operators.h": lambda layer: (
+        found(rf'f\("{kernels(layer)}", ', "csrc/rows/operators.h")
+        or found(rf"\bvoid {kernels(layer)}_forward\b", "csrc/operators.h")
     ),
-    "tests/sweep/test_kernel.py": lambda layer: (
-        f"{layer.__name__}(" in text("tests/sweep/test_kernel.py")
+    "csrc/ops.cpp": lambda layer: found(rf'"{kernels(layer)}_forward\(', "csrc/ops.cpp"),
+    "nalu_kernels/triton/__init__.py": lambda layer: kernels(layer) in triton.FUNCTIONS,
+    "tests/test_layers_family.py or tests/test_modules.py": lambda layer: found(
+        rf"\b{layer.__name__}\b", "tests/test_layers_family.py", "tests/test_modules.py"
     ),
-    "tests/test_golden.py": lambda layer: layer.__name__ in text("tests/test_golden.py"),
-    "docs/family.md": lambda layer: f"| `{layer.__name__}" in text("docs/family.md"),
-    "docs/api.md": lambda layer: f"nalu_kernels.{layer.__name__}\n" in text("docs/api.md"),
-    "CHANGELOG.md": lambda layer: f"`{layer.__name__}`" in text("CHANGELOG.md"),
+    "tests/test_family.py or tests/layers.py": lambda layer: found(
+        rf'"{name_of(layer)}"', "tests/test_family.py", "tests/layers.py"
+    ),
+    "tests/test_family_kernels.py or tests/layers.py": lambda layer: (
+        found(rf'Form\(\s*"{kernels(layer)}"', "tests/test_family_kernels.py")
+        or found(rf'"{kernels(layer)}"', "tests/layers.py")
+    ),
+    "tests/sweep/test_kernel.py": lambda layer: found(
+        rf"\b{layer.__name__}\(", "tests/sweep/test_kernel.py"
+    ),
+    "tests/test_golden.py": lambda layer: found(
+        rf"\bTarget\(\s*(\w+\()?{layer.__name__}\b", "tests/test_golden.py"
+    ),
+    "docs/family.md": lambda layer: (
+        found(rf"^\| `{layer.__name__}\b", "docs/family.md")
+        and found(rf"^## .*\b{layer.__name__}\b", "docs/family.md")
+    ),
+    "docs/api.md": lambda layer: found(rf"nalu_kernels\.{layer.__name__}$", "docs/api.md"),
+    "CHANGELOG.md": lambda layer: found(f"`{layer.__name__}`", "CHANGELOG.md"),
 }
 
 
@@ -77,17 +130,20 @@ def test_a_layer_has_all_its_places(layer: type[nn.Module]) -> None:
     assert not missing, f"{layer.__name__} is missing in: {', '.join(missing)}"
 
 
-def test_a_layer_without_places_is_told_of_them() -> None:
-    class Forgotten(Layer):
-        _names = ()
-
-    missing = [place for place, has in PLACES.items() if not has(Forgotten)]
+@pytest.mark.parametrize("name", ["Forgotten", "MU", "PU"])
+def test_a_layer_without_places_is_told_of_them(name: str) -> None:
+    """Also one whose name is within another's."""
+    layer = type(name, (Layer,), {"_names": ()})
+    missing = [place for place, has in PLACES.items() if not has(layer)]
     assert missing == list(PLACES)
 
 
 def test_the_page_names_the_places() -> None:
     page = text("docs/adding_a_layer.md")
-    for place in PLACES:
-        for file in place.split(" or "):
-            named = file in page or Path(file).name in page or Path(file).parent.name in page
-            assert named, file
+    missing = [
+        file
+        for place in PLACES
+        for file in place.split(" or ")
+        if file not in page and Path(file).name not in page
+    ]
+    assert not missing

@@ -19,6 +19,7 @@ import nalu_kernels
 from benchmarks import (
     accuracy,
     family,
+    findings,
     frozen,
     instructions,
     markdown,
@@ -317,3 +318,21 @@ def test_frozen_tensors_leave_the_products_that_are_printed() -> None:
     assert (
         "3.0 us    1.00      1.00  (6 of 6" in text and "1.5 us    0.50      0.67  (4 of 6" in text
     )
+
+
+def test_what_the_experiments_found_is_shown_whole() -> None:
+    """No task of an experiment that is among the tables is left out of them."""
+    columns = [column for table in findings.TABLES for column in table]
+    shown = {column.experiment for column in columns}
+    left_out = {
+        (trial["experiment"], trial["model"], trial["task"])
+        for trial in findings.trials(findings.RESULTS)
+        if trial["experiment"] in shown
+        and not any(
+            trial["experiment"] == column.experiment and trial["task"].startswith(column.task)
+            for column in columns
+        )
+    }
+    assert not left_out
+    inalu = findings.section().split("\n\n")[1]
+    assert "| INALU tied | 86 % (76 to 92) |" in inalu and "RealNPU" not in inalu

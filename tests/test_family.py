@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import nalu_kernels
 from nalu_kernels import dispatch, operators, reference, use_backend, which_backend
@@ -93,9 +95,9 @@ def expected(case: Case, tensors: dict[str, Tensor]) -> Tensor:
     options = dict(case.options)
     if case.function == "snmu":
         x, noise = tensors["input"], options.pop("noise", (1.0, 5.0))
-        u = stream.draw(options.pop("seed"), stream.NOISE, 0, math.prod(x.shape[:-1]), I)
-        high = 1 + 1 / float(x.detach().std()) if noise == "batch" else noise[1]
-        options["noise"] = stream.uniform(u, ((1.0, high),), x.dtype).view(x.shape)
+        u = stream.draw(options.pop("seed"), stream.NOISE, 0, math.prod(x.shape[:-1]), x.shape[-1])
+        low, high = (1.0, 1 + 1 / float(x.detach().std())) if noise == "batch" else noise
+        options["noise"] = stream.uniform(u, ((low, high),), x.dtype).view(x.shape)
     output: Tensor = getattr(reference, case.function)(**tensors, **options)
     return output
 
@@ -353,6 +355,15 @@ def test_subclasses_see_the_call(case: Case, rng: Generator) -> None:
     torch.testing.assert_close(func(*plain, **kwargs), expected(case, tensors))
 
 
+def test_a_product_whose_parts_leave_float32s_range() -> None:
+    """float64, which nmu's page names for it, has room for them in any order."""
+    for x in ([1e30, 1e30, 1e-30, 1e-30], [1e-30, 1e-30, 1e30, 1e30]):
+        wide = torch.tensor([x], dtype=torch.float64)
+        for name in ("nmu", "nru"):
+            y = getattr(nalu_kernels, name)(wide, torch.ones_like(wide))
+            torch.testing.assert_close(y, torch.ones_like(y))
+
+
 class TestNoise:
     @pytest.fixture
     def tensors(self, rng: Generator) -> dict[str, Tensor]:
@@ -406,6 +417,55 @@ class TestNoise:
         y = nalu_kernels.snmu(torch.ones(4, I), torch.ones(O, I), noise=noise)
         torch.testing.assert_close(y, torch.ones(4, O))
 
+    @pytest.mark.parametrize("noise", [(1.0, 5.0), (0.01, 0.05), "batch"], ids=str)
+    @pytest.mark.parametrize("inputs", [200, 300])
+    def test_products_of_many_inputs(self, inputs: int, noise: Any, rng: Generator) -> None:
+        """Of noise whose own product has no place in float32, nor in float64."""
+        W = 0.25 + torch.rand(2, inputs, generator=rng, dtype=torch.float64) / 2
+        x = 0.5 + torch.rand(8, inputs, generator=rng, dtype=torch.float64)
+        case = Case("", "snmu", {}, {"seed": 7, "noise": noise})
+        tensors = {name: value.requires_grad_() for name, value in {"input": x, "W": W}.items()}
+        wanted = expected(case, tensors)
+        of_wanted = torch.autograd.grad(wanted.log().sum(), list(tensors.values()))
+        assert wanted.isfinite().all()
+        float32 = {name: value.detach().float().requires_grad_() for name, value in tensors.items()}
+        torch.compiler.reset()
+        compiled = torch.compile(nalu_kernels.snmu, backend="aot_eager", fullgraph=True)
+        for found in (
+            call(case, float32),
+            compiled(**float32, **case.options),
+            expected(case, float32),
+        ):
+            grads = torch.autograd.grad(found.log().sum(), list(float32.values()))
+            for value, right in zip((found, *grads), (wanted, *of_wanted), strict=True):
+                torch.testing.assert_close(value.double(), right, rtol=1e-4, atol=1e-4)
+
+    def test_it_is_drawn_where_the_input_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By the operator of a back end there: nothing but the seed is carried to the device."""
+        carried: list[int] = []
+
+        def drawn(seeds: Tensor, number: int, step: int, rows: int, columns: int) -> Tensor:
+            assert (seeds.device.type, seeds.shape, number, step) == ("meta", (1,), stream.NOISE, 0)
+            return seeds.new_empty((1, rows, columns), dtype=torch.float32)
+
+        class Watched(TorchDispatchMode):
+            def __torch_dispatch__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                output = func(*args, **(kwargs or {}))
+                if isinstance(output, Tensor) and output.is_meta:
+                    carried.extend(
+                        arg.numel() for arg in args if isinstance(arg, Tensor) and arg.is_cpu
+                    )
+                return output
+
+        x, W = (torch.ones(shape, device="meta", requires_grad=True) for shape in ((4, I), M))
+        module = sys.modules["nalu_kernels.functional.snmu"]
+        monkeypatch.setattr(module, "_operator", {"meta": drawn}.get)
+        with Watched():
+            nalu_kernels.snmu(x, W, seed=7).sum().backward()
+        assert carried and set(carried) == {1}
+
     def test_two_calls_in_a_graph_have_two_seeds(self, tensors: dict[str, Tensor]) -> None:
         @torch.compile(backend="aot_eager", fullgraph=True)
         @torch.no_grad()
@@ -413,6 +473,20 @@ class TestNoise:
             return nalu_kernels.snmu(**tensors), nalu_kernels.snmu(**tensors)
 
         assert not torch.equal(*twice())
+
+    def test_a_graph_takes_it_for_float32_whatever_the_default(
+        self, tensors: dict[str, Tensor]
+    ) -> None:
+        """What the operator's shape without numbers says is what it returns."""
+        arguments = (torch.tensor(7), 4, I, torch.device("cpu"))
+        torch.compiler.reset()
+        torch.set_default_dtype(torch.float64)
+        try:
+            opcheck(torch.ops.nalu_kernels.noise.default, arguments)
+            compiled = torch.compile(nalu_kernels.snmu, backend="aot_eager", fullgraph=True)
+            torch.testing.assert_close(compiled(**tensors, seed=7), call(SNMU, tensors))
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 # A back end whose operators are Python: what any back end with kernels of the family meets.

@@ -32,24 +32,25 @@ from nalu_kernels import (
 
 GOLDEN = Path(__file__).parent / "golden"
 BOUND = 1e-12  # of the largest difference, as a share of the array's largest number
-# Where a sigmoid or tanh is saturated and 1 - tanh² cancels, theirs err as much as ours. In c5 the
-# raw weights are ±19, and theirs are 0.
+# Where a sigmoid or tanh is saturated, 1 - s or 1 - tanh² cancels, and theirs are off: the bounds
+# are what is measured, rounded up. Of c5's G ours are 2e-9 from numbers of 60 digits, and theirs
+# 1e-7. In c5 the raw weights are ±19, and theirs are 0.
 SATURATED = {
-    ("nalu_tied", "c0", "grad.nac_add.W_hat"): 1e-10,
-    ("nalu_tied_bias", "c0", "grad.nac_add.W_hat"): 1e-10,
-    ("nalu_untied", "c0", "grad.nac_add.W_hat"): 1e-10,
-    ("inalu", "c5", "grad.W_m_hat"): 1e-11,
-    ("inalu_shared", "c5", "grad.W_hat"): 1e-11,
-    ("inalu_matrix_gate", "c5", "grad.W_hat"): 1e-11,
-    ("inalu_vector_gate", "c5", "grad.W_hat"): 1e-11,
-    ("gnalu", "c5", "grad.nac_add.M_hat"): 2e-8,
-    ("gnalu", "overflow", "grad.nac_add.M_hat"): 2e-8,
-    ("inalu_matrix_gate", "c5", "grad.G"): 2e-7,
-    ("inalu_shared", "c2", "grad.W_hat"): 4e-11,
+    ("nalu_tied", "c0", "grad.nac_add.W_hat"): 8e-11,
+    ("nalu_tied_bias", "c0", "grad.nac_add.W_hat"): 8e-11,
+    ("nalu_untied", "c0", "grad.nac_add.W_hat"): 8e-11,
+    ("inalu", "c5", "grad.W_m_hat"): 4e-12,
+    ("inalu_shared", "c5", "grad.W_hat"): 4e-12,
+    ("inalu_matrix_gate", "c5", "grad.W_hat"): 4e-12,
+    ("inalu_vector_gate", "c5", "grad.W_hat"): 4e-12,
+    ("gnalu", "c5", "grad.nac_add.M_hat"): 1.5e-8,
+    ("gnalu", "overflow", "grad.nac_add.M_hat"): 1.5e-8,
+    ("inalu_matrix_gate", "c5", "grad.G"): 1e-7,
+    ("inalu_shared", "c2", "grad.W_hat"): 3e-11,
 }
-# Of options that these layers do not have: the sum of Frobenius norms, squared regularisers.
-NOT_OURS = ("reg.sum_fro", "reg.W-OOB", "reg_grad.W-OOB")
-LEFT_OUT = (("nac_mul_nmu", "reg.z"),)  # of the inputs' logarithms
+# Of options that these layers do not have, as docs/family.md says: the sum of Frobenius norms; and
+# of the cases "_oobreg" the term for what is out of bounds, and the squared one.
+NOT_OURS = ("reg.sum_fro",)
 
 Tensors = dict[str, Tensor]
 
@@ -98,6 +99,8 @@ def of_snmu(of: Any, case: Case, t: Tensors) -> Tensor:
     if "noise" not in case.arrays:
         return of.nmu(t["input"], t["W"])
     noise = case.tensor("noise")
+    if of is reference:
+        return of.snmu(**t, noise=noise)
     return of.nmu(t["input"] * noise, t["W"]) / of.nmu(noise, t["W"])
 
 
@@ -334,7 +337,7 @@ def test_regularizers(file: str) -> None:
     target, checked = TARGETS[file], 0
     for case in cases(file):
         for name in (key for key in case.arrays if key.startswith("reg.")):
-            if (file, name) in LEFT_OUT or name in NOT_OURS or case.name.endswith("_oobreg"):
+            if name in NOT_OURS or case.name.endswith("_oobreg"):
                 continue
             key = name.removeprefix("reg.")
             layer = loaded(target, case)

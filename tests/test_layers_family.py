@@ -334,10 +334,32 @@ def test_effective_weights(rng: Generator) -> None:
         (lambda: NPU(2, 1).regularizer("l2"), ValueError, "term: expected 'l1'"),
         (lambda: NAU(-1, 1), ValueError, "in_features: expected"),
         (lambda: Ramp(5, 5), ValueError, "stop: expected a step after start"),
-        (lambda: Stairs(2.0, 1.0), ValueError, "first: expected 0 < first"),
+        (lambda: Ramp(-math.inf, 5), ValueError, "start: expected a finite step, got -inf"),
+        (
+            lambda: Ramp(0, math.inf)(math.inf),
+            ValueError,
+            "step: expected a finite number, got inf",
+        ),
+        (lambda: Ramp(0, 5)("3"), TypeError, "step: expected a number, got str"),
+        (lambda: Stairs(math.inf, math.inf), ValueError, "first: expected a finite 0 < first"),
+        (lambda: Stairs(1, 2)(math.inf), ValueError, "step: expected a finite .*, got inf"),
+        (lambda: Stairs(1, 2)(math.nan), ValueError, "step: expected a finite number, got nan"),
+        (lambda: NMU(2, 1).input_regularizer("q"), TypeError, "input: expected a torch.Tensor"),
+        (
+            lambda: NMU(2, 1).input_regularizer(torch.rand(3, 4)),
+            ValueError,
+            r"input: expected a last dimension of in_features = 2 .*, got shape \(3, 4\)",
+        ),
+        (
+            lambda: NACNMU(2, 1).input_regularizer(torch.rand(0, 2)),
+            ValueError,
+            r"input: expected at least one row, got shape \(0, 2\)",
+        ),
+        (lambda: Stairs(2.0, 1.0), ValueError, "first: expected a finite 0 < first"),
         (lambda: Stairs(1.0, 2.0, every=0), ValueError, "every: expected"),
         (lambda: Stairs(1.0, 2.0, factor=1.0), ValueError, "factor: expected"),
         (lambda: nalu_kernels.regularizer(nn.Linear(1, 1)), ValueError, "model: expected a layer"),
+        (lambda: nalu_kernels.regularizer(NPU(2, 1), "gate"), ValueError, "'l1', got 'gate'"),
         (lambda: nalu_kernels.clamp_(torch.ones(1)), TypeError, "model: expected a torch.nn.Mod"),
         (lambda: nalu_kernels.input_regularizer(NRU(2, 1)), ValueError, "model: expected an NAU"),
         (
@@ -420,6 +442,19 @@ def test_regularizer_of_a_model() -> None:
     assert NALU(2, 1).regularizer() == 0
 
 
+def test_the_terms_of_npus() -> None:
+    """By the names, and with the meaning, that sweeps and published settings have."""
+    plain, modified, before = RealNPU(3, 2), RealNPU(3, 2, modified=True), NAU(4, 3)
+    assert plain.regularizer() == 0 and NPU(2, 1).regularizer() == 0
+    both = modified.regularizer("weights") + modified.regularizer("gate")
+    assert modified.regularizer() == nalu_kernels.regularizer(modified) == both > 0
+    found = nalu_kernels.regularizer(nn.Sequential(before, plain), "l1")
+    torch.testing.assert_close(found, plain.regularizer("l1") + before.W.abs().sum())
+    untied = NALU(2, 1, tied=False)
+    wanted = torch.stack([parameter.abs().sum() for parameter in untied.parameters()]).sum()
+    torch.testing.assert_close(nalu_kernels.regularizer(untied, "l1"), wanted)
+
+
 def test_ties_are_split_and_zero_has_no_slope() -> None:
     layer = NMU(3, 1).double()
     with torch.no_grad():
@@ -448,6 +483,9 @@ def test_input_regularizer_sees_all_calls_of_a_step(rng: Generator) -> None:
         torch.testing.assert_close(found, expected)
         found.backward()
         assert made.weight.grad.any()
+        for wrong, error in ((torch.rand(3, 4), ValueError), ("q", TypeError), (None, TypeError)):
+            with pytest.raises(error, match="input: expected"):
+                nau(wrong)
         assert watched() == 0
     model.train()(first)
     assert watched() == 0
@@ -555,8 +593,7 @@ def test_published_settings_can_be_used(row: published.Setting) -> None:
         if term == "inputs":
             assert last.input_regularizer(torch.ones(3, last.in_features)).isfinite()
         else:
-            given = () if term == "regularizer" else (term,)
-            assert last.regularizer(*given).isfinite()
+            assert nalu_kernels.regularizer(nn.Sequential(*layers), term).isfinite()
         if isinstance(weight, Ramp) and row.steps is not None:
             assert 0 < weight.start < weight.stop <= row.steps
         if isinstance(weight, Stairs) and row.steps is not None:
@@ -582,6 +619,26 @@ def test_a_published_setting_as_columns_of_a_sweep() -> None:
     assert sums.steps == 100_000 and sums.columns()["ramp_stop"] == 75_000
     with pytest.raises(ValueError, match="no setting of 'NMU' has 'a / b'"):
         published.setting("NMU", "a / b")
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"l1": Stairs(1e-9, 1e-7, factor=2.0)},
+        {"l1": Ramp(0, 10)},
+        {"regularizer": Stairs(1e-9, 1e-7)},
+        {"gate": 1.0},
+        {"inputs": 1.0},
+    ],
+    ids=str,
+)
+def test_terms_that_a_sweep_has_no_columns_for(terms: dict[str, Any]) -> None:
+    row = published.setting("NMU")._replace(regularizer=terms)
+    with pytest.raises(ValueError, match=r"regularizer: expected of a sweep .* got '"):
+        row.columns()
+    cell = published.setting("NAUCell")
+    with pytest.raises(ValueError, match=r"got 'inputs' with 1\.0"):
+        cell.columns()
 
 
 def test_an_inalus_columns_are_all_that_a_sweep_has_for_it() -> None:

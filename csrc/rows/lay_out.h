@@ -44,17 +44,10 @@ class LayOut {
       case Kind::nmu:
         reduce(Reduction::selecting, 0, in_, nullptr, nullptr, unit.y, nullptr);
         break;
-      case Kind::snmu: {
-        plane(0, in_);
-        plane(1, in_);
-        unit.m = rows_.take(out_ * n);
-        unit.grad_l = rows_.take(out_ * n);
-        unit.signs = rows_.take(out_ * n);
-        unit.grad_signs = rows_.take(out_ * n);
-        reduce(Reduction::selecting, 1, in_, nullptr, nullptr, unit.m, unit.grad_l);
-        reduce(Reduction::selecting, 2, in_, nullptr, nullptr, unit.signs, unit.grad_signs, false);
+      case Kind::snmu:
+        plane(0, in_); // of the noise
+        reduce(Reduction::noisy, 0, in_, nullptr, nullptr, unit.y, nullptr);
         break;
-      }
       case Kind::inalu:
         inalu();
         break;
@@ -117,12 +110,11 @@ class LayOut {
       const T* W,
       T* grad_W,
       T* y,
-      const T* grad_y,
-      bool passes = true) {
+      const T* grad_y) {
     if (unit_.reduced_count == 0) {
       unit_.scratch = rows_.take(reduction_scratch<T>(columns, n_));
     }
-    unit_.reduced[unit_.reduced_count++] = {kind, plane, columns, W, grad_W, y, grad_y, passes};
+    unit_.reduced[unit_.reduced_count++] = {kind, plane, columns, W, grad_W, y, grad_y};
   }
 
   NALU_BOTH void nac() {

@@ -30,7 +30,7 @@ struct Product {
   bool passes, adds; // a gradient on to the plane; to what it has of a product before
 };
 
-enum class Reduction { selecting, sign, power };
+enum class Reduction { selecting, noisy, sign, power };
 
 // y (out, n), a product over a plane's rows.
 template <class T>
@@ -41,7 +41,6 @@ struct Reduced {
   const T* W; // null: the layer's first parameter, whose gradient grad_W is then
   T *grad_W, *y;
   const T* grad_y;
-  bool passes; // a gradient on to the plane
 };
 
 // With all that it keeps, of its parameters for a step and of a block of rows for its backward.

@@ -83,7 +83,12 @@ NALU_DEVICE void clear_sums(const Unit<T>& unit) {
 // f(the factor of a reduction of the layer's), given the input x.
 template <class T, class Own, class F>
 NALU_DEVICE void with_factor(
-    const Unit<T>& unit, const Reduced<T>& reduced, Own own, const T* x, const F& f) {
+    const Unit<T>& unit,
+    const Reduced<T>& reduced,
+    Own own,
+    const T* x,
+    bool training,
+    const F& f) {
   const T* W = reduced.W != nullptr ? reduced.W : own + 0;
   const T* of = reduced.plane == 0 ? x : unit.planes[reduced.plane - 1];
   switch (reduced.kind) {
@@ -92,6 +97,13 @@ NALU_DEVICE void with_factor(
         f(SelectingFactor<T, true>{W, of});
       } else {
         f(SelectingFactor<T, false>{W, of});
+      }
+      break;
+    case Reduction::noisy:
+      if (training) {
+        f(NoisyFactor<T>{W, x, unit.planes[0]});
+      } else {
+        f(SelectingFactor<T, false>{W, x});
       }
       break;
     case Reduction::sign:
@@ -125,7 +137,9 @@ NALU_DEVICE void make_planes(const Unit<T>& unit, Own own, const T* x, bool trai
       nmru_planes(unit, x, training, n);
       break;
     case Kind::snmu:
-      snmu_planes(unit, x, training, n);
+      if (training) {
+        snmu_noise(unit, x, n);
+      }
       break;
     default:
       break;
@@ -134,7 +148,7 @@ NALU_DEVICE void make_planes(const Unit<T>& unit, Own own, const T* x, bool trai
 
 // From the products to the layer's output.
 template <class T, class Own>
-NALU_DEVICE void join(const Unit<T>& unit, Own own, const T* x, bool training, int64_t n) {
+NALU_DEVICE void join(const Unit<T>& unit, Own own, const T* x, int64_t n) {
   const StackLayer& layer = unit.layer;
   const int64_t out = layer.out, size = out * layer.in;
   switch (layer.kind) {
@@ -167,9 +181,6 @@ NALU_DEVICE void join(const Unit<T>& unit, Own own, const T* x, bool training, i
       break;
     case Kind::nmru:
       nmru_join(unit, n);
-      break;
-    case Kind::snmu:
-      snmu_join(unit, training, n);
       break;
     default:
       break;
@@ -218,9 +229,6 @@ NALU_DEVICE void part(
     case Kind::nmru:
       nmru_part(unit, dy, n);
       break;
-    case Kind::snmu:
-      snmu_part(unit, dy, n);
-      break;
     default:
       break;
   }
@@ -248,9 +256,6 @@ NALU_DEVICE void through_planes(
       case Kind::nmru:
         nmru_through(unit, x, n);
         break;
-      case Kind::snmu:
-        snmu_through(unit, n);
-        break;
       default:
         break;
     }
@@ -270,14 +275,13 @@ NALU_DEVICE void forward(
     const T* of = product.plane == 0 ? x : (logs != nullptr ? logs : unit.planes[product.plane - 1]);
     apply<T>(product.rows, product.columns, n, A, of, product.y, product.add);
   }
-  const bool one = unit.layer.kind == Kind::snmu && !training;
-  for (int r = 0; r < (one ? 1 : unit.reduced_count); ++r) {
+  for (int r = 0; r < unit.reduced_count; ++r) {
     const Reduced<T> reduced = unit.reduced[r];
-    with_factor(unit, reduced, own, x, [&](const auto& factor) {
+    with_factor(unit, reduced, own, x, training, [&](const auto& factor) {
       reduce<T>(unit.layer.out, reduced.columns, n, factor, reduced.y);
     });
   }
-  join(unit, own, x, training, n);
+  join(unit, own, x, n);
 }
 
 // From dy (out, n), for the rows x of the last forward, which made the planes: adds to the gradients
@@ -297,9 +301,8 @@ NALU_DEVICE void backward(
     const Reduced<T> reduced = unit.reduced[r];
     T* grad_W = reduced.grad_W != nullptr ? reduced.grad_W : gradients + 0;
     T* to = unit.grad_plane != nullptr ? unit.grad_plane : unit.grad_x;
-    to = reduced.passes ? to : nullptr;
     const T* grad = reduced.grad_y != nullptr ? reduced.grad_y : dy;
-    with_factor(unit, reduced, own, x, [&](const auto& factor) {
+    with_factor(unit, reduced, own, x, true, [&](const auto& factor) {
       reduce_gradient<T>(
           unit.layer.out, reduced.columns, n, factor, grad, grad_W, to, false, unit.scratch);
     });

@@ -297,7 +297,7 @@ class Trainer {
       if (unit.layer.kind == Kind::snmu) {
         const Inputs<T> unit_interval;
         const int64_t seed = training_.seeds[run], I = unit.layer.in;
-        draw_batch<T>(unit_interval, seed, stream, step, begin, begin + n, I, unit.planes[1]);
+        draw_batch<T>(unit_interval, seed, stream, step, begin, begin + n, I, unit.planes[0]);
         ++stream;
       }
     });

@@ -18,6 +18,11 @@ def nmu(input: Tensor, W: Tensor) -> Tensor:
     A weight of 1 selects an input, one of 0 leaves it out. Weights are taken as they are, also
     outside of [0, 1]. Gradients are right where factors are 0.
 
+    Factor by factor is multiplied in the type computed in, by each back end in an order of its own.
+    If the product of some of them overflows or underflows, the output does, and its gradients are
+    infinite, NaN or 0, also where the product of all is in range: 1e30 · 1e30 · 1e-30 · 1e-30 in
+    float32. Inputs near 1 in size, or float64, avoid it.
+
     Args:
         input: x, of shape (..., in_features); float32, float64, bfloat16 or float16.
         W: of shape (out_features, in_features), the dtype and device of ``input``.

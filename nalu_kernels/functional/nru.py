@@ -17,7 +17,8 @@ def nru(input: Tensor, W: Tensor, *, training: bool = False) -> Tensor:
         y_o = \prod_i (a_{oi} \, \mathrm{sign}(x_i) |x_i|^{W_{oi}} + 1 - a_{oi})
 
     A weight of 1 selects an input, one of -1 its reciprocal, one of 0 leaves it out. The sign of 0
-    is 1. An input of 0 is infinite to a negative weight.
+    is 1. An input of 0 is infinite to a negative weight. The product of some factors can overflow
+    or underflow where that of all is in range, as in :func:`nalu_kernels.nmu`.
 
     Args:
         input: x, of shape (..., in_features); float32, float64, bfloat16 or float16.
@@ -48,7 +49,9 @@ def nmru(input: Tensor, W: Tensor, *, eps: float = 0.0) -> Tensor:
         X = (x, 1 / (x + \epsilon)), \qquad
         y = \prod_i (W_i |X_i| + 1 - W_i) \; \cos\Big(\pi \sum_i W_i [X_i < 0]\Big)
 
-    A weight of 1 selects an input or a reciprocal, one of 0 leaves it out.
+    A weight of 1 selects an input or a reciprocal, one of 0 leaves it out. The product of some
+    factors can overflow or underflow where that of all is in range, as in
+    :func:`nalu_kernels.nmu`.
 
     Args:
         input: x, of shape (..., in_features); float32, float64, bfloat16 or float16.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from .. import dispatch
 from ..autocast import wide, widen
 from ..autograd import BITS, gradients, reference_needed
 from ..checks import check_noise, check_snmu
@@ -44,6 +46,11 @@ def snmu(
         u = stream.draw(seed, stream.NOISE, 0, rows, columns)
         n = stream.uniform(u, ((1.0, 5.0),), torch.float32)
 
+    Either product is far larger than their quotient. So both are computed in float64 where those of
+    the noise alone, its bounds to the power of in_features, may take more than half of float32's
+    exponents (28 inputs of the default noise), and always where the noise follows from the input.
+    Float64 has room for 440 inputs of the default noise at its upper bound.
+
     Args:
         input: x, of shape (..., in_features); float32, float64, bfloat16 or float16.
         W: of shape (out_features, in_features), the dtype and device of ``input``.
@@ -56,7 +63,7 @@ def snmu(
 
     Returns:
         y, of shape (..., out_features) and the dtype of ``input``; bfloat16 and float16 are
-        computed in float32, and rounded once.
+        computed as float32 is, and rounded once.
 
     Raises:
         TypeError: an argument has the wrong type, or tensors of wrong or mixed dtypes.
@@ -80,15 +87,26 @@ def snmu(
 
 def _composed(range: tuple[float, float] | None, seed: Tensor, input: Tensor, W: Tensor) -> Tensor:
     """By what graphs, torch.func and autograd see through."""
-    noise = _noise(False, range, seed, input)
-    return execute(NMU, (), (input * noise, W)) / execute(NMU, (), (noise, W))
+    noise, x, w = _in_range(range, _noise(False, range, seed, input), input, W)
+    return execute(NMU, (), (x * noise, w)) / execute(NMU, (), (noise, w))
+
+
+def _in_range(
+    range: tuple[float, float] | None, noise: Tensor, *tensors: Tensor
+) -> tuple[Any, ...]:
+    """All of them in a type that has room for a product of noise beside the result's own."""
+    if range is not None:
+        exponent = noise.shape[-1] * max(abs(math.log(end)) for end in range)
+        if exponent <= _HALF_OF_FLOAT32:
+            return noise, *tensors
+    return tuple(tensor.double() for tensor in (noise, *tensors))
 
 
 def _noise(plain: bool, range: tuple[float, float] | None, seed: Tensor, input: Tensor) -> Tensor:
     """In the shape of the input; by shorter ways where no graph is made (``plain``)."""
     draw, ends = (_draw, _kept) if plain else (torch.ops.nalu_kernels.noise, low_and_width)
     *leading, columns = input.shape
-    u = draw(seed, math.prod(leading), columns).view_as(input).to(input)
+    u = draw(seed, math.prod(leading), columns, input.device).view_as(input).to(input)
     return spread(ends(range, input.dtype), u, input)
 
 
@@ -114,6 +132,9 @@ _kept = functools.cache(low_and_width)
 _OF_W = BITS[False, True]
 
 
+_HALF_OF_FLOAT32 = math.log(torch.finfo(torch.float32).max) / 2
+
+
 class _Redrawn(torch.autograd.Function):
     """:func:`_composed` by kernels, which keeps nothing but its arguments for the backward."""
 
@@ -128,10 +149,10 @@ class _Redrawn(torch.autograd.Function):
     ) -> Tensor:
         ctx.kernels, ctx.range = kernels, range
         ctx.save_for_backward(seed, input, W)
-        noise = _noise(True, range, seed, input)
-        above, _ = kernels.forward(False, input * noise, W)
-        below, _ = kernels.forward(False, noise, W)
-        return above / below
+        noise, x, w = _in_range(range, _noise(True, range, seed, input), input, W)
+        above, _ = kernels.forward(False, x * noise, w)
+        below, _ = kernels.forward(False, noise, w)
+        return (above / below).to(input.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
@@ -140,16 +161,17 @@ class _Redrawn(torch.autograd.Function):
         if reference_needed(grad_output):
             composed = functools.partial(_composed, ctx.range, seed)
             return None, None, None, *gradients(composed, (input, W), needed, grad_output)
-        noise = _noise(True, ctx.range, seed, input)
-        noisy = input * noise
-        above, saved = ctx.kernels.forward(True, noisy, W)
-        below, saved_below = ctx.kernels.forward(True, noise, W)
+        noise, x, w = _in_range(ctx.range, _noise(True, ctx.range, seed, input), input, W)
+        noisy = x * noise
+        above, saved = ctx.kernels.forward(True, noisy, w)
+        below, saved_below = ctx.kernels.forward(True, noise, w)
         slope = grad_output / below
-        of_noisy, of_W = ctx.kernels.backward(BITS[needed], slope, saved, noisy, W)
+        of_noisy, of_W = ctx.kernels.backward(BITS[needed], slope, saved, noisy, w)
         if needed[1]:
             slope *= above / below
-            of_W -= ctx.kernels.backward(_OF_W, slope, saved_below, noise, W)[1]
-        return None, None, None, of_noisy * noise if needed[0] else None, of_W
+            of_W -= ctx.kernels.backward(_OF_W, slope, saved_below, noise, w)[1]
+        of_x = (of_noisy * noise).to(input.dtype) if needed[0] else None
+        return None, None, None, of_x, of_W.to(W.dtype) if needed[1] else None
 
 
 # Without what apply does for torch.func, which select has ruled out.
@@ -163,23 +185,42 @@ def _stream() -> ModuleType:
     return stream
 
 
-def _draw(seed: Tensor, rows: int, columns: int) -> Tensor:
-    stream = _stream()
-    u: Tensor = stream.drawn(seed, stream.NOISE, 0, rows, columns)
-    return u
+def _draw(seed: Tensor, rows: int, columns: int, device: torch.device) -> Tensor:
+    """By an operator of the device's back end, to which nothing but the seed is carried, and not
+    waited for; else on the CPU."""
+    stream, operator = _stream(), _operator(device.type)
+    if operator is None:
+        u: Tensor = stream.drawn(seed, stream.NOISE, 0, rows, columns).to(device)
+        return u
+    seeds = seed.to(device, non_blocking=True)
+    u = operator(seeds.flatten().contiguous(), stream.NOISE, 0, rows, columns)
+    return u.view(*seed.shape, rows, columns)
+
+
+@functools.cache
+def _operator(device_type: str) -> Callable[..., Tensor] | None:
+    """``draw`` of a GPU's back end, of seeds (n)."""
+    backend, _ = dispatch._automatic(device_type, torch.float32)
+    if backend == "triton":
+        from ..triton.train import draw  # where Triton is
+
+        return draw
+    return torch.ops.nalu_kernels.draw if backend == "cuda" else None
 
 
 def _define(library: torch.library.Library) -> None:
-    library.define("noise(Tensor seed, SymInt rows, SymInt columns) -> Tensor")
+    library.define("noise(Tensor seed, SymInt rows, SymInt columns, Device device) -> Tensor")
     library.impl("noise", _draw, "CompositeExplicitAutograd")
     torch.library.register_fake(
         "nalu_kernels::noise",
-        lambda seed, rows, columns: torch.empty(*seed.shape, rows, columns, device=seed.device),
+        lambda seed, rows, columns, device: torch.empty(
+            *seed.shape, rows, columns, dtype=torch.float32, device=device
+        ),
         lib=library,
     )
     torch.library.register_vmap(
         "nalu_kernels::noise",
-        lambda info, dims, seed, rows, columns: (_draw(seed.movedim(dims[0], 0), rows, columns), 0),
+        lambda info, dims, seed, *of: (_draw(seed.movedim(dims[0], 0), *of), 0),
         lib=library,
     )
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from .. import reference
-from ..autocast import wide
-from ..checks import check_dtype, check_eps, check_size
+from ..autocast import wide, widen
+from ..checks import check_dtype, check_eps, check_size, check_W, is_dtensor
 from .initialize import draw_uniform, nau_range
 
 # Where the published training keeps parameters, by their names, after each optimizer step.
@@ -49,6 +49,10 @@ class Layer(nn.Module):
         parameter = next(self.parameters())
         return torch.zeros((), dtype=parameter.dtype, device=parameter.device)
 
+    @property
+    def _has_regularizer(self) -> bool:
+        return type(self).regularizer is not Layer.regularizer
+
     def clamp_(self: _Self) -> _Self:
         """Puts parameters back where the published training keeps them, after an optimizer step.
 
@@ -72,6 +76,19 @@ class Layer(nn.Module):
     def _weights(self) -> list[Tensor]:
         """What is -1, 0 or 1 in a layer that has become a formula."""
         raise NotImplementedError
+
+    def _l1(self) -> Tensor:
+        """The sum of the sizes of all parameters."""
+        given = [tensor for tensor in self._regularized() if tensor is not None]
+        return torch.stack([tensor.abs().sum() for tensor in given]).sum()
+
+    def _regularized(self) -> list[Any]:
+        """The parameters as regularisers take them: not narrower than float32; and the gradient of
+        one that is shared out lies as it does, where torch would give that of one row whole."""
+        return [
+            tensor.redistribute(placements=tensor.placements) if is_dtensor(tensor) else tensor
+            for tensor in map(wide, self._tensors(None))
+        ]
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
@@ -133,7 +150,8 @@ class WeightLayer(Layer):
 
         Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 2.
         """
-        return sparsity(self.W, signed=self._bounds is SIGNED)
+        (W,) = self._regularized()
+        return sparsity(W, signed=self._bounds is SIGNED)
 
     def _weights(self) -> list[Tensor]:
         return [self.W]
@@ -148,10 +166,11 @@ class MeanLayer(WeightLayer):
         .. math::
             R_z = \operatorname{mean}_{oi}\, (1 - |W_{oi}|)\, \bar x_i^2
             \;\text{(NAU)}, \qquad
-            R_z = \operatorname{mean}_{oi}\, (1 - W_{oi})\, (1 - \bar x_i)^2 \;\text{(NMU)}
+            R_z = \operatorname{mean}_{oi}\, (1 - W_{oi})\, (1 - \bar x_i)^2 \;\text{(NMU, SNMU)}
 
         of the mean input of all rows. It reaches what made the input, for which it is meant: an
-        input that is not selected shall be neutral on average.
+        input that is not selected shall be neutral on average. A NACNMU's is that of an NMU, of
+        :math:`\log(|x| + \epsilon)` in the place of x, as in its authors' code.
 
         Args:
             input: x, (..., in_features), with at least one row.
@@ -159,13 +178,28 @@ class MeanLayer(WeightLayer):
         Returns:
             R_z, a scalar. :func:`nalu_kernels.input_regularizer` sums it over a model's layers.
 
+        Raises:
+            TypeError: input is no tensor of the layer's dtype.
+            ValueError: a wrong shape, or no row.
+
         Source: Madsen and Johansen 2020, "Neural Arithmetic Units", their sequential MNIST.
         """
-        return self._input_term(wide(input).reshape(-1, self.in_features).mean(0))
+        rows = self._rows(input)
+        if not len(rows):
+            raise ValueError(f"input: expected at least one row, got shape {tuple(input.shape)}")
+        return self._input_term(rows.mean(0))
+
+    def _rows(self, input: Tensor) -> Tensor:
+        """What R_z has the mean of: (rows, in_features)."""
+        check_W(*widen(input, *self._tensors(input))[1])
+        return wide(input).reshape(-1, self.in_features)
 
     def _input_term(self, mean: Tensor) -> Tensor:
-        """R_z of inputs of this mean."""
-        raise NotImplementedError
+        """R_z of rows of this mean."""
+        (W,) = self._regularized()
+        if self._bounds is SIGNED:
+            return ((1 - W.abs()) * mean.square()).mean()
+        return ((1 - W) * (1 - mean).square()).mean()
 
 
 class TanhSigmoidLayer(Layer):
@@ -231,6 +265,5 @@ class UntiedLayer(TanhSigmoidLayer):
 
 def sparsity(W: Tensor, *, signed: bool) -> Tensor:
     """The mean distance of weights from 0 and 1, and from -1 if they are signed; 0 of none."""
-    W = wide(W)
     distance: Tensor = torch.minimum(W.abs(), (1 - (W.abs() if signed else W)).abs())
     return distance.mean() if W.numel() else distance.sum()

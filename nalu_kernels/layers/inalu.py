@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from ..autocast import wide
 from ..checks import check_eps, check_flag
 from ..functional.inalu import inalu
 from .base import UntiedLayer
@@ -108,7 +107,7 @@ class INALU(UntiedLayer):
         Source: Schlör, Ring and Hotho 2020, "iNALU: Improved Neural Arithmetic Logic Unit".
         """
         terms = []
-        for tensor in map(wide, self._tensors(None)):
+        for tensor in self._regularized():
             if tensor is not None and tensor.numel():
                 left = torch.maximum(_SATURATION - tensor.abs(), tensor.new_zeros(()))
                 terms.append(left.mean())

@@ -9,7 +9,7 @@ from ..autocast import wide, widen
 from ..checks import check_eps, check_W
 from ..functional.nac import nac
 from ..functional.npu import real_npu
-from .base import UNSIGNED, Layer, WeightLayer
+from .base import UNSIGNED, Layer, MeanLayer
 from .initialize import draw_normal, xavier_std
 
 _SATURATED = 20.0  # its tanh is 1 in every dtype
@@ -86,7 +86,7 @@ class NACSigma(Layer):
         return f"{super().extra_repr()}, eps={self.eps:g}"
 
 
-class NACNMU(WeightLayer):
+class NACNMU(MeanLayer):
     r"""A NAC in log space with the weights of an NMU: products of sizes.
 
     .. math::
@@ -136,6 +136,9 @@ class NACNMU(WeightLayer):
             check_W(*widen(input, W)[1])
         gates = W.new_ones(W.shape[1:])
         return real_npu(torch.abs(input), W, gates, eps=self.eps)
+
+    def _rows(self, input: Tensor) -> Tensor:
+        return torch.log(super()._rows(input).abs() + self.eps)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, eps={self.eps:g}"

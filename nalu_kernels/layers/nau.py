@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from ..autocast import wide
 from ..functional.nau import nau
 from .base import SIGNED, MeanLayer
 
@@ -53,6 +52,3 @@ class NAU(MeanLayer):
 
     def _weights(self) -> list[Tensor]:
         return [self.W.clamp(-1, 1)]
-
-    def _input_term(self, mean: Tensor) -> Tensor:
-        return ((1 - wide(self.W).abs()) * mean.square()).mean()

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from ..autocast import wide
 from ..functional.nmu import nmu
 from .base import UNSIGNED, MeanLayer
 
@@ -50,6 +49,3 @@ class NMU(MeanLayer):
     def forward(self, input: Tensor) -> Tensor:
         (W,) = self._tensors(input)
         return nmu(input, W)
-
-    def _input_term(self, mean: Tensor) -> Tensor:
-        return ((1 - wide(self.W)) * (1 - mean).square()).mean()

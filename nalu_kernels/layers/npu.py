@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from ..autocast import wide
 from ..checks import check_eps, check_flag
 from ..functional.npu import npu, real_npu
 from .base import Bounds, Layer, sparsity
@@ -14,6 +13,12 @@ _MODIFIED: Bounds = {"W_re": (-1.0, 1.0), "g": (0.0, 1.0)}
 
 class _PowerLayer(Layer):
     """What NPU and RealNPU share."""
+
+    modified = False
+
+    @property
+    def _has_regularizer(self) -> bool:
+        return self.modified
 
     def __init__(
         self,
@@ -41,7 +46,7 @@ class _PowerLayer(Layer):
         with torch.no_grad():
             self.g.fill_(0.5)
 
-    def regularizer(self, term: str = "l1") -> Tensor:
+    def regularizer(self, term: str | None = None) -> Tensor:
         r"""What keeps the layer sparse, to be added to the loss.
 
         .. math::
@@ -55,7 +60,8 @@ class _PowerLayer(Layer):
         Args:
             term: "l1", of all parameters :math:`\theta`; "gate" and "weights", which the modified
                 RealNPU adds (an input that does not matter is to be gated off, so weights go to ±1
-                and not to 0); or "sparsity", its alternative to "weights".
+                and not to 0); or "sparsity", its alternative to "weights". None is "weights" and
+                "gate" of a modified RealNPU, and 0 of others, which train with "l1" alone.
 
         Returns:
             R, a scalar; float32 for parameters of half precision.
@@ -66,9 +72,13 @@ class _PowerLayer(Layer):
         Source: Heim, Pevný and Šmídl 2020, "Neural Power Units", for the first; Mistry, Farrahi and
         Hare 2022, "Exploring the Learning Mechanisms of Neural Division Modules", for the others.
         """
-        named = dict(zip(self._names, map(wide, self._tensors(None)), strict=True))
+        if term is None and self.modified:
+            return self.regularizer("weights") + self.regularizer("gate")
+        if term is None:
+            return super().regularizer()
         if term == "l1":
-            return torch.stack([tensor.abs().sum() for tensor in named.values()]).sum()
+            return self._l1()
+        named = dict(zip(self._names, self._regularized(), strict=True))
         if term == "gate":
             return sparsity(named["g"], signed=False)
         if term == "sparsity":

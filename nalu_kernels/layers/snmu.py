@@ -42,7 +42,7 @@ class SNMU(NMU):
     The authors' input_regularizer sees the input times the noise; this one the input.
 
     Source: Mistry, Farrahi and Hare 2022, "Improving the Robustness of Neural Multiplication
-    Units".
+    Units with Reversible Stochasticity".
     """
 
     def __init__(

@@ -11,30 +11,37 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..autocast import wide
 from ..checks import check_number, is_dtensor
 from .base import Layer, MeanLayer
 
 
-def regularizer(model: nn.Module) -> Tensor:
-    """The sum of ``layer.regularizer()`` over a model's layers, to be added to the loss::
+def regularizer(model: nn.Module, term: str = "regularizer") -> Tensor:
+    """A term of a model's layers, summed over them, to be added to the loss::
 
         loss = criterion(model(x), y) + ramp(step) * nalu_kernels.regularizer(model)
 
-    A layer whose publications have none adds 0.
+    The terms have the names, and are the same, as in ``published.SETTINGS`` and in the columns of
+    :func:`nalu_kernels.sweep.run`, whose "l1" has those of torch's layers too.
 
     Args:
         model: a layer, or a module that holds layers (also in cells) anywhere.
+        term: "regularizer" is ``layer.regularizer()``, 0 of a layer whose publications have none;
+            "l1" is the sum of the sizes of all parameters of the layers, with which NPUs are
+            trained, and what stands before them.
 
     Raises:
         TypeError: model is not a module.
-        ValueError: it holds no layer of this library.
+        ValueError: it holds no layer of this library, or there is no such term.
     """
-    return torch.stack([_whole(layer.regularizer()) for layer in _layers(model)]).sum()
+    layers = _layers(model)
+    if term not in ("regularizer", "l1"):
+        raise ValueError(f"term: expected 'regularizer' or 'l1', got {term!r}")
+    terms = [layer._l1() if term == "l1" else layer.regularizer() for layer in layers]
+    return torch.stack([*map(_whole, terms)]).sum()
 
 
 class input_regularizer:
-    r"""Watches the inputs of a model's NAUs, NMUs and SNMUs for the regulariser's term of them::
+    r"""Watches the inputs of a model's NAUs, NMUs, SNMUs and NACNMUs for the term of them::
 
         inputs = nalu_kernels.input_regularizer(model)
         loss = criterion(model(x), y) + inputs()
@@ -59,7 +66,9 @@ class input_regularizer:
     def __init__(self, model: nn.Module) -> None:
         layers = [layer for layer in _layers(model) if isinstance(layer, MeanLayer)]
         if not layers:
-            raise ValueError("model: expected an NAU, an NMU or an SNMU in it, found none")
+            raise ValueError(
+                "model: expected an NAU, an NMU, an SNMU or a NACNMU in it, found none"
+            )
         self._seen: dict[MeanLayer, tuple[Tensor, int]] = {}
         self._handles = [
             layer.register_forward_pre_hook(self._see, with_kwargs=True) for layer in layers
@@ -67,9 +76,9 @@ class input_regularizer:
 
     def _see(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if layer.training:
-            input = wide(args[0] if args else kwargs["input"]).reshape(-1, layer.in_features)
-            total, rows = self._seen.get(layer, (input.new_zeros(layer.in_features), 0))
-            self._seen[layer] = (total + input.sum(0), rows + len(input))
+            given = layer._rows(args[0] if args else kwargs.get("input"))
+            total, rows = self._seen.get(layer, (given.new_zeros(layer.in_features), 0))
+            self._seen[layer] = (total + given.sum(0), rows + len(given))
 
     def __call__(self) -> Tensor:
         """The term of what has been seen, a scalar; 0 of nothing."""
@@ -105,7 +114,8 @@ class Ramp:
 
     Raises:
         TypeError: an argument is no number.
-        ValueError: stop is not after start, or scale is not finite or below 0.
+        ValueError: stop is not after start, start or scale is not finite, or scale is below 0. A
+            stop may be infinite: then the weight stays 0.
 
     Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 2.2.
     """
@@ -117,13 +127,16 @@ class Ramp:
     def __post_init__(self) -> None:
         for name in ("start", "stop", "scale"):
             check_number(name, getattr(self, name))
+        if not math.isfinite(self.start):
+            raise ValueError(f"start: expected a finite step, got {self.start}")
         if not self.start < self.stop:
             raise ValueError(f"stop: expected a step after start = {self.start}, got {self.stop}")
         if not 0 <= self.scale < math.inf:
             raise ValueError(f"scale: expected a finite number, at least 0, got {self.scale}")
 
     def __call__(self, step: float) -> float:
-        """The weight at a step."""
+        """The weight at a step, a finite number."""
+        _check_step(step)
         share = (step - self.start) / (self.stop - self.start)
         return self.scale * min(max(share, 0.0), 1.0)
 
@@ -143,7 +156,8 @@ class Stairs:
 
     Raises:
         TypeError: an argument is no number.
-        ValueError: first is not positive, last below it, every not positive, or factor at most 1.
+        ValueError: first is not positive and finite, last below it, every not positive, or factor
+            at most 1.
 
     Source: Heim, Pevný and Šmídl 2020, "Neural Power Units": the L1 term of their large tasks.
     """
@@ -156,21 +170,30 @@ class Stairs:
     def __post_init__(self) -> None:
         for name in ("first", "last", "every", "factor"):
             check_number(name, getattr(self, name))
-        if not 0 < self.first <= self.last:
-            raise ValueError(f"first: expected 0 < first <= last = {self.last}, got {self.first}")
+        if not 0 < self.first <= self.last or math.isinf(self.first):
+            raise ValueError(
+                f"first: expected a finite 0 < first <= last = {self.last}, got {self.first}"
+            )
         if not self.every > 0:
             raise ValueError(f"every: expected a positive number of steps, got {self.every}")
         if not self.factor > 1:
             raise ValueError(f"factor: expected more than 1, got {self.factor}")
 
     def __call__(self, step: float) -> float:
-        """The weight at a step."""
+        """The weight at a step, a finite number."""
+        _check_step(step)
         weight = self.first
         for _ in range(int(step // self.every)):
             if weight >= self.last:
                 break
             weight *= self.factor
         return min(weight, self.last)
+
+
+def _check_step(step: float) -> None:
+    check_number("step", step)
+    if not math.isfinite(step):
+        raise ValueError(f"step: expected a finite number, got {step}")
 
 
 def clamp_(model: nn.Module) -> None:

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from ..checks import check_noise
 from ..dispatch import use_backend
 from ..functional.snmu import low_and_width, spread
-from ..layers import NPU, SNMU, RealNPU, Stairs
+from ..layers import SNMU, Stairs, regularizer
 from ..layers.base import Layer
-from ..reference import nmu
+from ..reference import nmu, snmu
 from . import stream
 from .runs import HYPER
 from .specification import Specification
@@ -142,7 +142,7 @@ class _Run:
         total = torch.zeros((), dtype=self.specification.dtype, device=self.device)
         weight = hyper["regularizer"] * self._ramp() if hyper["regularizer"] else 0.0
         if weight:
-            total = total + weight * sum(map(_regularizer, self.layers))
+            total = total + weight * regularizer(self.module)
         if hyper["l1"]:
             stairs = Stairs(hyper["l1"], hyper["l1_last"], int(hyper["l1_every"]))
             size = torch.stack([parameter.abs().sum() for parameter in self.module.parameters()])
@@ -207,7 +207,7 @@ class _Run:
         seed = int(self.specification.columns.seeds[self.number])
         u = stream.drawn(seed, stream.NOISE + place, self.steps, *input.shape).to(input)
         noise = spread(low_and_width(check_noise(layer.noise), u.dtype), u, input)
-        return nmu(input * noise, layer.W) / nmu(noise, layer.W)
+        return snmu(input, layer.W, noise)
 
     def _turn(self) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
         """The optimizer of this step, and the parameters that it leaves as they are."""
@@ -319,15 +319,6 @@ class _Run:
         )
         nn.utils.vector_to_parameters(drawn.to(self.device), self.module.parameters())
         self.row.scores[BEGUN] = self.steps
-
-
-def _regularizer(layer: Layer) -> Tensor | float:
-    """The layer's; of an NPU, whose own is the L1 norm, those terms that the modified one has."""
-    if not isinstance(layer, (NPU, RealNPU)):
-        return layer.regularizer()
-    if isinstance(layer, RealNPU) and layer.modified:
-        return layer.regularizer("weights") + layer.regularizer("gate")
-    return 0.0
 
 
 def batches(specification: Specification, number: int, steps: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,11 @@ _TERMS = {
 _TURNS = {
     "weight_steps": 0.0, "gate_steps": 0.0, "restart_above": math.inf, "restart_after": 10_000.0,
 }  # fmt: skip
+# What a column says something of.
+_BESIDE = {
+    "ramp_start": "regularizer", "ramp_stop": "regularizer", "regularizer_below": "regularizer",
+    "l1_last": "l1", "l1_every": "l1", "restart_after": "restart_above",
+}  # fmt: skip
 _ENDLESS = {*_CLIP, "regularizer_below", "l1_last", "restart_above"}  # None or infinite: no bound
 # As csrc/training.h has them; beta2 is RMSprop's alpha too.
 HYPER = (
@@ -55,6 +60,12 @@ _OF_THE_CALL = {
     "dtype",
 }
 _ALIASES = {"LR": "lr", "learning_rate": "lr"}
+# Terms that published.SETTINGS have and no sweep adds to the loss, and what it has.
+_OF_SETTINGS = {
+    "weights": "it is part of 'regularizer'",
+    "gate": "it is part of 'regularizer'",
+    "inputs": "a sweep has no term of a layer's inputs",
+}
 _OF_THE_CALL_TOO = {"batch": "batch_size", "layer": "stack", "operation": "task"}
 
 
@@ -265,6 +276,8 @@ def _check_names(table: Runs, task: Task, optimizer: str) -> None:
                 f"runs: {name!r} is no column but {name}= of sweep.{type(task).__name__}, the same "
                 "for all runs of a call"
             )
+        if name in _OF_SETTINGS:
+            raise ValueError(f"runs: {name!r} is no column: {_OF_SETTINGS[name]}")
         if name in MADE:
             raise ValueError(f"runs: the result has a column {name!r} of its own")
         if name in _ALIASES:
@@ -311,13 +324,11 @@ def _hyper(table: Runs, optimizer: str) -> Tensor:
                 raise ValueError(
                     f"runs[{end!r}], row {number}: expected at least {begin} = {first}, got {last}"
                 )
-    if "restart_after" in table.columns and "restart_above" not in table.columns:
-        for number, after in enumerate(columns["restart_after"]):
-            if after:
-                raise ValueError(
-                    f"runs['restart_after'], row {number}: expected a column 'restart_above' "
-                    f"beside it, without which no run begins anew, got {after} alone"
-                )
+    for name, of in _BESIDE.items():
+        if name in table.columns and of not in table.columns:
+            raise ValueError(
+                f"runs: expected a column {of!r} beside {name!r}, which does nothing without it"
+            )
     unused = [0.0] * len(table)
     chosen = [columns.get(name, unused) for name in HYPER]
     return torch.tensor(chosen, dtype=torch.float64).T.contiguous()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..checks import check_size
 from ..layers import SNMU
+from ..layers.base import Layer
 from . import stream
 from .runs import HYPER, OPTIMIZERS, Columns, Runs
 from .stack import OF_GATES, Stack, options
@@ -75,6 +76,7 @@ class Specification:
         self._check_labels()
         self._check_sizes()
         self._check_turns()
+        self._check_regularizer()
         self.success = check_success(success, task)
         self.thresholds = self._thresholds()
         self.initial = initial
@@ -152,6 +154,18 @@ class Specification:
                         f"runs[{name!r}], row {row}: expected 0 for a stack without gates, got "
                         f"{steps:g}"
                     )
+
+    def _check_regularizer(self) -> None:
+        """A regularizer has a layer to work on."""
+        own = (layer for layer in self.stack.layers() if isinstance(layer, Layer))
+        if any(layer._has_regularizer for layer in own):
+            return
+        for row, weight in enumerate(self.columns.hyper[:, HYPER.index("regularizer")].tolist()):
+            if weight:
+                raise ValueError(
+                    f"runs['regularizer'], row {row}: expected 0 for a stack whose layers have no "
+                    f"regularizer (of an NPU that is 'l1'), got {weight:g}"
+                )
 
     def _thresholds(self) -> Tensor:
         known: dict[Any, float] = {}

@@ -120,5 +120,8 @@ def draw(seeds: Tensor, stream: int, step: int, rows: int, columns: int) -> Tens
     drawn = seeds.new_empty((len(seeds), rows, columns), dtype=torch.float32)
     if drawn.numel():
         grid = (len(seeds), -(-rows // _DRAW_ROWS))
-        draw_kernel[grid](seeds, drawn, stream, step, rows, columns, BLOCK=_DRAW_ROWS, num_warps=1)
+        with _on(seeds.device):
+            draw_kernel[grid](
+                seeds, drawn, stream, step, rows, columns, BLOCK=_DRAW_ROWS, num_warps=1
+            )
     return drawn

@@ -25,10 +25,13 @@ from nalu_kernels import (
     NMU,
     NPU,
     NRU,
+    SNMU,
     NACSigma,
     RealNPU,
     sweep,
 )
+from nalu_kernels.layers.base import Layer
+from nalu_kernels.sweep.runs import _BESIDE
 from nalu_kernels.sweep.state import DIVERGED
 
 F64 = torch.float64
@@ -54,6 +57,7 @@ LAYERS: list[tuple[Any, dict[str, list[Any]]]] = [
     (GNALU, {"eps": [1e-2]}),
     (NAU, {}),
     (NMU, {}),
+    (SNMU, {}),
     (
         INALU,
         {
@@ -130,13 +134,18 @@ def specifications(draw: st.DrawFn) -> dict[str, Any]:
     runs["lr"] = [draw(st.floats(1e-5, 1e-3)) for _ in range(count)]
     for name in draw(st.sets(st.sampled_from(["weight_decay", "clip_value", "clip_norm"]))):
         runs[name] = [draw(st.floats(0.01, 1)) for _ in range(count)]
-    for name in draw(st.sets(st.sampled_from(list(TERMS)))):
-        runs[name] = [draw(TERMS[name]) for _ in range(count)]
+    stack = draw(stacks(inputs, 2 if kind == "function" else 1))
+    terms = draw(st.sets(st.sampled_from(list(TERMS))))
+    if not any(isinstance(layer, Layer) and layer._has_regularizer for layer in stack.modules()):
+        terms.discard("regularizer")
+    for name in terms:
+        if _BESIDE.get(name, name) in terms:
+            runs[name] = [draw(TERMS[name]) for _ in range(count)]
     if optimizer != "adam":
         runs["momentum"] = [draw(st.sampled_from([0.0, 0.9])) for _ in range(count)]
     steps = draw(st.integers(1, 6))
     return {
-        "stack": draw(stacks(inputs, 2 if kind == "function" else 1)),
+        "stack": stack,
         "task": task,
         "runs": runs,
         "steps": steps,

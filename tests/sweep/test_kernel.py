@@ -179,6 +179,26 @@ def test_a_run_that_is_stuck_begins_anew(backend: Backend, monkeypatch: pytest.M
     assert_same(trained(**on(backend)), found)
 
 
+@pytest.mark.parametrize("noise", [(1.0, 5.0), "batch"], ids=str)
+def test_noise_on_many_inputs(noise: Any, backend: Backend) -> None:
+    """Whose own product has no place in float32."""
+    task = sweep.Arithmetic("a + b", 200, subset=0.005, train=(0.5, 1.4), samples=40)
+    options: dict[str, Any] = {"steps": 20, "test_every": 10, "batch_size": 16}
+    stack = SNMU(200, 1, noise=noise)
+    expected = sweep.run(stack, task, {"seed": [1]}, **options, dtype=F64, backend="reference")
+    assert expected._state.parameters.isfinite().all()
+    for backend_, dtype in (
+        (on(backend), F64),
+        (on(backend), torch.float32),
+        ({"backend": "reference"}, torch.float32),
+    ):
+        found = sweep.run(stack, task, {"seed": [1]}, **options, dtype=dtype, **backend_)
+        tolerance = 1e-9 if dtype == F64 else 1e-3
+        torch.testing.assert_close(
+            found._state.parameters.double(), expected._state.parameters, rtol=0, atol=tolerance
+        )
+
+
 def test_noise_that_follows_from_more_than_a_kernel_sees() -> None:
     task = sweep.Arithmetic("a * b", in_features=2, samples=40)
     layer = SNMU(2, 1, noise="batch")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from nalu_kernels import INALU, NMU, SNMU, sweep
+from nalu_kernels import INALU, NALU, NMU, SNMU, RealNPU, sweep
 from nalu_kernels.sweep.runs import HYPER, Columns, as_runs
 
 TASK = sweep.Arithmetic("a * b", in_features=2)
@@ -174,7 +175,15 @@ def test_a_table_of_ones_own_has_no_ranges() -> None:
             {"ramp_start": [0, 9], "ramp_stop": [0, 8]},
             r"ramp_stop.*row 1: expected at least ramp_start = 9\.0, got 8",
         ),
-        ({"restart_after": [0, 10]}, r"restart_after.*row 1: expected .*'restart_above'.* got 10"),
+        ({"restart_after": [10]}, "expected a column 'restart_above' beside 'restart_after'"),
+        ({"ramp_start": [10]}, "expected a column 'regularizer' beside 'ramp_start'"),
+        ({"ramp_stop": [10]}, "expected a column 'regularizer' beside 'ramp_stop'"),
+        ({"regularizer_below": [1.0]}, "expected a column 'regularizer' beside 'regularizer_below"),
+        ({"l1_last": [1.0]}, "expected a column 'l1' beside 'l1_last', which does nothing without"),
+        ({"l1_every": [10]}, "expected a column 'l1' beside 'l1_every'"),
+        ({"weights": [1.0]}, "'weights' is no column: it is part of 'regularizer'"),
+        ({"gate": [1.0]}, "'gate' is no column: it is part of 'regularizer'"),
+        ({"inputs": [1.0]}, "'inputs' is no column: a sweep has no term of a layer's inputs"),
     ],
 )
 def test_a_schedule_that_would_do_something_else_is_refused(
@@ -202,6 +211,17 @@ def test_a_run_begins_anew_after_10_000_steps_unless_it_says_otherwise() -> None
 
 def test_rows_of_a_grid_may_go_without_a_new_beginning() -> None:
     Columns(sweep.grid(restart_above=[None, 1.0], restart_after=[10]), TASK, "adam")
+
+
+@pytest.mark.parametrize(
+    "stack", [NALU(2, 1), RealNPU(2, 1), nn.Linear(2, 1)], ids=lambda stack: type(stack).__name__
+)
+def test_a_regularizer_of_a_stack_that_has_none_is_refused(stack: nn.Module) -> None:
+    runs, words = {"regularizer": [0.0, 2.0]}, r"'regularizer'\], row 1: expected 0 for .*, got 2"
+    with pytest.raises(ValueError, match=words):
+        sweep.run(stack, TASK, runs, steps=1)
+    for other in (RealNPU(2, 1, modified=True), nn.Sequential(stack, NMU(1, 1))):
+        sweep.run(other, TASK, runs, steps=1)
 
 
 @pytest.mark.parametrize("name", ["weight_steps", "gate_steps"])
