@@ -328,6 +328,79 @@ def check_nmru(eps: object, input: object, W: object) -> None:
 
 
 @_untraced
+def check_over_time(check: Callable[..., None], options: int, tensors: int, *arguments: Any) -> None:
+    """Raises TypeError or ValueError if these are not arguments of a cell's ``unroll``: the options
+    and tensors of the layer, whose own check is ``check``, with ``last_only`` between them and hx,
+    lengths and reset behind."""
+    given, last_only = arguments[:options], arguments[options]
+    input, *weights = arguments[options + 1 : options + 1 + tensors]
+    hx, lengths, reset = (*arguments[options + 1 + tensors :], None, None, None)[:3]
+    x = _floating("input", input)
+    if x.dim() != 3:
+        raise ValueError(
+            f"input: expected 3 dimensions (steps, batch, features), got shape {tuple(x.shape)}"
+        )
+    W = weights[0]
+    columns = W.shape[-1] if isinstance(W, Tensor) and W.dim() == 2 else 1
+    check(*given, x.new_empty((0, columns)), *weights)
+    steps, batch, features = x.shape
+    state = W.shape[0]
+    if features + state != columns:
+        raise ValueError(
+            f"input: expected a last dimension of {columns - state}, the columns of the weights "
+            f"{tuple(W.shape)} that are not the state's, got shape {tuple(x.shape)}"
+        )
+    check_flag("last_only", last_only)
+    if hx is not None:
+        _shape("hx", _like_input("hx", hx, x), (batch, state))
+    for name, value, dtype, shape in (
+        ("lengths", lengths, torch.int64, (batch,)),
+        ("reset", reset, torch.bool, (steps, batch)),
+    ):
+        if value is not None:
+            tensor = _dense(name, value)
+            if tensor.dtype != dtype:
+                raise TypeError(f"{name}: expected dtype {dtype}, got {tensor.dtype}")
+            if tensor.device != x.device:
+                raise ValueError(
+                    f"{name}: expected the device of input, {x.device}, got {tensor.device}"
+                )
+            _shape(name, tensor, shape)
+    if type(lengths) is Tensor and lengths.numel():  # one without numbers is of a subclass
+        low, high = int(lengths.min()), int(lengths.max())
+        if low < 0 or high > steps:
+            raise ValueError(
+                f"lengths: expected 0 to {steps}, the steps of input, got {low} to {high}"
+            )
+
+
+@_untraced
+def check_sequence(
+    input: object,
+    hx: object,
+    lengths: object,
+    reset: object,
+    input_size: int,
+    hidden_size: int,
+) -> None:
+    """Raises TypeError or ValueError if these are not arguments of a cell's ``unroll``, of rows or
+    of a single one; what depends on the layer is left to its own checks."""
+    x = _dense("input", input)
+    if x.dim() not in (2, 3) or x.shape[-1] != input_size:
+        raise ValueError(
+            f"input: expected shape (steps, batch, {input_size}) or (steps, {input_size}), got "
+            f"{tuple(x.shape)}"
+        )
+    steps, batch = x.shape[0], tuple(x.shape[1:-1])
+    if hx is not None:
+        _shape("hx", _dense("hx", hx), (*batch, hidden_size))
+    if lengths is not None:
+        _shape("lengths", _dense("lengths", lengths), batch)
+    if reset is not None:
+        _shape("reset", _dense("reset", reset), (steps, *batch))
+
+
+@_untraced
 def check_state(input: object, hx: object, input_size: int, hidden_size: int) -> None:
     """Raises TypeError or ValueError if these are not an input and a state (or None) of a cell."""
     x = _dense("input", input)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import native
 from .checks import DTYPES
-from .family import COMPOSED, FAMILY
+from .family import COMPOSED, FUNCTIONS
 from .operators import Operators
 from .triton import NAMESPACE as TRITON
 from .triton.deferred import define_operators
@@ -286,6 +286,8 @@ def which_backend(input: Tensor, function: str | None = None) -> tuple[str, str]
         input: the tensor that the call is given first.
         function: the name of the function that is called, such as ``"nmu"``. A back end that has
             no kernels of it is passed over. None asks for the back end of any function.
+            ``"nmu_unroll"`` is that of an NMUCell's ``unroll``, which on "reference" calls the
+            layer for each step, on the back end of ``"nmu"``.
 
     Raises:
         TypeError: input is not a tensor, or function no string.
@@ -309,8 +311,8 @@ def _kernels_of(function: object) -> str:
             f"function: expected a function's name, such as 'nmu', got {type(function).__name__}"
         )
     name = COMPOSED.get(function, function)
-    if name not in FAMILY:
-        names = ", ".join([*FAMILY, *COMPOSED])
+    if name not in FUNCTIONS:
+        names = ", ".join([*FUNCTIONS, *COMPOSED])
         raise ValueError(
             f"function: expected one of {names}, which the layers call, got {function!r}"
         )

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../layer.h"
-#include "../rows/call.h"
+#include "../rows/unroll.h"
 #include "../training.h"
 
 namespace nalu {
@@ -14,6 +14,8 @@ struct Kernels {
   void (*backward)(const Layer&, const Backward&);
   void (*forward_rows)(const RowsCall&, void* output, void* saved);
   void (*backward_rows)(const RowsCall&, const RowsBackward&);
+  void (*unroll_forward)(const UnrollCall&, void* output, void* states);
+  void (*unroll_backward)(const UnrollCall&, const UnrollBackward&);
   void (*transform)(const Layer&, void* W);
   void (*train)(const Training&);
   void (*draw)(const Draw&);

@@ -3,6 +3,7 @@
 
 #include "large.h"
 #include "rows/layer.h"
+#include "rows/unroll.h"
 #include "small.h"
 #include "train/train.h"
 
@@ -55,6 +56,14 @@ inline void backward_rows(const RowsCall& call, const RowsBackward& pass) {
   dispatch(call.dtype, [&](auto s) { backward_by_rows<decltype(s)>(call, pass); });
 }
 
+inline void unroll_forward(const UnrollCall& call, void* output, void* states) {
+  dispatch(call.cell.dtype, [&](auto s) { unroll_forward_as<decltype(s)>(call, output, states); });
+}
+
+inline void unroll_backward(const UnrollCall& call, const UnrollBackward& pass) {
+  dispatch(call.cell.dtype, [&](auto s) { unroll_backward_as<decltype(s)>(call, pass); });
+}
+
 inline void transform(const Layer& layer, void* W) {
   dispatch(layer.dtype, [&](auto s) { transform_of<decltype(s)>(layer, W); });
 }
@@ -65,6 +74,8 @@ constexpr Kernels kKernels{
     backward,
     forward_rows,
     backward_rows,
+    unroll_forward,
+    unroll_backward,
     transform,
     train,
     draw};

@@ -63,13 +63,19 @@ class RowsArguments {
   // After the last of them.
   void read() {
     batch_.check_features(call.layer.in);
+    read_parameters();
+    call.input = batch_.read_rows(input_);
+  }
+  void read_parameters() {
     for (size_t i = 0; i < tensors_.size(); ++i) {
       if (tensors_[i].has_value()) {
         call.parameters[places_[i]] = batch_.read_contiguous(*tensors_[i]);
         call.sizes[places_[i]] = tensors_[i]->numel();
       }
     }
-    call.input = batch_.read_rows(input_);
+  }
+  const void* read_contiguous(const Tensor& tensor) {
+    return batch_.read_contiguous(tensor);
   }
 
   Tensor empty_output() const {
@@ -91,13 +97,13 @@ class RowsArguments {
   }
 
   // Memory for the gradients of the input and of the tensors, undefined where not wanted.
-  std::vector<Tensor> gradients(int64_t needed, RowsBackward& pass) const {
+  std::vector<Tensor> gradients(int64_t needed, void*& input, void** parameters) const {
     std::vector<Tensor> results;
-    results.push_back(gradient(wants(needed, 0), input_, pass.input));
+    results.push_back(gradient(wants(needed, 0), input_, input));
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const bool wanted = tensors_[i].has_value() && wants(needed, static_cast<int>(i) + 1);
       results.push_back(
-          wanted ? gradient(true, *tensors_[i], pass.parameters[places_[i]]) : Tensor::undefined());
+          wanted ? gradient(true, *tensors_[i], parameters[places_[i]]) : Tensor::undefined());
     }
     return results;
   }
@@ -248,7 +254,7 @@ void rows_backward(StableIValue* values, uint64_t, uint64_t) {
   RowsBackward pass{};
   arguments.read_backward(grad_output, saved, pass);
   arguments.read();
-  std::vector<Tensor> results = arguments.gradients(needed, pass);
+  std::vector<Tensor> results = arguments.gradients(needed, pass.input, pass.parameters);
   Device::backward_rows(arguments.input(), arguments.call, pass);
   for (Tensor& result : results) {
     stack.put(std::move(result));

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "../small.h"
-#include "../train/team.h"
+#include "parameters.h"
 
 #include "../../rows/call.h"
 #include "../../rows/walk.h"
@@ -18,15 +18,29 @@ namespace NALU_NAMESPACE {
 struct Chunks {
   int64_t rows, count, parts, chunks_a_part;
 
-  Chunks(const RowsCall& call, bool helped) {
+  // B rows, as many a chunk as are wanted; in few enough parts that their sums stay small.
+  Chunks(int64_t B, int64_t wanted, int64_t parameters) {
+    rows = wanted < B ? wanted : B;
+    count = B > 0 ? divide_up(B, rows) : 0;
+    const int64_t room = divide_up(int64_t{1} << 22, parameters + 1);
+    const int64_t most_parts = room < 2 ? 2 : room > 64 ? 64 : room;
+    chunks_a_part = count > 0 ? divide_up(count, most_parts) : 1;
+    parts = divide_up(count, chunks_a_part);
+  }
+
+  // All of them one part.
+  static Chunks of_one_part(int64_t B, int64_t rows) {
+    Chunks chunks(B, rows, 0);
+    chunks.parts = chunks.count > 0 ? 1 : 0;
+    chunks.chunks_a_part = chunks.count > 0 ? chunks.count : 1;
+    return chunks;
+  }
+
+  static Chunks of_layer(const RowsCall& call, bool helped) {
     const StackLayer& layer = call.layer;
-    if (helped) { // long products, and one part
-      constexpr int64_t longest = 1024;
-      rows = call.B < longest ? call.B : longest;
-      count = call.B > 0 ? divide_up(call.B, rows) : 0;
-      parts = count > 0 ? 1 : 0;
-      chunks_a_part = count > 0 ? count : 1;
-      return;
+    if (helped) {
+      constexpr int64_t longest = 1024; // long products
+      return of_one_part(call.B, longest);
     }
     const double I = static_cast<double>(layer.in), O = static_cast<double>(layer.out);
     const double B = static_cast<double>(call.B);
@@ -42,22 +56,9 @@ struct Chunks {
       wanted *= 2;
     }
     const int64_t even = divide_up(divide_up(call.B, wanted), least) * least;
-    rows = even < most ? even : most;
-    rows = rows < call.B ? rows : call.B;
-    count = call.B > 0 ? divide_up(call.B, rows) : 0;
-    // Few enough parts that their sums stay small.
-    const int64_t room = divide_up(int64_t{1} << 22, layer.parameters() + 1);
-    const int64_t most_parts = room < 2 ? 2 : room > 64 ? 64 : room;
-    chunks_a_part = count > 0 ? divide_up(count, most_parts) : 1;
-    parts = divide_up(count, chunks_a_part);
+    return {call.B, even < most ? even : most, layer.parameters()};
   }
 };
-
-// Whether the parameters are as the kernels want them, in one piece and in the compute type.
-template <class T, class S>
-bool is_one(const RowsCall& call) {
-  return std::is_same_v<S, T> && call.parameter_count == 1;
-}
 
 // What a thread works with: the layer, its parameters in the compute type, and rows as columns.
 template <class T, class S>
@@ -69,29 +70,16 @@ class RowsWorker {
         size_(placed(rows, nullptr, nullptr, nullptr)),
         own_(size_.own),
         block_(size_.block),
-        gathered_(is_one<T, S>(call) ? 0 : call.layer.parameters()),
-        parameters_(gathered_.get()),
+        parameters_(call),
         reader_(call.input, call.layer.in, rows) {
-    if constexpr (std::is_same_v<S, T>) {
-      parameters_ = is_one<T, S>(call) ? static_cast<const T*>(call.parameters[0]) : parameters_;
-    }
-    int64_t at = 0;
-    for (int i = 0; gathered_.get() != nullptr && i < call.parameter_count; ++i) {
-      const S* from = static_cast<const S*>(call.parameters[i]);
-      T* to = gathered_.get() + at;
-      for_each_vector_of_weights<T>(call.sizes[i], [&](int64_t k, auto lanes) {
-        store<T>(to + k, load<T>(from + k, lanes), lanes);
-      });
-      at += call.sizes[i];
-    }
     lay_out(rows, nullptr);
-    prepare(unit_, parameters_, true);
+    prepare(unit_, parameters_.get(), true);
   }
 
   // `kept`: where what the backward needs is to lie; null where there will be none.
   void forward(int64_t begin, int64_t n, T* kept, S* output) {
     read(begin, n, kept);
-    nalu::NALU_NAMESPACE::forward<T>(unit_, parameters_, x_, nullptr, true, n);
+    nalu::NALU_NAMESPACE::forward<T>(unit_, parameters_.get(), x_, nullptr, true, n);
     put(unit_.y, call_.layer.out, n, output + begin * call_.layer.out);
   }
 
@@ -106,7 +94,7 @@ class RowsWorker {
 
   // `kept` by a forward; `dy`: the rows of the output's gradient.
   void backward(int64_t begin, int64_t n, const T* kept, const T* dy, T* gradients, S* grad_x) {
-    const T* own = parameters_;
+    const T* own = parameters_.get();
     read(begin, n, const_cast<T*>(kept));
     transpose_rows(dy, n, call_.layer.out, unit_.y);
     make_planes(unit_, own, x_, true, n);
@@ -157,8 +145,8 @@ class RowsWorker {
   Unit<T> unit_{};
   T *x_ = nullptr, *turned_ = nullptr;
   const Size size_;
-  Buffer<T> own_, block_, gathered_;
-  const T* parameters_;
+  Buffer<T> own_, block_;
+  const Parameters<T, S> parameters_;
   RowReader<T, S> reader_;
 };
 
@@ -195,7 +183,7 @@ template <class S>
 inline void forward_by_rows(const RowsCall& call, void* output, void* saved) {
   using T = Compute<S>;
   const bool helped = wants_help(call);
-  const Chunks chunks(call, helped);
+  const Chunks chunks = Chunks::of_layer(call, helped);
   const int64_t kept = saved != nullptr ? kept_a_row(call.layer) : 0;
   for_each_chunk(helped, chunks.count, [&](int64_t first, int64_t last) {
     RowsWorker<T, S> worker(call, chunks.rows, false);
@@ -212,7 +200,7 @@ template <class S>
 inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
   using T = Compute<S>;
   const bool helped = wants_help(call);
-  const Chunks chunks(call, helped);
+  const Chunks chunks = Chunks::of_layer(call, helped);
   const int64_t kept = kept_a_row(call.layer), count = call.layer.parameters();
   const int64_t parts = chunks.parts > 0 ? chunks.parts : 1;
   // The sums of the only part of the only parameter are its gradient.
@@ -241,14 +229,8 @@ inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
       worker.end_sums(gradients);
     }
   });
-  int64_t at = 0;
-  for (int i = 0; i < call.parameter_count; at += call.sizes[i], ++i) {
-    if (pass.parameters[i] != nullptr && !in_place) {
-      parallel(call.sizes[i], kGrain, [&](int64_t begin, int64_t end) {
-        S* to = static_cast<S*>(pass.parameters[i]) + begin;
-        sum_parts<T, S>(end - begin, sums + at + begin, parts, count, to);
-      });
-    }
+  if (!in_place) {
+    add_parts<T, S>(call, sums, parts, pass.parameters);
   }
 }
 
