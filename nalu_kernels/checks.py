@@ -328,7 +328,9 @@ def check_nmru(eps: object, input: object, W: object) -> None:
 
 
 @_untraced
-def check_over_time(check: Callable[..., None], options: int, tensors: int, *arguments: Any) -> None:
+def check_over_time(
+    check: Callable[..., None], options: int, tensors: int, *arguments: Any
+) -> None:
     """Raises TypeError or ValueError if these are not arguments of a cell's ``unroll``: the options
     and tensors of the layer, whose own check is ``check``, with ``last_only`` between them and hx,
     lengths and reset behind."""

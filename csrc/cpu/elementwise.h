@@ -80,16 +80,62 @@ inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) 
   constexpr int64_t L = kLanes<T>;
   for_each_vector<T>(cols, [=](int64_t col, auto width) {
     for_each_vector<T>(rows, [=](int64_t row, auto height) {
-      Vec<T> block[L] = {};
-      for (int64_t r = 0; r < height; ++r) {
-        block[r] = weight((row + r) * cols + col, width);
+      Vec<T> block[L];
+      NALU_UNROLL
+      for (int64_t r = 0; r < L; ++r) {
+        block[r] = r < height ? weight((row + r) * cols + col, width) : Vec<T>{};
       }
       transpose<T>(block);
-      for (int64_t c = 0; c < width; ++c) {
-        store<T>(to + (col + c) * rows + row, block[c], height);
+      NALU_UNROLL
+      for (int64_t c = 0; c < L; ++c) {
+        if (c < width) {
+          store<T>(to + (col + c) * rows + row, block[c], height);
+        }
       }
     });
   });
+}
+
+// The transpose of a (rows, cols) matrix.
+template <class T>
+inline void transpose_rows(const T* from, int64_t rows, int64_t cols, T* to) {
+  if (rows == 1 || cols == 1) {
+    for_each_vector<T>(rows * cols, [=](int64_t i, auto count) {
+      store<T>(to + i, load<T>(from + i, count), count);
+    });
+    return;
+  }
+#if NALU_VECTOR_BYTES
+  constexpr int64_t L = kLanes<T>;
+  constexpr auto lanes = std::make_integer_sequence<int, L>{};
+  if (cols == 2 || rows == 2) { // pairs, which take two vectors apart or bring them together
+    const int64_t pairs = rows == 2 ? cols : rows;
+    int64_t i = 0;
+    for (; i + L <= pairs; i += L) {
+      if (cols == 2) {
+        const auto a = load<T>(from + 2 * i, Full<T>{}), b = load<T>(from + 2 * i + L, Full<T>{});
+        store<T>(to + i, separate<Vec<T>, false>(a, b, lanes), Full<T>{});
+        store<T>(to + pairs + i, separate<Vec<T>, true>(a, b, lanes), Full<T>{});
+      } else {
+        const auto a = load<T>(from + i, Full<T>{}), b = load<T>(from + pairs + i, Full<T>{});
+        store<T>(to + 2 * i, interleave<Vec<T>, false>(a, b, lanes), Full<T>{});
+        store<T>(to + 2 * i + L, interleave<Vec<T>, true>(a, b, lanes), Full<T>{});
+      }
+    }
+    for (; i < pairs; ++i) {
+      for (int64_t k = 0; k < 2; ++k) {
+        if (cols == 2) {
+          to[k * pairs + i] = from[2 * i + k];
+        } else {
+          to[2 * i + k] = from[k * pairs + i];
+        }
+      }
+    }
+    return;
+  }
+#endif
+  fill_transposed<T>(
+      rows, cols, [=](int64_t i, auto count) { return load<T>(from + i, count); }, to);
 }
 
 // The rows [begin, end) of S as a dense matrix of T.

@@ -92,6 +92,7 @@ class Unroller {
     } else {
       for (int64_t t = longest_ - 1; t >= 0; --t) {
         if (t > 0) {
+          fetch(kept, t - 2, H_);
           read(kept, t - 1, H_, state_);
         } else {
           copy(start_, H_ * n, state_);
@@ -158,8 +159,9 @@ class Unroller {
     }
   }
 
-  // The columns of x_ for step t, of the state before it.
-  void make_input(int64_t t) {
+  // The columns of x_ for step t, of the state before it. `towards`: the step that is next.
+  void make_input(int64_t t, int64_t towards) {
+    fetch(call_.input, towards, I_);
     read(call_.input, t, I_, x_);
     T* h = x_ + I_ * n_;
     copy(state_, H_ * n_, h);
@@ -174,7 +176,7 @@ class Unroller {
 
   // state_ becomes that after step t, in the precision in which single calls have it.
   void step(int64_t t) {
-    make_input(t);
+    make_input(t, t + 1);
     const int64_t count = H_ * n_;
     if (t >= shortest_) {
       copy(state_, count, kept_);
@@ -200,10 +202,11 @@ class Unroller {
     const T* own = parameters_.get();
     const int64_t count = H_ * n_;
     const bool ragged = t >= shortest_;
-    make_input(t);
+    make_input(t, t - 1);
     T* dy = carried_;
     if (!call_.last_only) {
       dy = dy_;
+      fetch(pass.grad_output, t - 1, H_);
       read(pass.grad_output, t, H_, dy);
       for_each_vector<T>(count, [&](int64_t k, auto lanes) {
         store<T>(dy + k, load<T>(dy + k, lanes) + load<T>(carried_ + k, lanes), lanes);
@@ -261,6 +264,18 @@ class Unroller {
       const Vec<T> going = load<T>(alive_ + k, lanes), zero{};
       store<T>(to + at, going != zero ? load<T>(from + at, lanes) : instead, lanes);
     });
+  }
+
+  // What a step will read, while the one before it computes: the rows of other chunks lie between, so
+  // that no processor foresees it.
+  void fetch(const Steps& from, int64_t t, int64_t columns) const {
+    if (0 <= t && t < call_.T && from.col_stride == 1 && from.row_stride == columns) {
+      const S* data = static_cast<const S*>(from.data) + t * from.step_stride + begin_ * columns;
+      constexpr int64_t line = 64 / sizeof(S);
+      for (int64_t i = 0; i < n_ * columns; i += line) {
+        prefetch(data + i);
+      }
+    }
   }
 
   // Of step t, this chunk's rows as (columns, n).

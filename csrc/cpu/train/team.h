@@ -173,12 +173,6 @@ inline T sum_of_squares(const T* values, int64_t count) {
   return sum_lanes<T>(squares);
 }
 
-template <class T>
-inline void transpose_rows(const T* from, int64_t rows, int64_t columns, T* to) {
-  fill_transposed<T>(
-      rows, columns, [=](int64_t i, auto count) { return load<T>(from + i, count); }, to);
-}
-
 template <class V>
 NALU_INLINE V square_root(V v) {
 #if NALU_VECTOR_BYTES == 64 // the masks keep GCC from warning of its own header
