@@ -409,19 +409,32 @@ def select(input: Tensor, function: str | None = None) -> Operators | None:
     and for a graph that is being traced (``namespace_in_graph``)."""
     if torch.compiler.is_compiling():  # first, so that the compiler sees nothing of the rest
         return None
-    # The plain case of which_backend, at a fifth of its cost.
-    if (
-        _forced.choice is None
-        and not torch._C._are_functorch_transforms_active()
-        and torch.autograd.forward_ad._current_level < 0
-        and torch._C._get_tracing_state() is None
-    ):
+    if _is_plain():
         device_type = "cpu" if input.is_cpu else input.device.type
         return _automatic_operators(device_type, input.dtype, function)
     name, why = which_backend(input, function)
     if name == "reference" and forced() not in (None, name) and _needs_reference() is None:
         _warn(function, input.device.type, why)
     return _load(name)[0]
+
+
+def _is_plain() -> bool:
+    """Whether nothing but the input decides; what which_backend asks, at a fifth of its cost."""
+    return (
+        _forced.choice is None
+        and not torch._C._are_functorch_transforms_active()
+        and torch.autograd.forward_ad._current_level < 0
+        and torch._C._get_tracing_state() is None
+    )
+
+
+def has_kernels(input: Tensor, function: str) -> bool:
+    """Whether a call of this function with ``input`` would run on kernels of it."""
+    if torch.compiler.is_compiling():
+        return bool(namespace_in_graph(input, function))
+    if _is_plain():
+        return _automatic(input.device.type, input.dtype, function)[0] != "reference"
+    return which_backend(input, function)[0] != "reference"
 
 
 def namespace_in_graph(input: Tensor, function: str) -> str:

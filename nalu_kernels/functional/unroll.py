@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import reference
-from ..dispatch import namespace_in_graph, which_backend
+from ..dispatch import has_kernels
 from ..family import OverTime
 from .call import call
 
@@ -26,7 +25,7 @@ def unroll(
     ``options`` and ``tensors`` are the layer's, ``states`` are hx, lengths and reset. One call of a
     kernel where the input's back end has one, else a call of the layer for each step.
     """
-    if _has_kernel(function, input):
+    if has_kernels(input, function.name):
         missing = [None] * (len(function.layer.tensors) - 1 - len(tensors))
         given = (input, *tensors, *missing, *states)
         while given[-1] is None:  # an operator's default, and less to pass
@@ -43,9 +42,3 @@ def unroll(
     return reference.unroll(
         layer, input=input, hx=hx, lengths=lengths, reset=reset, last_only=last_only
     )
-
-
-def _has_kernel(function: OverTime, input: Tensor) -> bool:
-    if torch.compiler.is_compiling():
-        return bool(namespace_in_graph(input, function.name))
-    return which_backend(input, function.name)[0] != "reference"

@@ -346,14 +346,19 @@ inline Chunks chunks_of_steps(const UnrollCall& call, bool helped) {
   return {B, rows, layer.parameters()};
 }
 
+// Whether all threads and torch's BLAS go through a step together: large weights and so few rows that
+// vectors along them would be empty. More rows take their steps sooner a thread each, measured: no
+// thread waits for another before the last step.
 inline bool wants_help(const UnrollCall& call) {
   const StackLayer& layer = call.cell.layer;
-  return layer.kind != Kind::nmu && layer.in * layer.out > kSmallWeight && !runs_alone();
+  constexpr int64_t few = 4;
+  return call.cell.B <= few && layer.in * layer.out > kSmallWeight && !runs_alone();
 }
 
 // f(chunk's first row, rows) for the chunks from `first` on.
 template <class F>
-inline void for_each_rows(const UnrollCall& call, const Chunks& chunks, int64_t first, int64_t last, const F& f) {
+inline void for_each_rows(
+    const UnrollCall& call, const Chunks& chunks, int64_t first, int64_t last, const F& f) {
   for (int64_t chunk = first; chunk < last; ++chunk) {
     const int64_t begin = chunk * chunks.rows, left = call.cell.B - begin;
     f(begin, left < chunks.rows ? left : chunks.rows);
