@@ -7,8 +7,9 @@
 
 A size is batch x input x hidden x steps. Each contender does a forward over all steps and its
 backward to the parameters and the input. "loop" calls the cell for each step, "plain" the formulas
-as their users write them, with the weights transformed once; "rnn" is torch.nn.RNN of the same size,
-which computes something else. Memory is what a forward and its backward add to the process at most.
+as their users write them, with the weights transformed once; "rnn" is torch.nn.RNN of the same
+size, which computes something else. Memory is what a forward and its backward add to the process at
+most.
 """
 
 from __future__ import annotations
@@ -225,9 +226,9 @@ def section(results: Results) -> str:
     used = results["machine"]
     return "\n\n".join(
         [
-            "A forward over all steps and its backward, in float32; a cell's `unroll` against a loop "
-            "of its single calls, the formulas written plainly in a loop, and torch.nn.RNN of the "
-            "same size. ÷: how many times longer these take, medians of the rounds' ratios; "
+            "A forward over all steps and its backward, in float32; a cell's `unroll` against a "
+            "loop of its single calls, the formulas written plainly in a loop, and torch.nn.RNN of "
+            "the same size. ÷: how many times longer these take, medians of the rounds' ratios; "
             f"{used['threads']} threads of an {used['processor']} "
             f"({used['backend'].rpartition(', ')[2]}), torch {used['torch']}. The floor is an "
             "empty autograd call and the matrix products at the rate of torch's BLAS.",

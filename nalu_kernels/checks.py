@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _WANTED = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
@@ -368,12 +369,19 @@ def check_over_time(
                     f"{name}: expected the device of input, {x.device}, got {tensor.device}"
                 )
             _shape(name, tensor, shape)
-    if type(lengths) is Tensor and lengths.numel():  # one without numbers is of a subclass
-        low, high = int(lengths.min()), int(lengths.max())
-        if low < 0 or high > steps:
-            raise ValueError(
-                f"lengths: expected 0 to {steps}, the steps of input, got {low} to {high}"
-            )
+    if lengths is not None and not torch.compiler.is_compiling():
+        _check_lengths(lengths, steps)
+
+
+def _check_lengths(lengths: Any, steps: int) -> None:
+    """Reads the numbers where that is free: a GPU would have to be waited for."""
+    without_numbers = type(lengths) is not Tensor  # but a FakeTensor
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(lengths)
+    if without_numbers or wrapped or not lengths.is_cpu or not lengths.numel():
+        return
+    low, high = int(lengths.min()), int(lengths.max())
+    if low < 0 or high > steps:
+        raise ValueError(f"lengths: expected 0 to {steps}, the steps of input, got {low} to {high}")
 
 
 @_untraced
@@ -400,6 +408,32 @@ def check_sequence(
         _shape("lengths", _dense("lengths", lengths), batch)
     if reset is not None:
         _shape("reset", _dense("reset", reset), (steps, *batch))
+
+
+@_untraced
+def check_network(
+    input: object, hx: object, input_size: int, hidden_size: int, num_layers: int
+) -> None:
+    """Raises TypeError or ValueError if these are not an input, perhaps packed, and the states (or
+    None) of cells one above the other."""
+    name, x = "input", input
+    packed = isinstance(input, PackedSequence)
+    if isinstance(input, PackedSequence):
+        name, x = "input.data", input.data
+    tensor = _dense(name, x)
+    dims = (2,) if packed else (2, 3)
+    if tensor.dim() not in dims or tensor.shape[-1] != input_size:
+        wanted = f"(steps, batch, {input_size}), (steps, {input_size}) or a PackedSequence"
+        if packed:
+            wanted = f"(..., {input_size})"
+        raise ValueError(f"{name}: expected shape {wanted}, got {tuple(tensor.shape)}")
+    if hx is not None:
+        state = _dense("hx", hx)
+        batched = packed or tensor.dim() == 3
+        batch = state.shape[1:2] if batched else ()  # of which each cell's own checks judge
+        if tuple(state.shape) != (num_layers, *batch, hidden_size):
+            wanted = f"({num_layers}, {'batch, ' if batched else ''}{hidden_size})"
+            raise ValueError(f"hx: expected shape {wanted}, got {tuple(state.shape)}")
 
 
 @_untraced

@@ -2,8 +2,8 @@
 
 A row makes a function's schemas, shapes without numbers, FLOP counts and decomposition
 (``operators.py``, ``flops.py``), its autograd.Function (``autograd.py``) and its way to a back end
-(``execute.py``). So does an ``OverTime``, which is made of a row: the layer as a recurrent cell that
-takes all its steps in one call.
+(``execute.py``). So does an ``OverTime``, which is made of a row: the layer as a recurrent cell
+that takes all its steps in one call.
 """
 
 from __future__ import annotations

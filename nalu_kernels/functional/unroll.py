@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import reference
@@ -25,12 +26,14 @@ def unroll(
     ``options`` and ``tensors`` are the layer's, ``states`` are hx, lengths and reset. One call of a
     kernel where the input's back end has one, else a call of the layer for each step.
     """
+    missing = [None] * (len(function.layer.tensors) - 1 - len(tensors))
+    given = (input, *tensors, *missing, *states)
+    while given[-1] is None:  # an operator's default, and less to pass
+        given = given[:-1]
     if has_kernels(input, function.name):
-        missing = [None] * (len(function.layer.tensors) - 1 - len(tensors))
-        given = (input, *tensors, *missing, *states)
-        while given[-1] is None:  # an operator's default, and less to pass
-            given = given[:-1]
         return call(function, (*options, last_only), given)
+    if not torch._C._is_any_autocast_enabled():  # which makes dtypes alike
+        function.check(*options, last_only, *given)
     hx, lengths, reset = states
 
     def layer(input: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def unroll(
             outputs.append(torch.where(going, new, 0))
     if last_only:
         return state
-    return torch.stack(outputs) if outputs else input.new_empty((0, *first.shape))
+    return torch.stack(outputs) if outputs else first.unsqueeze(0)[:0]
 
 
 def _state_size(of_layer: dict[str, Any]) -> int:
