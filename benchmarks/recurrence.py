@@ -36,7 +36,7 @@ from .timing import interleave, ratio
 Sizes = tuple[int, int, int, int]  # batch, input, hidden, steps
 Results = dict[str, Any]
 Call = Callable[[], Sequence[Tensor]]
-CELLS: dict[str, type[nn.Module]] = {
+CELLS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (NACCell, NALUCell, NAUCell, NMUCell, INALUCell, RealNPUCell)
 }
 # How many times faster than the loop of single calls unroll has to be, for NACCell and NALUCell.
@@ -52,11 +52,19 @@ MEMORY_SIZES: Sizes = (64, 10, 10, 1000)
 _PASSES = 3
 
 
+_FORMULAS: dict[str, Callable[..., Tensor]] = {
+    "NAUCell": nau,
+    "NMUCell": nmu,
+    "INALUCell": inalu,
+    "RealNPUCell": real_npu,
+}
+
+
 def _weight(W_hat: Tensor, M_hat: Tensor) -> Tensor:
     return torch.tanh(W_hat) * torch.sigmoid(M_hat)
 
 
-def _prepared(name: str, parameters: list[Tensor]) -> Callable[[Tensor], Tensor]:
+def _prepared(name: str, parameters: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
     """A step of the plain formulas on [x, h], what depends on the weights alone computed before."""
     if name == "NACCell":
         W = _weight(*parameters)
@@ -70,12 +78,7 @@ def _prepared(name: str, parameters: list[Tensor]) -> Callable[[Tensor], Tensor]
             return gate * linear(columns, V) + (1 - gate) * product
 
         return nalu
-    formula: Callable[..., Tensor] = {
-        "NAUCell": nau,
-        "NMUCell": nmu,
-        "INALUCell": inalu,
-        "RealNPUCell": real_npu,
-    }[name]
+    formula = _FORMULAS[name]
     return lambda columns: formula(columns, *parameters)
 
 
@@ -109,7 +112,7 @@ def calls(name: str, sizes: Sizes, compiled: bool) -> dict[str, Call]:
 
     # A loop of 1,000 steps as one graph takes the compiler minutes: it is given a step.
     step = torch.compile(
-        lambda row, h, *weights: _prepared(name, list(weights))(torch.cat((row, h), dim=-1))
+        lambda row, h, *weights: _prepared(name, weights)(torch.cat((row, h), dim=-1))
     )
 
     own = [x, *parameters]

@@ -47,9 +47,12 @@ class _RNN(nn.Module):
         sizes = [self.input_size, *[self.hidden_size] * (self.num_layers - 1)]
         self.cells = nn.ModuleList(self.cell(size, self.hidden_size, **options) for size in sizes)
 
+    def _layers(self) -> list[_Cell]:
+        return [cell for cell in self.cells if isinstance(cell, _Cell)]
+
     def reset_parameters(self) -> None:
         """Draws all parameters anew, as the cells do."""
-        for cell in self.cells:
+        for cell in self._layers():
             cell.reset_parameters()
 
     def forward(
@@ -78,7 +81,7 @@ class _RNN(nn.Module):
 
     def _stack(self, x: Tensor, hx: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         last = []
-        for number, cell in enumerate(self.cells):
+        for number, cell in enumerate(self._layers()):
             first = None if hx is None else hx[number]
             x = cell.unroll(x, first, lengths=lengths)
             last.append(_last_state(x, first, lengths))
