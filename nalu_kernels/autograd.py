@@ -62,7 +62,7 @@ def _with_gradients(function: Function) -> Callable[..., Tensor]:
     """``function`` of (kernels, *options, *tensors), by ``kernels`` (an ``operators.Kernels``)."""
     options = len(function.options)
     saves_output = bool(function.saves_output_if)
-    keeps_output = bool(function.saves_output_unless)
+    keeps_output = function.keeps_output or (lambda options: False)
     told = options - saves_output  # of the options, to the backward
     no_gradients = (None,) * (1 + options)
 
@@ -73,7 +73,7 @@ def _with_gradients(function: Function) -> Callable[..., Tensor]:
             saved = output if given[-1] else None
         else:
             output, saved = kernels.forward(*given, any(ctx.needs_input_grad), *tensors)
-            if keeps_output and not given[-1]:
+            if keeps_output(given):
                 saved = output
         ctx.kernels = kernels
         ctx.options = given
@@ -86,7 +86,7 @@ def _with_gradients(function: Function) -> Callable[..., Tensor]:
         if reference_needed(grad_output):
             formula = functools.partial(function.reference, *ctx.options)
             return *no_gradients, *gradients(formula, tensors, needed, grad_output)
-        if keeps_output or (saves_output and saved is not None):
+        if saved is not None and (saves_output or keeps_output(ctx.options)):
             saved = saved.contiguous()  # saved_tensors_hooks may have given it other strides
         grads = ctx.kernels.backward(
             *ctx.options[:told], BITS[needed], grad_output, saved, *tensors

@@ -329,6 +329,26 @@ def check_nmru(eps: object, input: object, W: object) -> None:
 
 
 @_untraced
+def check_over_units(check: Callable[..., None], names: tuple[str, ...], *arguments: Any) -> None:
+    """Raises TypeError or ValueError if these are not arguments of a layer, whose own check is
+    ``check``, with a dimension of units before those of its tensors, called ``names``."""
+    tensors = [of for of in arguments if of is None or isinstance(of, Tensor)]
+    options = arguments[: len(arguments) - len(tensors)]
+    W = tensors[1]
+    if not isinstance(W, Tensor) or W.dim() != 3 or W.shape[0] == 0:
+        got = tuple(W.shape) if isinstance(W, Tensor) else _kind(W)
+        raise ValueError(
+            f"{names[1]}: expected shape (units, out, in), of one unit or more, got {got}"
+        )
+    units = W.shape[0]
+    for name, tensor in zip(names, tensors):  # noqa: B905 - the last may be left out
+        if tensor is not None and (tensor.dim() == 0 or tensor.shape[0] != units):
+            wanted = f"{units} units ({names[1]} is {tuple(W.shape)}) as the first dimension"
+            raise ValueError(f"{name}: expected {wanted}, got shape {tuple(tensor.shape)}")
+    check(*options, *(of if of is None else of.new_empty(of.shape[1:]) for of in tensors))
+
+
+@_untraced
 def check_over_time(
     check: Callable[..., None], options: int, tensors: int, *arguments: Any
 ) -> None:

@@ -9,8 +9,9 @@ that takes all its steps in one call.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,8 +62,8 @@ class Function:
     # The last option, a flag: where it is set the forward's own output is what is saved, else
     # nothing is; the backward is told by that alone.
     saves_output_if: str = ""
-    # The last option, a flag: unless it is set the forward's own output is what is saved.
-    saves_output_unless: str = ""
+    # Whether, with these options, the forward's own output is what is saved.
+    keeps_output: Callable[[Sequence[Any]], bool] | None = None
     per_input: tuple[str, ...] = ()  # weights that all outputs share
     types: list[type] = field(init=False)  # of the options
     tensors: tuple[str, ...] = field(init=False)
@@ -268,7 +269,7 @@ class OverTime(Function):
             layer.products,
             optional=(*layer.optional, "hx", "lengths", "reset"),
             parts=self._kept_states,
-            saves_output_unless="last_only",
+            keeps_output=lambda options: not options[-1],
         )
         self.layer = layer
 
@@ -305,8 +306,55 @@ def _stretch(steps: int) -> int:
     return math.isqrt(steps - 1) + 1
 
 
+class OverUnits(Function):
+    """Independent layers side by side: each tensor has a dimension of units before its own, the
+    input (units, ..., in_features) too."""
+
+    def __init__(self, layer: Function) -> None:
+        log_space = [*layer.options].index("log_space") if layer.saves_output_if else None
+        super().__init__(
+            f"{layer.name}_units",
+            functools.partial(reference.units, layer.formula),
+            functools.partial(checks.check_over_units, layer.check, layer.tensors),
+            layer.options,
+            layer.weights,
+            layer.products,
+            optional=layer.optional,
+            saved=layer.saved,
+            parts=self._parts,
+            keeps_output=(lambda options: bool(options[log_space]))
+            if log_space is not None
+            else None,
+            per_input=layer.per_input,
+        )
+        self.layer = layer
+
+    def shapes(self, tensors: Sequence[Any]) -> Shapes:
+        """As a unit has them, of all units' rows together."""
+        shapes = super().shapes(tensors)
+        return {name: of if name == "input" else of[1:] for name, of in shapes.items()}
+
+    def _parts(self, *arguments: Any) -> tuple[Tensor, ...]:
+        """A unit's, one behind the other."""
+        options = arguments[: len(self.options)]
+        return tuple(
+            part
+            for unit in zip(*(_each(of) for of in arguments[len(self.options) :]), strict=False)
+            for part in self.layer.parts(*options, *unit)
+        )
+
+
+def _each(tensor: Tensor | None) -> Iterable[Tensor | None]:
+    """A tensor's units, or None for each."""
+    return itertools.repeat(None) if tensor is None else tensor.unbind(0)
+
+
+OVER_UNITS = {row.name: OverUnits(row) for row in FAMILY.values()}
 OVER_TIME = {row.name: OverTime(row) for row in (NAC, NALU, NAU, NMU, INALU, NPU)}
 # All that has operators, by the names of these.
-FUNCTIONS = {**FAMILY, **{row.name: row for row in OVER_TIME.values()}}
+FUNCTIONS = {
+    **FAMILY,
+    **{row.name: row for row in (*OVER_TIME.values(), *OVER_UNITS.values())},
+}
 # Public functions that are made of others, and which kernels they call.
 COMPOSED = {"snmu": "nmu", "gnalu": "nalu", "real_npu": "npu"}

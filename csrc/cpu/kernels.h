@@ -3,6 +3,7 @@
 
 #include "large.h"
 #include "rows/layer.h"
+#include "rows/units.h"
 #include "rows/unroll.h"
 #include "small.h"
 #include "train/train.h"
@@ -26,34 +27,30 @@ inline void backward(const Layer& layer, const Backward& pass) {
   });
 }
 
-// An NAU is a linear path with clamped weights: these kernels are faster for it than rows/ are.
-inline Layer as_layer(const RowsCall& call) {
-  Layer layer{};
-  layer.dtype = call.dtype;
-  layer.shape = {call.B, call.layer.in, call.layer.out, 0};
-  layer.linear = layer.clamped = true;
-  layer.input = call.input;
-  layer.W_hat = call.parameters[0];
-  return layer;
-}
-
 inline void forward_rows(const RowsCall& call, void* output, void* saved) {
-  if (call.layer.kind == Kind::nau) {
-    forward(as_layer(call), output, {});
+  if (has_paths(call.layer.kind)) {
+    forward(as_layer(call), output, split(call, saved));
     return;
   }
   dispatch(call.dtype, [&](auto s) { forward_by_rows<decltype(s)>(call, output, saved); });
 }
 
 inline void backward_rows(const RowsCall& call, const RowsBackward& pass) {
-  if (call.layer.kind == Kind::nau) {
-    Gradients grads{};
-    grads.input = pass.input;
-    grads.W_hat = pass.parameters[0];
-    backward(as_layer(call), {pass.grad_output, nullptr, {}, grads});
+  if (has_paths(call.layer.kind)) {
+    backward(as_layer(call), as_backward(call, pass));
     return;
   }
   dispatch(call.dtype, [&](auto s) { backward_by_rows<decltype(s)>(call, pass); });
+}
+
+inline void forward_units(const UnitsCall& call, void* output, void* saved) {
+  for_each_unit(call, [&](int64_t u) {
+    forward_rows(call.unit(u), call.output(output, u), behind(saved, u * call.saved_bytes()));
+  });
+}
+
+inline void backward_units(const UnitsCall& call, const UnitsBackward& pass) {
+  for_each_unit(call, [&](int64_t u) { backward_rows(call.unit(u), pass.unit(call, u)); });
 }
 
 inline void unroll_forward(const UnrollCall& call, void* output, void* states) {
@@ -76,6 +73,8 @@ constexpr Kernels kKernels{
     backward_rows,
     unroll_forward,
     unroll_backward,
+    forward_units,
+    backward_units,
     transform,
     train,
     draw};

@@ -8,48 +8,6 @@
 
 namespace nalu {
 
-struct Nac {
-  static constexpr int required = 2, optional = 0;
-  double eps;
-  bool log_space;
-  explicit Nac(Stack& stack) : eps(stack.take<double>()), log_space(stack.take<bool>()) {}
-  void describe(RowsArguments& arguments) const {
-    StackLayer& layer = arguments.call.layer;
-    layer.kind = log_space ? Kind::nac_log_space : Kind::nac;
-    layer.eps = eps;
-    check_eps(eps);
-    arguments.weight(0, "W_hat", 0);
-    arguments.weight(1, "M_hat", 1);
-  }
-};
-
-struct Nalu {
-  static constexpr int required = 3, optional = 3;
-  double eps;
-  explicit Nalu(Stack& stack) : eps(stack.take<double>()) {}
-  void describe(RowsArguments& arguments) const {
-    StackLayer& layer = arguments.call.layer;
-    layer.kind = Kind::nalu;
-    layer.eps = eps;
-    check_eps(eps);
-    arguments.weight(0, "W_hat", 0);
-    arguments.weight(1, "M_hat", 1);
-    const Tensor& G = arguments.tensor(2);
-    layer.gates = G.dim() == 2 && G.sizes()[0] == 1 ? 1 : layer.out;
-    arguments.matrix(2, "G", 2, layer.gates, layer.in);
-    layer.bias = arguments.has(3);
-    if (layer.bias) {
-      arguments.vector(3, "gate_bias", 3, layer.gates);
-    }
-    layer.untied = arguments.has(4);
-    check(layer.untied == arguments.has(5), "W_hat_mul and M_hat_mul must be given together");
-    if (layer.untied) {
-      arguments.weight(4, "W_hat_mul", layer.bias ? 4 : 3);
-      arguments.weight(5, "M_hat_mul", layer.bias ? 5 : 4);
-    }
-  }
-};
-
 // A call's tensors: those of the layer's own operator, the input of all steps among them, and behind
 // them hx, lengths and reset.
 template <class LayerOperator>
