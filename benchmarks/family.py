@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
@@ -40,7 +39,7 @@ from nalu_kernels import (
     RealNPU,
 )
 
-from . import machine, markdown
+from . import machine, markdown, memory
 from .cases import GRID, shape_name
 from .contenders import Empty
 from .timing import interleave, ratio
@@ -61,7 +60,6 @@ NEEDED: dict[tuple[str, Sizes], float] = {
 JUDGED = {name for name, _ in NEEDED}
 NEEDED_ON_GRID = 1 / 1.05  # of these; the others are measured only
 MEMORY_SHAPE = (1024, 256, 256)
-_CLEAR = Path("/proc/self/clear_refs")  # Linux alone has it
 LAYERS: dict[str, type[nn.Module]] = {
     kind.__name__: kind
     for kind in (NMU, INALU, RealNPU, NAU, NPU, NRU, NMRU, SNMU, GNALU, NACSigma, NACNMU)
@@ -187,22 +185,11 @@ def cases(names: list[str], grid: bool) -> Iterator[tuple[str, Sizes]]:
                 yield name, sizes
 
 
-def _most() -> int:
-    """Bytes that this process has held at once since the mark was reset."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
-
-
 def _peak(name: str, which: str, sizes: Sizes) -> int:
     """Bytes that a forward and its backward add to the process at most."""
     call = calls(name, (1, *sizes[1:]), False)[which]
     call()
-    call = calls(name, sizes, False)[which]
-    _CLEAR.write_text("5")  # the mark is what the process holds now, not what it once held
-    before = _most()
-    call()
-    return _most() - before
+    return memory.peak(calls(name, sizes, False)[which])
 
 
 def peaks(name: str, sizes: Sizes) -> dict[str, int]:
@@ -230,7 +217,7 @@ def measure(names: list[str], grid: bool, inner: bool, seconds: float) -> Result
         )
         print(f"{name} {shape_name(sizes)}: {rows[-1]['times_faster']} times faster", flush=True)
     results: Results = {"rows": rows}
-    if "NMU" in names and _CLEAR.exists():
+    if "NMU" in names and memory.is_known():
         results["peak_bytes"] = peaks("NMU", MEMORY_SHAPE)
     return results
 

@@ -18,7 +18,17 @@ from typing import Any
 
 from nalu_kernels import published
 
-from . import accuracy, family, findings, instructions, markdown, scale, sweep, training_step
+from . import (
+    accuracy,
+    family,
+    findings,
+    instructions,
+    markdown,
+    recurrence,
+    scale,
+    sweep,
+    training_step,
+)
 from .cases import BACKWARD, FORWARD, NEEDED, NEEDED_ON_GRID, shape_name
 from .contenders import EAGER, EMPTY, LIBRARY, LINEARS, NAMES
 from .gpu import table as gpu
@@ -203,6 +213,7 @@ def pages(
     speed: Results,
     steps: Results,
     layers: Results,
+    sequences: Results,
     sweeps: Results,
     errors: Results,
     on_gpu: Results | None,
@@ -214,6 +225,7 @@ def pages(
             "speed table": speed_section(speed),
             "training step table": training_step.section(steps),
             "family table": family.section(layers),
+            "recurrence table": recurrence.section(sequences),
             "gpu table": gpu.section(on_gpu),
         },
         "docs/sweep.md": {
@@ -238,15 +250,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def read(name: str) -> Results:
         return json.loads((chosen.results / f"{name}.json").read_text())
 
-    names = ("cpu", "training_step", "family", "sweep", "accuracy")
-    speed, steps, layers, sweeps, errors = map(read, names)
+    names = ("cpu", "training_step", "family", "recurrence", "sweep", "accuracy")
+    speed, steps, layers, sequences, sweeps, errors = map(read, names)
     on_gpu = read("gpu") if (chosen.results / "gpu.json").exists() else None
     if chosen.write is None:
-        shown = [text(speed), training_step.text(steps), family.text(layers), sweep.text(sweeps)]
+        shown = [text(speed), training_step.text(steps), family.text(layers)]
+        shown += [recurrence.text(sequences), sweep.text(sweeps)]
         on_device = gpu.NOT_YET if on_gpu is None else gpu.text(on_gpu)
         print(*shown, accuracy.text(errors), on_device, sep="\n\n")
         return
-    for page, sections in pages(speed, steps, layers, sweeps, errors, on_gpu).items():
+    for page, sections in pages(speed, steps, layers, sequences, sweeps, errors, on_gpu).items():
         path = chosen.write / page
         document = path.read_text(encoding="utf-8")
         for name, content in sections.items():

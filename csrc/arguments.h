@@ -59,11 +59,12 @@ inline void check_matrix(
   }
 }
 
-// Whether the leading dimensions of (..., features) can be walked with one stride, and which.
-inline bool one_row_stride(const Tensor& tensor, int64_t& row_stride) {
+// Whether the leading dimensions of (..., features), from `first` on, can be walked with one stride, and
+// which.
+inline bool one_row_stride(const Tensor& tensor, int64_t first, int64_t& row_stride) {
   const int64_t *sizes = tensor.sizes(), *strides = tensor.strides();
   int64_t count = 1;
-  for (int64_t d = tensor.dim() - 2; d >= 0; --d) {
+  for (int64_t d = tensor.dim() - 2; d >= first; --d) {
     if (sizes[d] == 1) {
       continue;
     }
@@ -98,12 +99,20 @@ class Batch {
   }
 
   Rows read_rows(const Tensor& tensor) {
-    const int64_t* sizes = tensor.sizes();
+    int64_t step = 0;
+    return read_rows(tensor, 0, step);
+  }
+  // Of the first of several batches, if there is one dimension before the rows', and the step to the
+  // next of them.
+  Rows read_rows(const Tensor& tensor, int64_t leading, int64_t& step) {
+    const int64_t *sizes = tensor.sizes(), *strides = tensor.strides();
     const int64_t last = tensor.dim() - 1;
     int64_t row_stride = sizes[last];
-    if (B == 0 || one_row_stride(tensor, row_stride)) {
-      return {tensor.data(), row_stride, tensor.strides()[last]};
+    if (B == 0 || one_row_stride(tensor, leading, row_stride)) {
+      step = strides[0];
+      return {tensor.data(), row_stride, strides[last]};
     }
+    step = leading > 0 ? B / sizes[0] * sizes[last] : 0;
     return {keep(tensor.contiguous()), sizes[last], 1};
   }
 

@@ -8,6 +8,14 @@
 // output a (B O), the log-space path's m (B O) and the gate g (B gates), in the compute type;
 // empty if `save` is false.
 //
+// The unrolls take a cell's steps at once: input (steps, batch, features), hx (batch, state), lengths
+// (batch) int64, reset (steps, batch) bool. Their output is the states (steps, batch, state), or the
+// last alone; saved, of the input's dtype, is empty, for the states are all that a backward needs, or of
+// the last alone those that rows/unroll.h counts. The backward's saved is the one or the other.
+//
+// Those of units are independent layers side by side: all tensors have a dimension of units before
+// their own. Of a nac in log space the backward's saved is the output.
+//
 // transform gives W itself, and the forwards "of_W" take it instead of W_hat and M_hat, for
 // inference, where it stays the same.
 //
@@ -77,6 +85,111 @@ STABLE_TORCH_LIBRARY_FRAGMENT(nalu_kernels, m) {
   m.def(
       "nmru_backward(float eps, int needed, Tensor grad_output, Tensor saved, Tensor input, "
       "Tensor W) -> (Tensor, Tensor)");
+  m.def(
+      "nac_unroll_forward(float eps, bool log_space, bool last_only, bool save, Tensor input, "
+      "Tensor W_hat, Tensor M_hat, Tensor? hx=None, Tensor? lengths=None, Tensor? reset=None) "
+      "-> (Tensor, Tensor)");
+  m.def(
+      "nac_unroll_backward(float eps, bool log_space, bool last_only, int needed, Tensor "
+      "grad_output, Tensor saved, Tensor input, Tensor W_hat, Tensor M_hat, Tensor? hx=None, "
+      "Tensor? lengths=None, Tensor? reset=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor)");
+  m.def(
+      "nalu_unroll_forward(float eps, bool last_only, bool save, Tensor input, Tensor W_hat, "
+      "Tensor M_hat, Tensor G, Tensor? gate_bias=None, Tensor? W_hat_mul=None, Tensor? "
+      "M_hat_mul=None, Tensor? hx=None, Tensor? lengths=None, Tensor? reset=None) -> (Tensor, "
+      "Tensor)");
+  m.def(
+      "nalu_unroll_backward(float eps, bool last_only, int needed, Tensor grad_output, Tensor "
+      "saved, Tensor input, Tensor W_hat, Tensor M_hat, Tensor G, Tensor? gate_bias=None, "
+      "Tensor? W_hat_mul=None, Tensor? M_hat_mul=None, Tensor? hx=None, Tensor? lengths=None, "
+      "Tensor? reset=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor, Tensor)");
+  m.def(
+      "nau_unroll_forward(bool last_only, bool save, Tensor input, Tensor W, Tensor? hx=None, "
+      "Tensor? lengths=None, Tensor? reset=None) -> (Tensor, Tensor)");
+  m.def(
+      "nau_unroll_backward(bool last_only, int needed, Tensor grad_output, Tensor saved, "
+      "Tensor input, Tensor W, Tensor? hx=None, Tensor? lengths=None, Tensor? reset=None) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "nmu_unroll_forward(bool last_only, bool save, Tensor input, Tensor W, Tensor? hx=None, "
+      "Tensor? lengths=None, Tensor? reset=None) -> (Tensor, Tensor)");
+  m.def(
+      "nmu_unroll_backward(bool last_only, int needed, Tensor grad_output, Tensor saved, "
+      "Tensor input, Tensor W, Tensor? hx=None, Tensor? lengths=None, Tensor? reset=None) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "inalu_unroll_forward(float eps, float omega, bool per_sample, bool last_only, bool "
+      "save, Tensor input, Tensor W_hat, Tensor M_hat, Tensor g, Tensor? W_hat_mul=None, "
+      "Tensor? M_hat_mul=None, Tensor? hx=None, Tensor? lengths=None, Tensor? reset=None) -> "
+      "(Tensor, Tensor)");
+  m.def(
+      "inalu_unroll_backward(float eps, float omega, bool per_sample, bool last_only, int "
+      "needed, Tensor grad_output, Tensor saved, Tensor input, Tensor W_hat, Tensor M_hat, "
+      "Tensor g, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None, Tensor? hx=None, Tensor? "
+      "lengths=None, Tensor? reset=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor, Tensor, Tensor)");
+  m.def(
+      "npu_unroll_forward(float eps, bool straight_through, bool last_only, bool save, Tensor "
+      "input, Tensor W_re, Tensor g, Tensor? W_im=None, Tensor? hx=None, Tensor? lengths=None, "
+      "Tensor? reset=None) -> (Tensor, Tensor)");
+  m.def(
+      "npu_unroll_backward(float eps, bool straight_through, bool last_only, int needed, "
+      "Tensor grad_output, Tensor saved, Tensor input, Tensor W_re, Tensor g, Tensor? "
+      "W_im=None, Tensor? hx=None, Tensor? lengths=None, Tensor? reset=None) -> (Tensor, "
+      "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "nac_units_forward(float eps, bool log_space, bool save, Tensor input, Tensor W_hat, "
+      "Tensor M_hat) -> (Tensor, Tensor)");
+  m.def(
+      "nac_units_backward(float eps, bool log_space, int needed, Tensor grad_output, Tensor "
+      "saved, Tensor input, Tensor W_hat, Tensor M_hat) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "nalu_units_forward(float eps, bool save, Tensor input, Tensor W_hat, Tensor M_hat, "
+      "Tensor G, Tensor? gate_bias=None, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) -> "
+      "(Tensor, Tensor)");
+  m.def(
+      "nalu_units_backward(float eps, int needed, Tensor grad_output, Tensor saved, Tensor "
+      "input, Tensor W_hat, Tensor M_hat, Tensor G, Tensor? gate_bias=None, Tensor? "
+      "W_hat_mul=None, Tensor? M_hat_mul=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor, Tensor)");
+  m.def(
+      "nau_units_forward(bool save, Tensor input, Tensor W) -> (Tensor, Tensor)");
+  m.def(
+      "nau_units_backward(int needed, Tensor grad_output, Tensor saved, Tensor input, Tensor "
+      "W) -> (Tensor, Tensor)");
+  m.def(
+      "nmu_units_forward(bool save, Tensor input, Tensor W) -> (Tensor, Tensor)");
+  m.def(
+      "nmu_units_backward(int needed, Tensor grad_output, Tensor saved, Tensor input, Tensor "
+      "W) -> (Tensor, Tensor)");
+  m.def(
+      "inalu_units_forward(float eps, float omega, bool per_sample, bool save, Tensor input, "
+      "Tensor W_hat, Tensor M_hat, Tensor g, Tensor? W_hat_mul=None, Tensor? M_hat_mul=None) "
+      "-> (Tensor, Tensor)");
+  m.def(
+      "inalu_units_backward(float eps, float omega, bool per_sample, int needed, Tensor "
+      "grad_output, Tensor saved, Tensor input, Tensor W_hat, Tensor M_hat, Tensor g, Tensor? "
+      "W_hat_mul=None, Tensor? M_hat_mul=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor)");
+  m.def(
+      "npu_units_forward(float eps, bool straight_through, bool save, Tensor input, Tensor "
+      "W_re, Tensor g, Tensor? W_im=None) -> (Tensor, Tensor)");
+  m.def(
+      "npu_units_backward(float eps, bool straight_through, int needed, Tensor grad_output, "
+      "Tensor saved, Tensor input, Tensor W_re, Tensor g, Tensor? W_im=None) -> (Tensor, "
+      "Tensor, Tensor, Tensor)");
+  m.def(
+      "nru_units_forward(bool training, bool save, Tensor input, Tensor W) -> (Tensor, Tensor)");
+  m.def(
+      "nru_units_backward(bool training, int needed, Tensor grad_output, Tensor saved, Tensor "
+      "input, Tensor W) -> (Tensor, Tensor)");
+  m.def(
+      "nmru_units_forward(float eps, bool save, Tensor input, Tensor W) -> (Tensor, Tensor)");
+  m.def(
+      "nmru_units_backward(float eps, int needed, Tensor grad_output, Tensor saved, Tensor "
+      "input, Tensor W) -> (Tensor, Tensor)");
   m.def("transform(Tensor W_hat, Tensor M_hat) -> Tensor");
   m.def("nac_of_W(float eps, bool log_space, Tensor input, Tensor W) -> Tensor");
   m.def(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 
-from .family import FAMILY, Function
+from .family import FUNCTIONS, Function
 
 
 def reference_needed(grad_output: Tensor) -> bool:
@@ -52,9 +52,9 @@ def gradients(
 # How operators are told which gradients are wanted: bit i is set where needed[i] is. A table, for
 # compiled autograd traces no cache.
 BITS = {
-    needed: sum(1 << i for i, need in enumerate(needed) if need)
-    for tensors in range(2, 8)  # trailing ones may be left out
-    for needed in itertools.product((False, True), repeat=tensors)
+    needed[::-1]: bits
+    for tensors in range(2, 11)  # trailing ones may be left out
+    for bits, needed in enumerate(itertools.product((False, True), repeat=tensors))
 }
 
 
@@ -62,6 +62,7 @@ def _with_gradients(function: Function) -> Callable[..., Tensor]:
     """``function`` of (kernels, *options, *tensors), by ``kernels`` (an ``operators.Kernels``)."""
     options = len(function.options)
     saves_output = bool(function.saves_output_if)
+    keeps_output = function.keeps_output or (lambda options: False)
     told = options - saves_output  # of the options, to the backward
     no_gradients = (None,) * (1 + options)
 
@@ -72,6 +73,8 @@ def _with_gradients(function: Function) -> Callable[..., Tensor]:
             saved = output if given[-1] else None
         else:
             output, saved = kernels.forward(*given, any(ctx.needs_input_grad), *tensors)
+            if keeps_output(given):
+                saved = output
         ctx.kernels = kernels
         ctx.options = given
         ctx.save_for_backward(saved, *tensors)
@@ -83,7 +86,7 @@ def _with_gradients(function: Function) -> Callable[..., Tensor]:
         if reference_needed(grad_output):
             formula = functools.partial(function.reference, *ctx.options)
             return *no_gradients, *gradients(formula, tensors, needed, grad_output)
-        if saves_output and saved is not None:
+        if saved is not None and (saves_output or keeps_output(ctx.options)):
             saved = saved.contiguous()  # saved_tensors_hooks may have given it other strides
         grads = ctx.kernels.backward(
             *ctx.options[:told], BITS[needed], grad_output, saved, *tensors
@@ -104,4 +107,4 @@ def _with_gradients(function: Function) -> Callable[..., Tensor]:
     return apply
 
 
-with_gradients = {name: _with_gradients(function) for name, function in FAMILY.items()}
+with_gradients = {name: _with_gradients(function) for name, function in FUNCTIONS.items()}

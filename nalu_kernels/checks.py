@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _WANTED = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
@@ -325,6 +326,134 @@ def check_nmru(eps: object, input: object, W: object) -> None:
     """Raises TypeError or ValueError if these are not arguments of :func:`nalu_kernels.nmru`."""
     _input_and_weight(input, "W", W, for_each_input=2)
     _finite("eps", eps, "non-negative", 0.0)
+
+
+@_untraced
+def check_over_units(check: Callable[..., None], names: tuple[str, ...], *arguments: Any) -> None:
+    """Raises TypeError or ValueError if these are not arguments of a layer, whose own check is
+    ``check``, with a dimension of units before those of its tensors, called ``names``."""
+    tensors = [of for of in arguments if of is None or isinstance(of, Tensor)]
+    options = arguments[: len(arguments) - len(tensors)]
+    W = tensors[1]
+    if not isinstance(W, Tensor) or W.dim() != 3 or W.shape[0] == 0:
+        got = tuple(W.shape) if isinstance(W, Tensor) else _kind(W)
+        raise ValueError(
+            f"{names[1]}: expected shape (units, out, in), of one unit or more, got {got}"
+        )
+    units = W.shape[0]
+    for name, tensor in zip(names, tensors):  # noqa: B905 - the last may be left out
+        if tensor is not None and (tensor.dim() == 0 or tensor.shape[0] != units):
+            wanted = f"{units} units ({names[1]} is {tuple(W.shape)}) as the first dimension"
+            raise ValueError(f"{name}: expected {wanted}, got shape {tuple(tensor.shape)}")
+    check(*options, *(of if of is None else of.new_empty(of.shape[1:]) for of in tensors))
+
+
+@_untraced
+def check_over_time(
+    check: Callable[..., None], options: int, tensors: int, *arguments: Any
+) -> None:
+    """Raises TypeError or ValueError if these are not arguments of a cell's ``unroll``: the options
+    and tensors of the layer, whose own check is ``check``, with ``last_only`` between them and hx,
+    lengths and reset behind."""
+    given, last_only = arguments[:options], arguments[options]
+    input, *weights = arguments[options + 1 : options + 1 + tensors]
+    hx, lengths, reset = (*arguments[options + 1 + tensors :], None, None, None)[:3]
+    x = _floating("input", input)
+    if x.dim() != 3:
+        raise ValueError(
+            f"input: expected 3 dimensions (steps, batch, features), got shape {tuple(x.shape)}"
+        )
+    W = weights[0]
+    columns = W.shape[-1] if isinstance(W, Tensor) and W.dim() == 2 else 1
+    check(*given, x.new_empty((0, columns)), *weights)
+    steps, batch, features = x.shape
+    state = W.shape[0]
+    if features + state != columns:
+        raise ValueError(
+            f"input: expected a last dimension of {columns - state}, the columns of the weights "
+            f"{tuple(W.shape)} that are not the state's, got shape {tuple(x.shape)}"
+        )
+    check_flag("last_only", last_only)
+    if hx is not None:
+        _shape("hx", _like_input("hx", hx, x), (batch, state))
+    for name, value, dtype, shape in (
+        ("lengths", lengths, torch.int64, (batch,)),
+        ("reset", reset, torch.bool, (steps, batch)),
+    ):
+        if value is not None:
+            tensor = _dense(name, value)
+            if tensor.dtype != dtype:
+                raise TypeError(f"{name}: expected dtype {dtype}, got {tensor.dtype}")
+            if tensor.device != x.device:
+                raise ValueError(
+                    f"{name}: expected the device of input, {x.device}, got {tensor.device}"
+                )
+            _shape(name, tensor, shape)
+    if lengths is not None and not torch.compiler.is_compiling():
+        _check_lengths(lengths, steps)
+
+
+def _check_lengths(lengths: Any, steps: int) -> None:
+    """Reads the numbers where that is free: a GPU would have to be waited for."""
+    without_numbers = type(lengths) is not Tensor  # but a FakeTensor
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(lengths)
+    if without_numbers or wrapped or not lengths.is_cpu or not lengths.numel():
+        return
+    low, high = int(lengths.min()), int(lengths.max())
+    if low < 0 or high > steps:
+        raise ValueError(f"lengths: expected 0 to {steps}, the steps of input, got {low} to {high}")
+
+
+@_untraced
+def check_sequence(
+    input: object,
+    hx: object,
+    lengths: object,
+    reset: object,
+    input_size: int,
+    hidden_size: int,
+) -> None:
+    """Raises TypeError or ValueError if these are not arguments of a cell's ``unroll``, of rows or
+    of a single one; what depends on the layer is left to its own checks."""
+    x = _dense("input", input)
+    if x.dim() not in (2, 3) or x.shape[-1] != input_size:
+        raise ValueError(
+            f"input: expected shape (steps, batch, {input_size}) or (steps, {input_size}), got "
+            f"{tuple(x.shape)}"
+        )
+    steps, batch = x.shape[0], tuple(x.shape[1:-1])
+    if hx is not None:
+        _shape("hx", _dense("hx", hx), (*batch, hidden_size))
+    if lengths is not None:
+        _shape("lengths", _dense("lengths", lengths), batch)
+    if reset is not None:
+        _shape("reset", _dense("reset", reset), (steps, *batch))
+
+
+@_untraced
+def check_network(
+    input: object, hx: object, input_size: int, hidden_size: int, num_layers: int
+) -> None:
+    """Raises TypeError or ValueError if these are not an input, perhaps packed, and the states (or
+    None) of cells one above the other."""
+    name, x = "input", input
+    packed = isinstance(input, PackedSequence)
+    if isinstance(input, PackedSequence):
+        name, x = "input.data", input.data
+    tensor = _dense(name, x)
+    dims = (2,) if packed else (2, 3)
+    if tensor.dim() not in dims or tensor.shape[-1] != input_size:
+        wanted = f"(steps, batch, {input_size}), (steps, {input_size}) or a PackedSequence"
+        if packed:
+            wanted = f"(..., {input_size})"
+        raise ValueError(f"{name}: expected shape {wanted}, got {tuple(tensor.shape)}")
+    if hx is not None:
+        state = _dense("hx", hx)
+        batched = packed or tensor.dim() == 3
+        batch = state.shape[1:2] if batched else ()  # of which each cell's own checks judge
+        if tuple(state.shape) != (num_layers, *batch, hidden_size):
+            wanted = f"({num_layers}, {'batch, ' if batched else ''}{hidden_size})"
+            raise ValueError(f"hx: expected shape {wanted}, got {tuple(state.shape)}")
 
 
 @_untraced

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import native
 from .checks import DTYPES
-from .family import COMPOSED, FAMILY
+from .family import COMPOSED, FUNCTIONS
 from .operators import Operators
 from .triton import NAMESPACE as TRITON
 from .triton.deferred import define_operators
@@ -268,9 +268,21 @@ class use_backend(ContextDecorator):
         _forced.choice = self._outer.pop()
 
 
+def _transformed() -> bool:
+    return torch._C._are_functorch_transforms_active()
+
+
+def under_vmap() -> bool:
+    """Whether vmap is the only transform of torch.func at work: the operators have its rule."""
+    if torch._C._functorch.get_dynamic_layer_stack_depth() != 1:
+        return False
+    only = torch._C._functorch.peek_interpreter_stack()
+    return bool(only.key() == torch._C._functorch.TransformType.Vmap)
+
+
 def _needs_reference() -> str | None:
     """What is at work that only the reference's plain PyTorch supports, if anything is."""
-    if torch._C._are_functorch_transforms_active():
+    if _transformed() and not under_vmap():
         return "a torch.func transform is active"
     if torch.autograd.forward_ad._current_level >= 0:
         return "forward-mode AD is active"
@@ -286,6 +298,8 @@ def which_backend(input: Tensor, function: str | None = None) -> tuple[str, str]
         input: the tensor that the call is given first.
         function: the name of the function that is called, such as ``"nmu"``. A back end that has
             no kernels of it is passed over. None asks for the back end of any function.
+            ``"nmu_unroll"`` is that of an NMUCell's ``unroll``, which on "reference" calls the
+            layer for each step, on the back end of ``"nmu"``.
 
     Raises:
         TypeError: input is not a tensor, or function no string.
@@ -309,8 +323,8 @@ def _kernels_of(function: object) -> str:
             f"function: expected a function's name, such as 'nmu', got {type(function).__name__}"
         )
     name = COMPOSED.get(function, function)
-    if name not in FAMILY:
-        names = ", ".join([*FAMILY, *COMPOSED])
+    if name not in FUNCTIONS:
+        names = ", ".join([*FUNCTIONS, *COMPOSED])
         raise ValueError(
             f"function: expected one of {names}, which the layers call, got {function!r}"
         )
@@ -407,24 +421,41 @@ def select(input: Tensor, function: str | None = None) -> Operators | None:
     and for a graph that is being traced (``namespace_in_graph``)."""
     if torch.compiler.is_compiling():  # first, so that the compiler sees nothing of the rest
         return None
-    # The plain case of which_backend, at a fifth of its cost.
-    if (
-        _forced.choice is None
-        and not torch._C._are_functorch_transforms_active()
-        and torch.autograd.forward_ad._current_level < 0
-        and torch._C._get_tracing_state() is None
-    ):
+    if _is_plain():
         device_type = "cpu" if input.is_cpu else input.device.type
         return _automatic_operators(device_type, input.dtype, function)
+    if _transformed():
+        return None
     name, why = which_backend(input, function)
     if name == "reference" and forced() not in (None, name) and _needs_reference() is None:
         _warn(function, input.device.type, why)
     return _load(name)[0]
 
 
+def _is_plain() -> bool:
+    """Whether nothing but the input decides; what which_backend asks, at a fifth of its cost."""
+    return (
+        _forced.choice is None
+        and not _transformed()
+        and torch.autograd.forward_ad._current_level < 0
+        and torch._C._get_tracing_state() is None
+    )
+
+
+def has_kernels(input: Tensor, function: str) -> bool:
+    """Whether a call of this function with ``input`` would run on kernels of it. Under vmap, whose
+    rule knows layers alone, none does."""
+    if torch.compiler.is_compiling():
+        return bool(namespace_in_graph(input, function))
+    if _is_plain():
+        return _automatic(input.device.type, input.dtype, function)[0] != "reference"
+    return not _transformed() and which_backend(input, function)[0] != "reference"
+
+
 def namespace_in_graph(input: Tensor, function: str) -> str:
-    """Where in torch.ops the operators are that a traced graph is to call; "": the reference."""
-    if _needs_reference() is not None:
+    """Where in torch.ops the operators are that a traced graph is to call, or vmap; "": the
+    reference."""
+    if _needs_reference() is not None or (_transformed() and torch.compiler.is_compiling()):
         return ""
     return _namespace(_forced.choice, input.device.type, input.dtype, function)
 

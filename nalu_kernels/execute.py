@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .autocast import disabled
 from .autograd import with_gradients
-from .dispatch import namespace_in_graph, select
-from .family import Function
+from .dispatch import namespace_in_graph, select, under_vmap
+from .family import FAMILY, Function
 
 # What an operator or the choice of a back end raises when an argument is wrong; the checks then
 # say which one. Anything else passes through.
@@ -45,7 +45,7 @@ def execute(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ..
         raise
     function.check(*options, *tensors)
     options = _plain(function, options)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or (function.name in FAMILY and under_vmap()):
         namespace = namespace_in_graph(tensors[0], function.name)
         if namespace:
             operator = getattr(getattr(torch.ops, namespace), function.name)

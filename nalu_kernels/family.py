@@ -2,18 +2,24 @@
 
 A row makes a function's schemas, shapes without numbers, FLOP counts and decomposition
 (``operators.py``, ``flops.py``), its autograd.Function (``autograd.py``) and its way to a back end
-(``execute.py``).
+(``execute.py``). So does an ``OverTime``, which is made of a row: the layer as a recurrent cell
+that takes all its steps in one call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from . import checks, reference
+from .autocast import HALVES
 
 Shapes = dict[str, Sequence[int]]
 
@@ -56,6 +62,8 @@ class Function:
     # The last option, a flag: where it is set the forward's own output is what is saved, else
     # nothing is; the backward is told by that alone.
     saves_output_if: str = ""
+    # Whether, with these options, the forward's own output is what is saved.
+    keeps_output: Callable[[Sequence[Any]], bool] | None = None
     per_input: tuple[str, ...] = ()  # weights that all outputs share
     types: list[type] = field(init=False)  # of the options
     tensors: tuple[str, ...] = field(init=False)
@@ -73,6 +81,16 @@ class Function:
         """Those of the tensors (or shapes) that are given, by name."""
         given = zip(self.tensors, tensors)  # noqa: B905 - as above
         return {name: getattr(of, "shape", of) for name, of in given if of is not None}
+
+    def output_shape(self, options: Sequence[Any], shapes: Shapes) -> tuple[int, ...]:
+        return (*shapes["input"][:-1], shapes[self.weights[0]][0])
+
+    def saved_size(self, options: Sequence[Any], shapes: Shapes) -> int:
+        """How many numbers the forward saves beside its output."""
+        return math.prod(shapes["input"][:-1]) * self.saved(shapes)
+
+    def saved_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        return torch.float32 if dtype in HALVES else dtype
 
 
 def _products_of_W(shapes: Shapes) -> list[Product]:
@@ -230,5 +248,113 @@ NMRU = Function(
 )
 
 FAMILY = {row.name: row for row in (NAC, NALU, NAU, NMU, INALU, NPU, NRU, NMRU)}
+
+
+class OverTime(Function):
+    """A layer over the steps of a sequence: h' = layer([x, h]).
+
+    The input is (steps, batch, features), the output all states or, with the option ``last_only``,
+    the last. After the layer's own tensors come the first state and two that have no gradient.
+    """
+
+    def __init__(self, layer: Function) -> None:
+        super().__init__(
+            f"{layer.name}_unroll",
+            functools.partial(reference.unroll, layer.formula),
+            functools.partial(
+                checks.check_over_time, layer.check, len(layer.options), len(layer.tensors)
+            ),
+            {**layer.options, "last_only": bool},
+            layer.weights,
+            layer.products,
+            optional=(*layer.optional, "hx", "lengths", "reset"),
+            parts=self._kept_states,
+            keeps_output=lambda options: not options[-1],
+        )
+        self.layer = layer
+
+    def shapes(self, tensors: Sequence[Any]) -> Shapes:
+        """As the layer has them, of all steps together."""
+        shapes = super().shapes(tensors)
+        steps, state = shapes["input"][:-1], shapes[self.weights[0]]
+        return {**shapes, "input": (*steps, state[1])}
+
+    def output_shape(self, options: Sequence[Any], shapes: Shapes) -> tuple[int, ...]:
+        whole = super().output_shape(options, shapes)
+        return whole[1:] if options[-1] else whole
+
+    def saved_size(self, options: Sequence[Any], shapes: Shapes) -> int:
+        steps, batch = shapes["input"][:-1]
+        if not options[-1] or not steps:
+            return 0
+        return -(-steps // _stretch(steps)) * batch * int(shapes[self.weights[0]][0])
+
+    def saved_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        return dtype
+
+    def _kept_states(self, *arguments: Any) -> tuple[Tensor, ...]:
+        names = (*self.options, *self.tensors)
+        by_name = {"hx": None, **dict(zip(names, arguments))}  # noqa: B905 - some may be left out
+        steps = by_name["input"].shape[0]
+        if not by_name.pop("last_only") or not steps:
+            return ()
+        return (reference.kept_states(_stretch(steps), layer=self.layer.formula, **by_name),)
+
+
+def _stretch(steps: int) -> int:
+    """The root of the steps, rounded up: after so many a state is kept for the backward."""
+    return math.isqrt(steps - 1) + 1
+
+
+class OverUnits(Function):
+    """Independent layers side by side: each tensor has a dimension of units before its own, the
+    input (units, ..., in_features) too."""
+
+    def __init__(self, layer: Function) -> None:
+        log_space = [*layer.options].index("log_space") if layer.saves_output_if else None
+        super().__init__(
+            f"{layer.name}_units",
+            functools.partial(reference.units, layer.formula),
+            functools.partial(checks.check_over_units, layer.check, layer.tensors),
+            layer.options,
+            layer.weights,
+            layer.products,
+            optional=layer.optional,
+            saved=layer.saved,
+            parts=self._parts,
+            keeps_output=(lambda options: bool(options[log_space]))
+            if log_space is not None
+            else None,
+            per_input=layer.per_input,
+        )
+        self.layer = layer
+
+    def shapes(self, tensors: Sequence[Any]) -> Shapes:
+        """As a unit has them, of all units' rows together."""
+        shapes = super().shapes(tensors)
+        return {name: of if name == "input" else of[1:] for name, of in shapes.items()}
+
+    def _parts(self, *arguments: Any) -> tuple[Tensor, ...]:
+        """A unit's, one behind the other."""
+        options = arguments[: len(self.options)]
+        return tuple(
+            part
+            for unit in zip(*(_each(of) for of in arguments[len(self.options) :]), strict=False)
+            for part in self.layer.parts(*options, *unit)
+        )
+
+
+def _each(tensor: Tensor | None) -> Iterable[Tensor | None]:
+    """A tensor's units, or None for each."""
+    return itertools.repeat(None) if tensor is None else tensor.unbind(0)
+
+
+OVER_UNITS = {row.name: OverUnits(row) for row in FAMILY.values()}
+OVER_TIME = {row.name: OverTime(row) for row in (NAC, NALU, NAU, NMU, INALU, NPU)}
+# All that has operators, by the names of these.
+FUNCTIONS = {
+    **FAMILY,
+    **{row.name: row for row in (*OVER_TIME.values(), *OVER_UNITS.values())},
+}
 # Public functions that are made of others, and which kernels they call.
 COMPOSED = {"snmu": "nmu", "gnalu": "nalu", "real_npu": "npu"}

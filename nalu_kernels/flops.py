@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .family import FAMILY, Function
+from .family import FUNCTIONS, Function
 from .when_imported import when_imported
 
 
@@ -63,7 +63,7 @@ def register(namespace: str) -> None:
     of a namespace's operators."""
     operators = getattr(torch.ops, namespace)
     formulas: dict[str, Callable[..., int]] = {"nac_of_W": _nac_of_W, "nalu_of_W": _nalu_of_W}
-    for function in FAMILY.values():
+    for function in FUNCTIONS.values():
         formulas |= _formulas(function)
 
     def tell(counter: ModuleType) -> None:

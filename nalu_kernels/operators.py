@@ -10,17 +10,17 @@ and torch.export call ``nac`` to ``nmru``, which are the Functions, as operators
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 
 from . import flops
-from .autocast import HALVES, wide
+from .autocast import wide
 from .autograd import with_gradients
-from .family import FAMILY, Function
+from .family import FUNCTIONS, OVER_UNITS, Function
 from .when_imported import when_imported
 
 
@@ -63,7 +63,7 @@ def _schemas(function: Function) -> dict[str, str]:
 
 # As they stand in csrc/ops.cpp, where the words for the arguments are; but for those without
 # ``_forward`` or ``_backward``, which are defined here.
-SCHEMAS = {name: _schemas(function) for name, function in FAMILY.items()}
+SCHEMAS = {name: _schemas(function) for name, function in FUNCTIONS.items()}
 
 
 def overloads(namespace: str) -> Operators:
@@ -74,7 +74,7 @@ def overloads(namespace: str) -> Operators:
             getattr(packets, f"{name}_forward").default,
             getattr(packets, f"{name}_backward").default,
         )
-        for name in FAMILY
+        for name in FUNCTIONS
         if hasattr(packets, f"{name}_forward")
     }
 
@@ -129,12 +129,14 @@ def _register(namespace: str, library: torch.library.Library) -> None:
     packets = getattr(torch.ops, namespace)
     found = overloads(namespace)
     for name, kernels in found.items():
-        function = FAMILY[name]
+        function = FUNCTIONS[name]
         for way in Kernels._fields:
             library.impl(f"{name}_{way}", torch.library.fallthrough_kernel, "Autograd")
         library.define(name + SCHEMAS[name][name])
         library.impl(name, _inference(function, kernels), "CompositeExplicitAutograd")
         library.impl(name, functools.partial(with_gradients[name], kernels), "Autograd")
+        if name in OVER_UNITS:
+            torch.library.register_vmap(f"{namespace}::{name}", _vmap_rule(function), lib=library)
         for operator, fake in _fakes(function).items():
             torch.library.register_fake(f"{namespace}::{operator}", fake, lib=library)
         # What ``name`` turns into where it is decomposed.
@@ -149,6 +151,33 @@ def _register(namespace: str, library: torch.library.Library) -> None:
         "torch._inductor.lowering", lambda lowering: lowering.FALLBACK_ALLOW_LIST.update(kept)
     )
     flops.register(namespace)
+
+
+def _vmap_rule(function: Function) -> Callable[..., tuple[Tensor, int]]:
+    """Of layers side by side, or of one layer whose input has one more dimension."""
+    options = len(function.options)
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+        from .execute import execute  # which needs this module
+
+        row, given, dims = function, arguments[:options], in_dims[options:]
+        tensors = [
+            tensor if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(arguments[options:], dims, strict=True)
+        ]
+        if any(dim is not None for dim in dims[1:]):
+            row = OVER_UNITS[function.name]
+            tensors = [
+                tensor.expand(info.batch_size, *tensor.shape)
+                if dim is None and tensor is not None
+                else tensor
+                for tensor, dim in zip(tensors, dims, strict=True)
+            ]
+        # The transform that is dealt with here steps aside: an autograd.Function admits none.
+        with retrieve_current_functorch_interpreter().lower():
+            return execute(row, given, tuple(tensors)), 0
+
+    return rule
 
 
 def _inference(function: Function, kernels: Kernels) -> Callable[..., Tensor]:
@@ -181,15 +210,15 @@ def _fakes(function: Function) -> dict[str, Callable[..., Any]]:
 
     def whole(*arguments: Any) -> Tensor:
         function.check(*arguments)
-        return _output(*arguments[options : options + 2])
+        given, tensors = arguments[:options], arguments[options:]
+        input: Tensor = tensors[0]
+        return input.new_empty(function.output_shape(given, function.shapes(tensors)))
 
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-        save, tensors = arguments[options], arguments[options + 1 :]
-        output, input = whole(*arguments[:options], *tensors), tensors[0]
-        rows = math.prod(input.shape[:-1])
-        size = rows * function.saved(function.shapes(tensors)) if save else 0
-        kind = torch.float32 if input.dtype in HALVES else input.dtype
-        return output, input.new_empty((size,), dtype=kind)
+        given, save, tensors = arguments[:options], arguments[options], arguments[options + 1 :]
+        output, input = whole(*given, *tensors), tensors[0]
+        size = function.saved_size(given, function.shapes(tensors)) if save else 0
+        return output, input.new_empty((size,), dtype=function.saved_dtype(input.dtype))
 
     def backward(*arguments: Any) -> tuple[Tensor | None, ...]:
         needed, _grad_output, _saved, *tensors = arguments[told:]
@@ -221,6 +250,6 @@ def _decomposition(function: Function) -> Callable[..., Any]:
         parts = function.parts(*given, *map(wide, tensors)) if save else ()
         # An empty one for those that save nothing.
         saved = torch.cat([wide(tensors[0]).new_empty(0), *(part.flatten() for part in parts)])
-        return whole(*given, *tensors), saved
+        return whole(*given, *tensors), saved.to(function.saved_dtype(tensors[0].dtype))
 
     return whole if function.saves_output_if else forward

@@ -2,7 +2,8 @@
 #pragma once
 
 #include "../layer.h"
-#include "../rows/call.h"
+#include "../rows/units.h"
+#include "../rows/unroll.h"
 #include "../training.h"
 
 namespace nalu {
@@ -14,6 +15,10 @@ struct Kernels {
   void (*backward)(const Layer&, const Backward&);
   void (*forward_rows)(const RowsCall&, void* output, void* saved);
   void (*backward_rows)(const RowsCall&, const RowsBackward&);
+  void (*unroll_forward)(const UnrollCall&, void* output, void* states);
+  void (*unroll_backward)(const UnrollCall&, const UnrollBackward&);
+  void (*forward_units)(const UnitsCall&, void* output, void* saved);
+  void (*backward_units)(const UnitsCall&, const UnitsBackward&);
   void (*transform)(const Layer&, void* W);
   void (*train)(const Training&);
   void (*draw)(const Draw&);

@@ -83,13 +83,17 @@ inline void fill_transposed(
   for_each_vector<T>(end - begin, [=](int64_t first, auto width) {
     const int64_t col = begin + first;
     for_each_vector<T>(rows, [=](int64_t row, auto height) {
-      Vec<T> block[L] = {};
-      for (int64_t r = 0; r < height; ++r) {
-        block[r] = weight((row + r) * cols + col, width);
+      Vec<T> block[L];
+      NALU_UNROLL
+      for (int64_t r = 0; r < L; ++r) {
+        block[r] = r < height ? weight((row + r) * cols + col, width) : Vec<T>{};
       }
       transpose<T>(block);
-      for (int64_t c = 0; c < width; ++c) {
-        store<T>(to + (col + c) * rows + row, block[c], height);
+      NALU_UNROLL
+      for (int64_t c = 0; c < L; ++c) {
+        if (c < width) {
+          store<T>(to + (col + c) * rows + row, block[c], height);
+        }
       }
     });
   });
@@ -99,6 +103,34 @@ template <class T, class F>
 inline void fill_transposed(int64_t rows, int64_t cols, const F& weight, T* to) {
   fill_transposed(rows, cols, 0, cols, weight, to);
 }
+
+#if NALU_VECTOR_BYTES
+// The transpose of a matrix of two columns, or of two rows: two vectors are taken apart, or brought
+// together.
+template <class T>
+inline void transpose_pairs(const T* from, int64_t pairs, bool apart, T* to) {
+  constexpr int64_t L = kLanes<T>;
+  constexpr auto lanes = std::make_integer_sequence<int, L>{};
+  int64_t i = 0;
+  for (; i + L <= pairs; i += L) {
+    if (apart) {
+      const auto a = load<T>(from + 2 * i, Full<T>{}), b = load<T>(from + 2 * i + L, Full<T>{});
+      store<T>(to + i, separate<Vec<T>, false>(a, b, lanes), Full<T>{});
+      store<T>(to + pairs + i, separate<Vec<T>, true>(a, b, lanes), Full<T>{});
+    } else {
+      const auto a = load<T>(from + i, Full<T>{}), b = load<T>(from + pairs + i, Full<T>{});
+      store<T>(to + 2 * i, interleave<Vec<T>, false>(a, b, lanes), Full<T>{});
+      store<T>(to + 2 * i + L, interleave<Vec<T>, true>(a, b, lanes), Full<T>{});
+    }
+  }
+  for (; i < pairs; ++i) {
+    for (int64_t k = 0; k < 2; ++k) {
+      const int64_t side = 2 * i + k, above = k * pairs + i;
+      to[apart ? above : side] = from[apart ? side : above];
+    }
+  }
+}
+#endif
 
 // The rows [begin, end) of S as a dense matrix of T.
 template <class T, class S>

@@ -4,6 +4,8 @@
 #include "large.h"
 #include "rows/layer.h"
 #include "rows/slices.h"
+#include "rows/units.h"
+#include "rows/unroll.h"
 #include "small.h"
 #include "train/train.h"
 
@@ -26,20 +28,9 @@ inline void backward(const Layer& layer, const Backward& pass) {
   });
 }
 
-// An NAU is a linear path with clamped weights: these kernels are faster for it than rows/ are.
-inline Layer as_layer(const RowsCall& call) {
-  Layer layer{};
-  layer.dtype = call.dtype;
-  layer.shape = {call.B, call.layer.in, call.layer.out, 0};
-  layer.linear = layer.clamped = true;
-  layer.input = call.input;
-  layer.W_hat = call.parameters[0];
-  return layer;
-}
-
 inline void forward_rows(const RowsCall& call, void* output, void* saved) {
-  if (call.layer.kind == Kind::nau) {
-    forward(as_layer(call), output, {});
+  if (has_paths(call.layer.kind)) {
+    forward(as_layer(call), output, split(call, saved));
     return;
   }
   dispatch(call.dtype, [&](auto s) {
@@ -50,17 +41,32 @@ inline void forward_rows(const RowsCall& call, void* output, void* saved) {
 }
 
 inline void backward_rows(const RowsCall& call, const RowsBackward& pass) {
-  if (call.layer.kind == Kind::nau) {
-    Gradients grads{};
-    grads.input = pass.input;
-    grads.W_hat = pass.parameters[0];
-    backward(as_layer(call), {pass.grad_output, nullptr, {}, grads});
+  if (has_paths(call.layer.kind)) {
+    backward(as_layer(call), as_backward(call, pass));
     return;
   }
   dispatch(call.dtype, [&](auto s) {
     using S = decltype(s);
     wants_slices(call) ? backward_by_slices<S>(call, pass) : backward_by_rows<S>(call, pass);
   });
+}
+
+inline void forward_units(const UnitsCall& call, void* output, void* saved) {
+  for_each_unit(call, [&](int64_t u) {
+    forward_rows(call.unit(u), call.output(output, u), behind(saved, u * call.saved_bytes()));
+  });
+}
+
+inline void backward_units(const UnitsCall& call, const UnitsBackward& pass) {
+  for_each_unit(call, [&](int64_t u) { backward_rows(call.unit(u), pass.unit(call, u)); });
+}
+
+inline void unroll_forward(const UnrollCall& call, void* output, void* states) {
+  dispatch(call.cell.dtype, [&](auto s) { unroll_forward_as<decltype(s)>(call, output, states); });
+}
+
+inline void unroll_backward(const UnrollCall& call, const UnrollBackward& pass) {
+  dispatch(call.cell.dtype, [&](auto s) { unroll_backward_as<decltype(s)>(call, pass); });
 }
 
 inline void transform(const Layer& layer, void* W) {
@@ -73,6 +79,10 @@ constexpr Kernels kKernels{
     backward,
     forward_rows,
     backward_rows,
+    unroll_forward,
+    unroll_backward,
+    forward_units,
+    backward_units,
     transform,
     train,
     draw};

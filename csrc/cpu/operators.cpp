@@ -3,7 +3,8 @@
 #include <string>
 
 #include "../operators.h"
-#include "../rows/operators.h"
+#include "../rows/units_operators.h"
+#include "../rows/unroll_operators.h"
 #include "../training_arguments.h"
 #include "capability.h"
 
@@ -47,6 +48,20 @@ struct Cpu {
   static void backward_rows(const Tensor&, const RowsCall& call, const RowsBackward& pass) {
     kernels().backward_rows(call, pass);
   }
+  static void forward_units(const Tensor&, const UnitsCall& call, void* output, void* saved) {
+    kernels().forward_units(call, output, saved);
+  }
+  static void backward_units(const Tensor&, const UnitsCall& call, const UnitsBackward& pass) {
+    kernels().backward_units(call, pass);
+  }
+  static void unroll_forward(
+      const Tensor&, const UnrollCall& call, void* output, void* states) {
+    kernels().unroll_forward(call, output, states);
+  }
+  static void unroll_backward(
+      const Tensor&, const UnrollCall& call, const UnrollBackward& pass) {
+    kernels().unroll_backward(call, pass);
+  }
 };
 
 void train(StableIValue* values, uint64_t, uint64_t) {
@@ -75,10 +90,13 @@ STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CPU, m) {
   m.impl("nac_backward", nalu::nac_backward<nalu::Cpu>);
   m.impl("nalu_forward", nalu::nalu_forward<nalu::Cpu>);
   m.impl("nalu_backward", nalu::nalu_backward<nalu::Cpu>);
-  nalu::for_each_rows_operator<nalu::Cpu>([&](const std::string& name, auto forward, auto backward) {
+  const auto both_ways = [&](const std::string& name, auto forward, auto backward) {
     m.impl((name + "_forward").c_str(), forward);
     m.impl((name + "_backward").c_str(), backward);
-  });
+  };
+  nalu::for_each_rows_operator<nalu::Cpu>(both_ways);
+  nalu::for_each_unroll_operator<nalu::Cpu>(both_ways);
+  nalu::for_each_units_operator<nalu::Cpu>(both_ways);
   m.impl("transform", nalu::transform<nalu::Cpu>);
   m.impl("nac_of_W", nalu::nac_of_W<nalu::Cpu>);
   m.impl("nalu_of_W", nalu::nalu_of_W<nalu::Cpu>);

@@ -78,6 +78,15 @@ struct Full {
 };
 using Partial = int64_t;
 
+// Asks for the cache line of an address, which need not be one.
+inline void prefetch(const void* address) {
+#if defined(__GNUC__)
+  __builtin_prefetch(address);
+#else
+  static_cast<void>(address);
+#endif
+}
+
 // Fewer than kLanes elements. Lanes that are not in use read as 0.
 #if NALU_VECTOR_BYTES == 64
 inline Vec<float> load_few(const float* from, int64_t count) {
@@ -233,6 +242,12 @@ inline V interleave(V a, V b, std::integer_sequence<int, i...>) {
   return shuffle<(start + i / 2 + (i % 2) * lanes)...>(a, b);
 }
 
+// The lanes of even number of both vectors one after the other, or those of odd number.
+template <class V, bool odd, int... i>
+inline V separate(V a, V b, std::integer_sequence<int, i...>) {
+  return shuffle<(2 * i + odd)...>(a, b);
+}
+
 // Each lane plus that `width` further: a's where the lane's number has no bit of `width`, else b's.
 template <int width, class V, int... i>
 inline V fold(V a, V b, std::integer_sequence<int, i...>) {
@@ -259,18 +274,23 @@ NALU_INLINE Vec<T> sums_of_lanes(Vec<T> (&of)[kLanes<T>]) {
 }
 
 // The square matrix whose rows are the vectors: log2(lanes) perfect shuffles.
-template <class T>
-inline void transpose(Vec<T> (&rows)[kLanes<T>]) {
+template <class T, int round = 1>
+NALU_INLINE void transpose(Vec<T> (&rows)[kLanes<T>]) {
 #if NALU_VECTOR_BYTES
   constexpr int L = kLanes<T>;
-  constexpr auto lanes = std::make_integer_sequence<int, L>{};
-  for (int round = 1; round < L; round *= 2) {
+  if constexpr (round < L) {
+    constexpr auto lanes = std::make_integer_sequence<int, L>{};
     Vec<T> shuffled[L];
+    NALU_UNROLL
     for (int i = 0; i < L / 2; ++i) {
       shuffled[2 * i] = interleave<Vec<T>, false>(rows[i], rows[i + L / 2], lanes);
       shuffled[2 * i + 1] = interleave<Vec<T>, true>(rows[i], rows[i + L / 2], lanes);
     }
-    std::memcpy(&rows, &shuffled, sizeof rows);
+    NALU_UNROLL
+    for (int i = 0; i < L; ++i) {
+      rows[i] = shuffled[i];
+    }
+    transpose<T, 2 * round>(rows);
   }
 #else
   static_cast<void>(rows);

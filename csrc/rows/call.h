@@ -5,7 +5,7 @@
 
 namespace nalu {
 
-constexpr int kMostParameters = 5;
+constexpr int kMostParameters = 6;
 
 struct RowsCall {
   Dtype dtype;

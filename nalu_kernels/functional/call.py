@@ -12,6 +12,7 @@ from ..autocast import widen
 from ..checks import is_dtensor
 from ..execute import execute
 from ..family import Function
+from .units import of_units
 
 
 def call(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...]) -> Tensor:
@@ -19,6 +20,7 @@ def call(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...])
     narrow = None
     if torch._C._is_any_autocast_enabled():
         narrow, tensors = widen(*tensors)
+    function, tensors = of_units(function, tensors)
     if type(tensors[0]) is not Tensor and is_dtensor(tensors[0]):
         function.check(*options, *tensors)
         from .. import sharded  # imports what takes long

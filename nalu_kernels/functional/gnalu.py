@@ -6,9 +6,10 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..autocast import wide, widen
-from ..checks import check_nalu
+from ..family import NALU
 from ..reference.gnalu import LOG_GOLDEN_RATIO
 from .nalu import nalu
+from .units import of_units
 
 
 def gnalu(input: Tensor, W_hat: Tensor, M_hat: Tensor, G: Tensor, *, eps: float = 1e-7) -> Tensor:
@@ -47,7 +48,8 @@ def gnalu(input: Tensor, W_hat: Tensor, M_hat: Tensor, G: Tensor, *, eps: float 
     if has_torch_function(tensors):
         return handle_torch_function(gnalu, tensors, *tensors, eps=eps)
     narrow, tensors = widen(*tensors)
-    check_nalu(eps, *tensors)
+    row, given = of_units(NALU, tensors)
+    row.check(eps, *given)
     x, *parameters = map(wide, tensors)
     scaled = (LOG_GOLDEN_RATIO * parameter for parameter in parameters)
     return nalu(x, *scaled, eps=eps).to(narrow or tensors[0].dtype)

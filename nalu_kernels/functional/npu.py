@@ -57,7 +57,7 @@ def npu(
         )
     if W_im is None:  # which the kernels take for a RealNPU's
         raise TypeError("W_im: expected a torch.Tensor, got NoneType; real_npu has none")
-    return call(NPU, (_eps(eps, input), straight_through), (input, W_re, g, W_im))
+    return call(NPU, (eps_of(eps, input), straight_through), (input, W_re, g, W_im))
 
 
 def real_npu(
@@ -93,10 +93,10 @@ def real_npu(
         return handle_torch_function(
             real_npu, tensors, *tensors, eps=eps, straight_through=straight_through
         )
-    return call(NPU, (_eps(eps, input), straight_through), tensors)
+    return call(NPU, (eps_of(eps, input), straight_through), tensors)
 
 
-def _eps(eps: float | None, input: Tensor) -> float | None:
+def eps_of(eps: float | None, input: Tensor) -> float | None:
     """That of the dtype, unless it is given, or the input is wrong: then the checks say so."""
     if eps is None and isinstance(input, Tensor) and input.dtype in DTYPES:
         return torch.finfo(computed_in(input)).eps

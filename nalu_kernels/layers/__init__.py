@@ -11,6 +11,7 @@ from .nau import NAU
 from .nmu import NMU
 from .npu import NPU, RealNPU
 from .nru import NMRU, NRU
+from .rnn import NACRNN, NALURNN
 from .snmu import SNMU
 from .sparsity import sparsity_error
 from .training import Ramp, Stairs, clamp_, clamp_after_step, input_regularizer, regularizer
@@ -20,7 +21,9 @@ __all__ = [
     "INALU",
     "NAC",
     "NACNMU",
+    "NACRNN",
     "NALU",
+    "NALURNN",
     "NAU",
     "NMRU",
     "NMU",

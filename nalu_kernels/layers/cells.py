@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from ..checks import check_size, check_state
+from ..checks import check_flag, check_sequence, check_size, check_state
+from ..family import OVER_TIME, OverTime
+from ..functional.npu import eps_of
+from ..functional.unroll import unroll
 from .base import Layer
 from .inalu import INALU
 from .nac import NAC
@@ -28,6 +31,7 @@ class _Cell(nn.Module):
 
     layer: ClassVar[type[Layer]]
     _name: ClassVar[str]  # of the attribute that holds it
+    _over_time: ClassVar[OverTime]  # its function, over the steps of a sequence
 
     def __init_subclass__(cls) -> None:
         if "layer" in vars(cls):
@@ -59,6 +63,65 @@ class _Cell(nn.Module):
             hx = input.new_zeros(input.shape[:-1] + features)
         output: Tensor = getattr(self, self._name)(torch.cat((input, hx), dim=-1))
         return output
+
+    def unroll(
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        r"""All steps of a sequence in one call: the states that calls of the cell for each
+        ``x`` of ``input`` would return.
+
+        The weights are transformed once, their gradients summed over the steps. Where the output
+        is all states, the backward needs nothing else that is kept; of the last state alone one is
+        kept every :math:`\sqrt{steps}` steps, and those between are computed again, so that memory
+        grows with the root of the steps. Where the back end has no kernel for it (``which_backend(
+        input, "nac_unroll")``), and under torch.func, the steps are calls of the layer.
+
+        Args:
+            input: x of every step, (steps, batch, input_size) or (steps, input_size).
+            hx: the state before the first step, (batch, hidden_size) or (hidden_size,); zeros if
+                None.
+            lengths: how many steps each row has, int64 of shape (batch,) or (), from 0 to steps.
+                Behind them the state stays and the output is 0; the input there is not read.
+            reset: where the state begins anew with hx, before the step: bool of shape
+                (steps, batch) or (steps,).
+            last_only: return the last state alone.
+
+        Returns:
+            the states, (steps, batch, hidden_size) or (steps, hidden_size); with ``last_only`` the
+            last of them, without the first dimension, and hx if there are no steps.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong type, shape, dtype, device or range.
+        """
+        check_sequence(input, hx, lengths, reset, self.input_size, self.hidden_size)
+        batched = input.dim() == 3
+        last_only = check_flag("last_only", last_only)
+        if not batched:
+            input = input.unsqueeze(1)
+            hx = None if hx is None else hx.unsqueeze(0)
+            lengths = None if lengths is None else lengths.reshape(1)
+            reset = None if reset is None else reset.unsqueeze(1)
+        layer = getattr(self, self._name)
+        output = unroll(
+            self._over_time,
+            self._options_of(layer, input),
+            last_only,
+            input,
+            layer._tensors(input),
+            (hx, lengths, reset),
+        )
+        return output if batched else output.squeeze(-2)
+
+    @staticmethod
+    def _options_of(layer: Any, input: Tensor) -> tuple[Any, ...]:
+        """Those of the layer's function."""
+        return ()
 
     def extra_repr(self) -> str:
         return f"input_size={self.input_size}, hidden_size={self.hidden_size}"
@@ -100,6 +163,11 @@ class NACCell(_Cell):
 
     layer = NAC
     nac: NAC
+    _over_time = OVER_TIME["nac"]
+
+    @staticmethod
+    def _options_of(layer: NAC, input: Tensor) -> tuple[Any, ...]:
+        return layer.eps, layer.log_space
 
 
 class NALUCell(_Cell):
@@ -133,6 +201,11 @@ class NALUCell(_Cell):
 
     layer = NALU
     nalu: NALU
+    _over_time = OVER_TIME["nalu"]
+
+    @staticmethod
+    def _options_of(layer: NALU, input: Tensor) -> tuple[Any, ...]:
+        return (layer.eps,)
 
 
 class NAUCell(_Cell):
@@ -163,6 +236,7 @@ class NAUCell(_Cell):
 
     layer = NAU
     nau: NAU
+    _over_time = OVER_TIME["nau"]
 
 
 class NMUCell(_Cell):
@@ -195,6 +269,7 @@ class NMUCell(_Cell):
 
     layer = NMU
     nmu: NMU
+    _over_time = OVER_TIME["nmu"]
 
 
 class INALUCell(_Cell):
@@ -228,6 +303,11 @@ class INALUCell(_Cell):
 
     layer = INALU
     inalu: INALU
+    _over_time = OVER_TIME["inalu"]
+
+    @staticmethod
+    def _options_of(layer: INALU, input: Tensor) -> tuple[Any, ...]:
+        return layer.eps, layer.omega, layer.gate == "vector"
 
 
 class RealNPUCell(_Cell):
@@ -262,3 +342,8 @@ class RealNPUCell(_Cell):
 
     layer = RealNPU
     realnpu: RealNPU
+    _over_time = OVER_TIME["npu"]
+
+    @staticmethod
+    def _options_of(layer: RealNPU, input: Tensor) -> tuple[Any, ...]:
+        return eps_of(layer.eps, input), layer.gate_gradient == "straight-through"

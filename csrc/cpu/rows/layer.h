@@ -14,15 +14,29 @@ namespace NALU_NAMESPACE {
 struct Chunks {
   int64_t rows, count, parts, chunks_a_part;
 
-  Chunks(const RowsCall& call, bool helped) {
+  // B rows, as many a chunk as are wanted; in few enough parts that their sums stay small.
+  Chunks(int64_t B, int64_t wanted, int64_t parameters) {
+    rows = wanted < B ? wanted : B;
+    count = B > 0 ? divide_up(B, rows) : 0;
+    const int64_t room = divide_up(int64_t{1} << 22, parameters + 1);
+    const int64_t most_parts = room < 2 ? 2 : room > 64 ? 64 : room;
+    chunks_a_part = count > 0 ? divide_up(count, most_parts) : 1;
+    parts = divide_up(count, chunks_a_part);
+  }
+
+  // All of them one part.
+  static Chunks of_one_part(int64_t B, int64_t rows) {
+    Chunks chunks(B, rows, 0);
+    chunks.parts = chunks.count > 0 ? 1 : 0;
+    chunks.chunks_a_part = chunks.count > 0 ? chunks.count : 1;
+    return chunks;
+  }
+
+  static Chunks of_layer(const RowsCall& call, bool helped) {
     const StackLayer& layer = call.layer;
-    if (helped) { // long products, and one part
-      constexpr int64_t longest = 1024;
-      rows = call.B < longest ? call.B : longest;
-      count = call.B > 0 ? divide_up(call.B, rows) : 0;
-      parts = count > 0 ? 1 : 0;
-      chunks_a_part = count > 0 ? count : 1;
-      return;
+    if (helped) {
+      constexpr int64_t longest = 1024; // long products
+      return of_one_part(call.B, longest);
     }
     const double I = static_cast<double>(layer.in), O = static_cast<double>(layer.out);
     const double B = static_cast<double>(call.B);
@@ -38,14 +52,7 @@ struct Chunks {
       wanted *= 2;
     }
     const int64_t even = divide_up(divide_up(call.B, wanted), least) * least;
-    rows = even < most ? even : most;
-    rows = rows < call.B ? rows : call.B;
-    count = call.B > 0 ? divide_up(call.B, rows) : 0;
-    // Few enough parts that their sums stay small.
-    const int64_t room = divide_up(int64_t{1} << 22, layer.parameters() + 1);
-    const int64_t most_parts = room < 2 ? 2 : room > 64 ? 64 : room;
-    chunks_a_part = count > 0 ? divide_up(count, most_parts) : 1;
-    parts = divide_up(count, chunks_a_part);
+    return {call.B, even < most ? even : most, layer.parameters()};
   }
 };
 
@@ -80,7 +87,7 @@ template <class S>
 inline void forward_by_rows(const RowsCall& call, void* output, void* saved) {
   using T = Compute<S>;
   const bool helped = wants_help(call);
-  const Chunks chunks(call, helped);
+  const Chunks chunks = Chunks::of_layer(call, helped);
   const int64_t kept = saved != nullptr ? kept_a_row(call.layer) : 0;
   for_each_chunk(helped, chunks.count, [&](int64_t first, int64_t last) {
     RowsWorker<T, S> worker(call, chunks.rows, false);
@@ -97,7 +104,7 @@ template <class S>
 inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
   using T = Compute<S>;
   const bool helped = wants_help(call);
-  const Chunks chunks(call, helped);
+  const Chunks chunks = Chunks::of_layer(call, helped);
   const int64_t kept = kept_a_row(call.layer), count = call.layer.parameters();
   const int64_t parts = chunks.parts > 0 ? chunks.parts : 1;
   const Buffer<T> sums(parts * count);
@@ -125,15 +132,8 @@ inline void backward_by_rows(const RowsCall& call, const RowsBackward& pass) {
       worker.end_sums(gradients);
     }
   });
-  const bool in_place = std::is_same_v<S, T> && chunks.parts == 1;
-  int64_t at = 0;
-  for (int i = 0; i < call.parameter_count; at += call.sizes[i], ++i) {
-    if (pass.parameters[i] != nullptr && !in_place) {
-      parallel(call.sizes[i], kGrain, [&](int64_t begin, int64_t end) {
-        S* to = static_cast<S*>(pass.parameters[i]) + begin;
-        sum_parts<T, S>(end - begin, sums.get() + at + begin, parts, count, to);
-      });
-    }
+  if (!std::is_same_v<S, T> || chunks.parts != 1) {
+    add_parts<T, S>(call, sums.get(), parts, pass.parameters);
   }
 }
 

@@ -3,58 +3,13 @@
 #pragma once
 
 #include "../small.h"
-#include "../train/team.h"
+#include "parameters.h"
 
 #include "../../rows/call.h"
 #include "../../rows/walk.h"
 
 namespace nalu {
 namespace NALU_NAMESPACE {
-
-// A layer's parameters, or their gradients, each where it lies: what else a pointer to them all is.
-template <class T>
-class Apart {
- public:
-  // One behind the other.
-  Apart(const RowsCall& call, T* all) : count_(call.parameter_count) {
-    int64_t at = 0;
-    for (int i = 0; i < count_; ++i) {
-      begins_[i] = at;
-      of_[i] = all != nullptr ? all + at : nullptr;
-      at += call.sizes[i];
-    }
-  }
-  T*& operator[](int i) {
-    return of_[i];
-  }
-  T* operator[](int i) const {
-    return of_[i];
-  }
-  T* operator+(int64_t at) const {
-    int i = count_ - 1;
-    while (i > 0 && at < begins_[i]) {
-      --i;
-    }
-    return of_[i] + (at - begins_[i]);
-  }
-
- private:
-  T* of_[kMostParameters];
-  int64_t begins_[kMostParameters];
-  int count_;
-};
-
-// Gradients in the results where these are wanted and of T, else in `all`, one behind the other.
-template <class T, class S>
-inline Apart<T> in_results(const RowsCall& call, void* const* results, T* all) {
-  Apart<T> gradients(call, all);
-  if constexpr (std::is_same_v<S, T>) {
-    for (int i = 0; i < call.parameter_count; ++i) {
-      gradients[i] = results[i] != nullptr ? static_cast<T*>(results[i]) : gradients[i];
-    }
-  }
-  return gradients;
-}
 
 // (columns, n) as n rows of S, which begin `stride` apart. `turned` has room for as many numbers.
 template <class T, class S>
@@ -84,30 +39,17 @@ class RowsWorker {
         size_(placed(rows, nullptr, nullptr, nullptr)),
         own_(size_.own),
         block_(size_.block),
-        converted_(std::is_same_v<S, T> ? 0 : call.layer.parameters()),
-        parameters_(call, converted_.get()),
+        parameters_(call),
         reader_(call.input, call.layer.in, rows) {
-    T* to = converted_.get();
-    for (int i = 0; i < call.parameter_count; ++i) {
-      const S* from = static_cast<const S*>(call.parameters[i]);
-      if constexpr (std::is_same_v<S, T>) {
-        parameters_[i] = from;
-      } else {
-        for_each_vector_of_matrix<T>(call.sizes[i], [=](int64_t k, auto lanes) {
-          store<T>(to + k, load<T>(from + k, lanes), lanes);
-        });
-        to += call.sizes[i];
-      }
-    }
     lay_out(rows, nullptr);
-    prepare<T>(unit_, parameters_, true);
+    prepare<T>(unit_, parameters_.get(), true);
   }
 
   // `kept`: where what the backward needs is to lie; null where there will be none. `stride`: of the
   // output's rows.
   void forward(int64_t begin, int64_t n, T* kept, S* output, int64_t stride) {
     read(begin, n, kept);
-    nalu::NALU_NAMESPACE::forward<T>(unit_, parameters_, x_, nullptr, true, n);
+    nalu::NALU_NAMESPACE::forward<T>(unit_, parameters_.get(), x_, nullptr, true, n);
     put_rows(unit_.y, call_.layer.out, n, turned_, output + begin * stride, stride);
   }
 
@@ -127,8 +69,8 @@ class RowsWorker {
   const T* backward(int64_t begin, int64_t n, const T* kept, const T* dy, const Apart<T>& gradients) {
     read(begin, n, const_cast<T*>(kept));
     transpose_rows(dy, n, call_.layer.out, unit_.y);
-    make_planes<T>(unit_, parameters_, x_, true, n);
-    nalu::NALU_NAMESPACE::backward<T>(unit_, parameters_, x_, unit_.y, gradients, n);
+    make_planes<T>(unit_, parameters_.get(), x_, true, n);
+    nalu::NALU_NAMESPACE::backward<T>(unit_, parameters_.get(), x_, unit_.y, gradients, n);
     return unit_.grad_x;
   }
 
@@ -168,8 +110,8 @@ class RowsWorker {
   Unit<T> unit_{};
   T *x_ = nullptr, *turned_ = nullptr;
   const Size size_;
-  Buffer<T> own_, block_, converted_;
-  Apart<const T> parameters_;
+  Buffer<T> own_, block_;
+  const Parameters<T, S> parameters_;
   RowReader<T, S> reader_;
 };
 

@@ -236,6 +236,12 @@ inline void transpose_rows(const T* from, int64_t rows, int64_t columns, T* to) 
     copy(from, rows * columns, to);
     return;
   }
+#if NALU_VECTOR_BYTES
+  if (rows == 2 || columns == 2) {
+    transpose_pairs(from, columns == 2 ? rows : columns, columns == 2, to);
+    return;
+  }
+#endif
   const auto number = [=](int64_t i, auto count) { return load<T>(from + i, count); };
   for_rows(columns, rows, [=](int64_t begin, int64_t end) {
     fill_transposed<T>(rows, columns, begin, end, number, to);

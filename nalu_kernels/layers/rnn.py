@@ -1,0 +1,172 @@
+"""Recurrent networks of cells over whole sequences, with torch.nn.RNN's habits."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from ..checks import check_flag, check_network, check_size
+from .cells import NACCell, NALUCell, _Cell
+
+
+class _RNN(nn.Module):
+    """Cells one above the other: each takes the states of that below for its input. A subclass
+    names the cell, whose options are its own."""
+
+    cell: ClassVar[type[_Cell]]
+
+    def __init_subclass__(cls) -> None:
+        own = list(inspect.signature(_RNN.__init__).parameters.values())[1:5]
+        options = [
+            parameter
+            for parameter in inspect.signature(cls.cell).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        ]
+        cls.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        batch_first: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.input_size = check_size("input_size", input_size)
+        self.hidden_size = check_size("hidden_size", hidden_size)
+        self.num_layers = check_size("num_layers", num_layers)
+        if self.num_layers == 0:
+            raise ValueError("num_layers: expected at least 1, got 0")
+        self.batch_first = check_flag("batch_first", batch_first)
+        sizes = [self.input_size, *[self.hidden_size] * (self.num_layers - 1)]
+        self.cells = nn.ModuleList(self.cell(size, self.hidden_size, **options) for size in sizes)
+
+    def _layers(self) -> list[_Cell]:
+        return [cell for cell in self.cells if isinstance(cell, _Cell)]
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew, as the cells do."""
+        for cell in self._layers():
+            cell.reset_parameters()
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """(output, h_n): all states of the uppermost cell, and the last state of each."""
+        check_network(input, hx, self.input_size, self.hidden_size, self.num_layers)
+        if isinstance(input, PackedSequence):
+            return self._packed(input, hx)
+        steps_second = self.batch_first and input.dim() == 3
+        x = input.transpose(0, 1) if steps_second else input
+        output, h_n = self._stack(x, hx, None)
+        return (output.transpose(0, 1) if steps_second else output), h_n
+
+    def _packed(self, packed: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
+        """Rows in the order in which they are packed, the longest first."""
+        sorted_indices, unsorted_indices = packed.sorted_indices, packed.unsorted_indices
+        if hx is not None and sorted_indices is not None:
+            hx = hx.index_select(1, sorted_indices)
+        x, lengths = pad_packed_sequence(PackedSequence(packed.data, packed.batch_sizes))
+        output, h_n = self._stack(x, hx, lengths.to(x.device))
+        data, batch_sizes, *_ = pack_padded_sequence(output, lengths)
+        if unsorted_indices is not None:
+            h_n = h_n.index_select(1, unsorted_indices)
+        return PackedSequence(data, batch_sizes, sorted_indices, unsorted_indices), h_n
+
+    def _stack(self, x: Tensor, hx: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        last = []
+        for number, cell in enumerate(self._layers()):
+            first = None if hx is None else hx[number]
+            x = cell.unroll(x, first, lengths=lengths)
+            last.append(_last_state(x, first, lengths))
+        return x, torch.stack(last)
+
+    def extra_repr(self) -> str:
+        text = f"input_size={self.input_size}, hidden_size={self.hidden_size}"
+        if self.num_layers != 1:
+            text += f", num_layers={self.num_layers}"
+        return text + (", batch_first=True" if self.batch_first else "")
+
+
+def _last_state(states: Tensor, first: Tensor | None, lengths: Tensor | None) -> Tensor:
+    if states.shape[0] == 0:
+        return states.new_zeros(states.shape[1:]) if first is None else first
+    if lengths is None:
+        return states[-1]
+    rows = torch.arange(states.shape[1], device=states.device)
+    return states[lengths - 1, rows]
+
+
+class NACRNN(_RNN):
+    r"""NACs over sequences: sums and differences over time, layer upon layer.
+
+    .. math::
+        h_t^{(l)} = \operatorname{NAC}\big([x_t^{(l)}, h_{t-1}^{(l)}]\big), \qquad
+        x_t^{(l + 1)} = h_t^{(l)}
+
+    Each layer takes all its steps in one call (:meth:`NACCell.unroll`).
+
+    Args:
+        input_size: size of the last dimension of the input.
+        hidden_size: size of the last dimension of the states.
+        num_layers: how many cells stand one above the other.
+        batch_first: whether input and output are (batch, steps, features). h_n and hx stay as they
+            are.
+        log_space, eps, device, dtype: as of :class:`nalu_kernels.NACCell`.
+
+    Shape:
+        input: (steps, batch, input_size), (steps, input_size), or a PackedSequence; hx:
+        (num_layers, batch, hidden_size) or (num_layers, hidden_size), zeros if None. Returns
+        (output, h_n): the uppermost cell's states, in the form of the input, and the last state of
+        each cell, in the shape of hx.
+
+    Attributes:
+        cells: the :class:`nalu_kernels.NACCell` of each layer, the lowest first.
+
+    Raises:
+        TypeError, ValueError: an option or argument of the wrong type, shape, dtype or device.
+
+    Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equation 1, as in the recurrent
+    tasks of section 4.
+    """
+
+    cell = NACCell
+
+
+class NALURNN(_RNN):
+    r"""NALUs over sequences: sums or products over time, layer upon layer.
+
+    .. math::
+        h_t^{(l)} = \operatorname{NALU}\big([x_t^{(l)}, h_{t-1}^{(l)}]\big), \qquad
+        x_t^{(l + 1)} = h_t^{(l)}
+
+    Each layer takes all its steps in one call (:meth:`NALUCell.unroll`).
+
+    Args:
+        input_size: size of the last dimension of the input.
+        hidden_size: size of the last dimension of the states.
+        num_layers: how many cells stand one above the other.
+        batch_first: whether input and output are (batch, steps, features). h_n and hx stay as they
+            are.
+        eps, tied, gate, gate_bias, device, dtype: as of :class:`nalu_kernels.NALUCell`.
+
+    Shape:
+        as of :class:`nalu_kernels.NACRNN`.
+
+    Attributes:
+        cells: the :class:`nalu_kernels.NALUCell` of each layer, the lowest first.
+
+    Raises:
+        TypeError, ValueError: an option or argument of the wrong type, shape, dtype or device.
+
+    Source: Trask et al. 2018, "Neural Arithmetic Logic Units", equations 1 and 2, as in the
+    recurrent tasks of section 4.
+    """
+
+    cell = NALUCell
