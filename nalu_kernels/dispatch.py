@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import native
 from .checks import DTYPES
-from .family import COMPOSED, FUNCTIONS
+from .family import COMPOSED, FAMILY, FUNCTIONS
 from .operators import Operators
 from .triton import NAMESPACE as TRITON
 from .triton.deferred import define_operators
@@ -280,9 +280,9 @@ def under_vmap() -> bool:
     return bool(only.key() == torch._C._functorch.TransformType.Vmap)
 
 
-def _needs_reference() -> str | None:
+def _needs_reference(function: str | None = None) -> str | None:
     """What is at work that only the reference's plain PyTorch supports, if anything is."""
-    if _transformed() and not under_vmap():
+    if _transformed() and not (under_vmap() and (function is None or function in FAMILY)):
         return "a torch.func transform is active"
     if torch.autograd.forward_ad._current_level >= 0:
         return "forward-mode AD is active"
@@ -312,7 +312,7 @@ def which_backend(input: Tensor, function: str | None = None) -> tuple[str, str]
     if function is not None:
         function = _kernels_of(function)
     chosen = _choose(_forced.choice, input.device.type, input.dtype, function)
-    reason = _needs_reference()
+    reason = _needs_reference(function)
     return chosen if reason is None else ("reference", reason)
 
 
@@ -443,19 +443,19 @@ def _is_plain() -> bool:
 
 
 def has_kernels(input: Tensor, function: str) -> bool:
-    """Whether a call of this function with ``input`` would run on kernels of it. Under vmap, whose
-    rule knows layers alone, none does."""
+    """Whether a call of this function, which is no layer's own, with ``input`` would run on kernels
+    of it."""
     if torch.compiler.is_compiling():
         return bool(namespace_in_graph(input, function))
     if _is_plain():
         return _automatic(input.device.type, input.dtype, function)[0] != "reference"
-    return not _transformed() and which_backend(input, function)[0] != "reference"
+    return which_backend(input, function)[0] != "reference"
 
 
 def namespace_in_graph(input: Tensor, function: str) -> str:
     """Where in torch.ops the operators are that a traced graph is to call, or vmap; "": the
     reference."""
-    if _needs_reference() is not None or (_transformed() and torch.compiler.is_compiling()):
+    if _needs_reference(function) is not None or (_transformed() and torch.compiler.is_compiling()):
         return ""
     return _namespace(_forced.choice, input.device.type, input.dtype, function)
 
