@@ -39,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = _Parser(
         prog=_PROG,
-        description="NAC and NALU layers (Trask et al. 2018): the experiments of the literature.",
+        description="Neural arithmetic layers, from NAC and NALU (Trask et al. 2018) to NMU, "
+        "iNALU and NMRU: the experiments of the literature.",
         epilog="python -m nalu_kernels COMMAND --help has a command's options.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")

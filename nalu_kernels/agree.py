@@ -23,6 +23,7 @@ from .references import reachable
 
 # Of outputs and gradients, relative to the largest number of each row.
 _TOLERANCE = 1e-8
+_ROUNDING = 1e-12  # which no other ε improves
 # Of four outputs in five, whichever ε it is: if it is more, the parameters are in other places.
 _ROUGHLY, _MOST = 0.1, 0.8
 _FEW = 8  # outputs, enough to tell that a layer is another one
@@ -78,7 +79,7 @@ def agreeing(module: nn.Module, weights: tuple[int, ...]) -> Agreement:
 def _closest(
     module: nn.Module, tried: list[Candidate], rounds: list[_Round]
 ) -> tuple[Candidate | None, float]:
-    """The first that agrees, or None, and the least difference of all."""
+    """The first that agrees, with the ε that does best, or None; and the least difference."""
     closest = float("inf")
     some_eps, all_eps = [*named_eps(module), USUAL_EPS], every_eps(module)
     for candidate in tried:
@@ -87,12 +88,17 @@ def _closest(
         if not rough < _ROUGHLY:
             closest = min(closest, rough)
             continue
+        best, least = candidate, float("inf")
         for eps in all_eps if candidate.form.has_eps else all_eps[:1]:
             exact = candidate._replace(eps=eps)
             difference = max(each.difference(exact) for each in rounds)
-            if difference <= _TOLERANCE:
-                return exact, difference
-            closest = min(closest, difference)
+            if difference < least:
+                best, least = exact, difference
+            if least <= _ROUNDING:
+                break
+        if least <= _TOLERANCE:
+            return best, least
+        closest = min(closest, least)
     return None, closest
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import native
 from .checks import DTYPES
-from .family import COMPOSED, FAMILY, FUNCTIONS
+from .family import COMPOSED, FUNCTIONS, OVER_TIME
 from .operators import Operators
 from .triton import NAMESPACE as TRITON
 from .triton.deferred import define_operators
@@ -280,9 +280,12 @@ def under_vmap() -> bool:
     return bool(only.key() == torch._C._functorch.TransformType.Vmap)
 
 
+_OVER_TIME = {row.name for row in OVER_TIME.values()}
+
+
 def _needs_reference(function: str | None = None) -> str | None:
     """What is at work that only the reference's plain PyTorch supports, if anything is."""
-    if _transformed() and not (under_vmap() and (function is None or function in FAMILY)):
+    if _transformed() and not (under_vmap() and function not in _OVER_TIME):
         return "a torch.func transform is active"
     if torch.autograd.forward_ad._current_level >= 0:
         return "forward-mode AD is active"
@@ -453,9 +456,8 @@ def has_kernels(input: Tensor, function: str) -> bool:
 
 
 def namespace_in_graph(input: Tensor, function: str) -> str:
-    """Where in torch.ops the operators are that a traced graph is to call, or vmap; "": the
-    reference."""
-    if _needs_reference(function) is not None or (_transformed() and torch.compiler.is_compiling()):
+    """Where in torch.ops the operators are that a traced graph is to call; "": the reference."""
+    if _needs_reference(function) is not None or _transformed():
         return ""
     return _namespace(_forced.choice, input.device.type, input.dtype, function)
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .autocast import disabled
 from .autograd import with_gradients
-from .dispatch import namespace_in_graph, select, under_vmap
-from .family import FAMILY, Function
+from .dispatch import has_kernels, namespace_in_graph, select, under_vmap
+from .family import FAMILY, OVER_UNITS, Function
+from .mapped import outside, unmapped
 
 # What an operator or the choice of a back end raises when an argument is wrong; the checks then
 # say which one. Anything else passes through.
@@ -45,10 +46,14 @@ def execute(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ..
         raise
     function.check(*options, *tensors)
     options = _plain(function, options)
-    if torch.compiler.is_compiling() or (function.name in FAMILY and under_vmap()):
+    if torch.compiler.is_compiling():
         namespace = namespace_in_graph(tensors[0], function.name)
         if namespace:
             operator = getattr(getattr(torch.ops, namespace), function.name)
             return operator(*options, *tensors)
+    elif under_vmap() and function.name in FAMILY:
+        if has_kernels(tensors[0], OVER_UNITS[function.name].name):
+            row, physical = unmapped(function, tensors)
+            return outside(lambda: execute(row, options, physical))
     with disabled(tensors[0]):
         return function.reference(*options, *tensors)

@@ -60,25 +60,30 @@ def load_cpu() -> Operators:
         "-e .; or a bundle, such as PyInstaller's, without nalu_kernels/_cpu.*: docs/install.md)",
     )
     register(NAMESPACE)
+    return _operators("CPU")
+
+
+def _operators(key: str) -> Operators:
+    """Those with kernels for a dispatch key."""
     # The bare callable inside an OpOverload, where torch has it: a Python frame less in each call.
     # Not of the backwards, which compiled autograd traces.
     return {
         name: kernels._replace(forward=getattr(kernels.forward, "_op", kernels.forward))
-        for name, kernels in overloads(NAMESPACE).items()
+        for name, kernels in overloads(NAMESPACE, key).items()
     }
 
 
 @functools.cache
 def load_cuda() -> Operators:
     """The operators once more, now that they serve CUDA tensors too; errors as of load_cpu."""
-    operators = load_cpu()  # the schemas are there
+    load_cpu()  # the schemas are there
     _load_library(
         "_cuda",
         "the CUDA module was not built (no CUDA toolkit of torch's major version when nalu_kernels "
         "was installed: NALU_KERNELS_CUDA=1 pip install --no-build-isolation . says what is "
         "missing)",
     )
-    return operators
+    return _operators("CUDA")
 
 
 def cpu_capability() -> str:

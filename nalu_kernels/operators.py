@@ -15,12 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 
 from . import flops
 from .autocast import wide
 from .autograd import with_gradients
-from .family import FUNCTIONS, OVER_UNITS, Function
+from .family import FUNCTIONS, Function
 from .when_imported import when_imported
 
 
@@ -66,9 +65,11 @@ def _schemas(function: Function) -> dict[str, str]:
 SCHEMAS = {name: _schemas(function) for name, function in FUNCTIONS.items()}
 
 
-def overloads(namespace: str) -> Operators:
-    """The operators of a namespace, as torch.ops has them."""
+def overloads(namespace: str, key: str = "") -> Operators:
+    """The operators of a namespace, as torch.ops has them: all, or those with kernels for a dispatch
+    key."""
     packets = getattr(torch.ops, namespace)
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     return {
         name: Kernels(
             getattr(packets, f"{name}_forward").default,
@@ -76,6 +77,7 @@ def overloads(namespace: str) -> Operators:
         )
         for name in FUNCTIONS
         if hasattr(packets, f"{name}_forward")
+        and (not key or has_kernel(f"{namespace}::{name}_forward", key))
     }
 
 
@@ -135,8 +137,6 @@ def _register(namespace: str, library: torch.library.Library) -> None:
         library.define(name + SCHEMAS[name][name])
         library.impl(name, _inference(function, kernels), "CompositeExplicitAutograd")
         library.impl(name, functools.partial(with_gradients[name], kernels), "Autograd")
-        if name in OVER_UNITS:
-            torch.library.register_vmap(f"{namespace}::{name}", _vmap_rule(function), lib=library)
         for operator, fake in _fakes(function).items():
             torch.library.register_fake(f"{namespace}::{operator}", fake, lib=library)
         # What ``name`` turns into where it is decomposed.
@@ -151,33 +151,6 @@ def _register(namespace: str, library: torch.library.Library) -> None:
         "torch._inductor.lowering", lambda lowering: lowering.FALLBACK_ALLOW_LIST.update(kept)
     )
     flops.register(namespace)
-
-
-def _vmap_rule(function: Function) -> Callable[..., tuple[Tensor, int]]:
-    """Of layers side by side, or of one layer whose input has one more dimension."""
-    options = len(function.options)
-
-    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
-        from .execute import execute  # which needs this module
-
-        row, given, dims = function, arguments[:options], in_dims[options:]
-        tensors = [
-            tensor if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip(arguments[options:], dims, strict=True)
-        ]
-        if any(dim is not None for dim in dims[1:]):
-            row = OVER_UNITS[function.name]
-            tensors = [
-                tensor.expand(info.batch_size, *tensor.shape)
-                if dim is None and tensor is not None
-                else tensor
-                for tensor, dim in zip(tensors, dims, strict=True)
-            ]
-        # The transform that is dealt with here steps aside: an autograd.Function admits none.
-        with retrieve_current_functorch_interpreter().lower():
-            return execute(row, given, tuple(tensors)), 0
-
-    return rule
 
 
 def _inference(function: Function, kernels: Kernels) -> Callable[..., Tensor]:

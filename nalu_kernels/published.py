@@ -133,6 +133,14 @@ SETTINGS: tuple[Setting, ...] = (
             None, {**_sparse(10_000, 100_000, 10.0), "inputs": 1.0}, "as for the sum", _MADSEN),
     Setting("SNMU", f"a · b, {_SINGLE}", "Adam", 1e-3, 128, 50_000,
             _sparse(20_000, 35_000, 10.0), "noise=(1, 5)", _ROBUST),
+    Setting("SNMU", "the product of two digits in an image", "Adam", 1e-3, 128, 704_704,
+            _sparse(21_120, 28_160, 100.0),
+            "noise=(1, 5) or 'batch'; 1,001 epochs of 704 steps, the term's weight changes with "
+            "the epoch; the layer is given what a convolutional network makes of the image",
+            _ROBUST),
+    Setting("NAU, SNMU", _PRODUCT, "Adam", 1e-3, 128, 2_000_000,
+            _sparse(1_000_000, 2_000_000, 10.0),
+            "noise=(1, 5) or 'batch'; one weight for both layers", _ROBUST),
     Setting("INALU", "a ± b, a · b, a / b, 64,000 samples of 2 inputs", "RMSprop", 1e-2, 64,
             100_000, {"regularizer": 0.05},
             "the term in steps of its own; where the error stays above 1 in epochs 10, 20, ..., "
@@ -141,6 +149,8 @@ SETTINGS: tuple[Setting, ...] = (
             {"regularizer": 0.05},
             "means of 0.88, 0.5 and 0 with 0.2 to begin with; all parameters are redrawn as at "
             "first where the error stays above 1", _PRIMER, _SATURATED),
+    Setting("INALU", f"a + b, {_TEN}", "Adam", 1e-3, 128, 50_000, {"regularizer": 0.05},
+            "as for 2 inputs", _PRIMER, _SATURATED),
     Setting("NPU", f"a · b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, {"l1": Stairs(1e-7, 1e-5)},
             _POWERS, _PRIMER),
     Setting("NPU", f"a / b, {_SINGLE}", "Adam", 5e-3, 128, 50_000, {"l1": Stairs(1e-9, 1e-7)},

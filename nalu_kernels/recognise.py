@@ -283,5 +283,6 @@ def every_eps(module: nn.Module) -> list[float]:
     """What the module calls eps, then what it may have as a literal."""
     machine = [torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)]
     named = named_eps(module)
-    rounded = torch.tensor(named, dtype=torch.float32, device="cpu").tolist()  # if it became one
-    return list(dict.fromkeys([*named, *_EPS, *machine, *rounded]))
+    given = [*named, *_EPS]
+    rounded = torch.tensor(given, dtype=torch.float32, device="cpu").tolist()  # if it became one
+    return list(dict.fromkeys([*given, *machine, *rounded]))

@@ -97,7 +97,7 @@ def _library() -> ctypes.CDLL:
 def _load() -> operators.Operators:
     _library()
     operators.register(NAMESPACE)
-    return operators.overloads(NAMESPACE)
+    return operators.overloads(NAMESPACE, "CPU")
 
 
 def install() -> None:

@@ -57,11 +57,13 @@ class Products(OfOne, W=(3, 4)):
         return products(x, self.W)
 
 
-def both(x: Tensor, own: Any, sign: Callable[[Tensor], Tensor], omega: float) -> Tensor:
+def both(
+    x: Tensor, own: Any, sign: Callable[[Tensor], Tensor], omega: float, eps: Any = 1e-7
+) -> Tensor:
     """What an iNALU computes, of weights by the names in nalm-benchmark."""
     added = torch.tanh(own.W_a_hat) * torch.sigmoid(own.M_a_hat)
     multiplied = torch.tanh(own.W_m_hat) * torch.sigmoid(own.M_m_hat)
-    exponent = torch.log(x.abs().clamp(min=1e-7)) @ multiplied
+    exponent = torch.log(torch.maximum(x.abs(), torch.as_tensor(eps).to(x))) @ multiplied
     part = sign(multiplied.abs())
     product = exponent.clamp(max=omega).exp() * products(x.sign(), part)
     gate = own.g.sigmoid()
@@ -74,6 +76,13 @@ FOUR = {name: (4, 3) for name in ("W_a_hat", "M_a_hat", "W_m_hat", "M_m_hat")}
 class Improved(OfOne, **FOUR, g=(3,)):
     def forward(self, x: Tensor) -> Tensor:
         return both(x, self, lambda W: W.t(), 20.0)
+
+
+class OfAFloat32(Improved):
+    """Whose ε is a tensor, as in nalm-benchmark."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return both(x, self, lambda W: W.t(), 20.0, torch.tensor(1e-7, dtype=torch.float32))
 
 
 class Reshaped(Improved):
@@ -138,6 +147,7 @@ ALIKE: dict[type[OfOne], str] = {
     Products: "NMU(in_features=4, out_features=3)",
     Improved: "INALU(in_features=4, out_features=3, eps=1e-07, omega=20)",
     Powers: f"NPU(in_features=4, out_features=3, {CLAMPED}",
+    OfAFloat32: "INALU(in_features=4, out_features=3, eps=1e-07, omega=20)",
     RealPowers: f"RealNPU(in_features=4, out_features=3, {CLAMPED}",
     StraightThrough: "RealNPU(in_features=4, out_features=3, eps=1.19209e-07)",
     Golden: "GNALU(in_features=4, out_features=3, eps=1e-07)",
@@ -160,6 +170,15 @@ def test_replaced_by_the_layer_that_it_is(kind: type[OfOne], rng: Generator) -> 
     torch.testing.assert_close(model(x), expected)
     assert report.revert()[0] is module
     torch.testing.assert_close(model(x), expected)
+
+
+def test_the_eps_that_does_best_is_taken() -> None:
+    """Not one at the edge of what counts as the same."""
+    torch.manual_seed(0)
+    report = convert(nn.Sequential(OfAFloat32()))
+    (replaced,) = report.replaced
+    assert replaced.layer.eps == torch.tensor(1e-7, dtype=torch.float32).item()
+    assert replaced.difference < 1e-10
 
 
 class Unbounded(Sums):
@@ -193,10 +212,18 @@ class Nru(Sums):
         return (part * x.sign() * x.abs() ** W + 1 - part).prod(-1)
 
 
+class FixedPlace(Products):
+    """Which puts the outputs behind the first dimension, wherever the last is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(1) * self.W + 1 - self.W).prod(-1)
+
+
 MISSES: dict[type[OfOne], str] = {
     Reshaped: "none of 24 layers agrees with it; the closest is off by ",
     CutOffEarlier: "none of 24 layers agrees with it; the closest is off by ",
     OfTheDtype: "for an input of zeros its forward returns other numbers than a layer",
+    FixedPlace: "for an input of shape (2, 3, 4) its forward returns shape (2, 1, 3) of float64",
     BiasedNau: "its parameters are not those of a layer: W (3, 4), bias (3,)",
     NoisyNmu: "its forward answers otherwise each time, as if by chance",
     Nru: "none of 2 layers agrees with it; the closest is off by ",

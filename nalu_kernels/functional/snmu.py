@@ -38,9 +38,10 @@ def snmu(
     Where all weights are 0 or 1 this is :func:`nalu_kernels.nmu`, which is what is evaluated.
 
     The noise n, uniform and new for every number of ``input``, is a function of the seed alone: the
-    same on every back end and device. The kernels' backward draws it again; it is not stored (in a
-    graph of torch.compile the compiler decides that). These lines make it, here of rows x columns
-    inputs in float32 (float64 has it in float64)::
+    same on every back end and device. Without ``seed`` one is drawn by torch, which after the same
+    ``torch.manual_seed`` is another in a graph of inductor than outside. The kernels' backward
+    draws the noise again; it is not stored (in a graph of torch.compile the compiler decides that).
+    These lines make it, here of rows x columns inputs in float32 (float64 has it in float64)::
 
         from nalu_kernels.sweep import stream
         u = stream.draw(seed, stream.NOISE, 0, rows, columns)
