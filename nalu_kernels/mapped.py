@@ -1,7 +1,7 @@
 """What torch.func.vmap hides of a call: tensors with one more dimension.
 
-Where vmap is the only transform, a call under it is one of layers side by side (``OverUnits``), or of
-one layer on more rows. So it runs on kernels.
+Where vmap is the only transform, a call under it is one of layers side by side (``OverUnits``), or
+of one layer on more rows. So it runs on kernels.
 """
 
 from __future__ import annotations
@@ -15,37 +15,32 @@ from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 
 from .family import OVER_UNITS, Function
 
+_functorch = torch._C._functorch
 
-def unmapped(function: Function, tensors: tuple[Any, ...]) -> tuple[Function, tuple[Any, ...]]:
-    """The function that a call under vmap comes to, and its tensors."""
-    level = retrieve_current_functorch_interpreter().level()
-    size, found = 0, []
-    for tensor in tensors:
-        inside, mapped = _physical(tensor, level)
-        size = inside.shape[0] if mapped else size
-        found.append((inside, mapped))
-    if not any(mapped for _, mapped in found[1:]):  # the input alone
-        return function, tuple(tensor for tensor, _ in found)
-    return OVER_UNITS[function.name], tuple(
-        tensor if mapped or tensor is None else tensor.expand(size, *tensor.shape)
-        for tensor, mapped in found
-    )
+
+def run(
+    call: Callable[[Function, tuple[Any, ...]], Tensor],
+    function: Function,
+    tensors: tuple[Any, ...],
+) -> Tensor:
+    """``call`` of the function that this comes to outside of vmap, and its tensors."""
+    interpreter = retrieve_current_functorch_interpreter()
+    level = interpreter.level()
+    physical, mapped = zip(*(_physical(tensor, level) for tensor in tensors), strict=True)
+    if any(mapped[1:]):
+        function = OVER_UNITS[function.name]
+        size = physical[mapped.index(True)].shape[0]
+        physical = tuple(
+            tensor if own or tensor is None else tensor.expand(size, *tensor.shape)
+            for tensor, own in zip(physical, mapped, strict=True)
+        )
+    with interpreter.lower():
+        output = call(function, physical)
+    return _functorch._add_batch_dim(output, 0, level) if any(mapped) else output
 
 
 def _physical(tensor: Any, level: int) -> tuple[Any, bool]:
-    """A tensor as it is outside of this vmap, the mapped dimension first; and whether it has one."""
-    functorch = torch._C._functorch
-    if tensor is None or not functorch.is_batchedtensor(tensor):
+    """A tensor as it is outside, the mapped dimension first; and whether it has one."""
+    if tensor is None or _functorch.maybe_get_level(tensor) != level:
         return tensor, False
-    if functorch.maybe_get_level(tensor) != level:
-        return tensor, False
-    return functorch.get_unwrapped(tensor).movedim(functorch.maybe_get_bdim(tensor), 0), True
-
-
-def outside(call: Callable[[], Tensor]) -> Tensor:
-    """The call made outside of this vmap, with its result mapped over the first dimension."""
-    interpreter = retrieve_current_functorch_interpreter()
-    level = interpreter.level()
-    with interpreter.lower():
-        output = call()
-    return torch._C._functorch._add_batch_dim(output, 0, level)
+    return _functorch.get_unwrapped(tensor).movedim(_functorch.maybe_get_bdim(tensor), 0), True

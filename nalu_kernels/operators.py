@@ -66,8 +66,8 @@ SCHEMAS = {name: _schemas(function) for name, function in FUNCTIONS.items()}
 
 
 def overloads(namespace: str, key: str = "") -> Operators:
-    """The operators of a namespace, as torch.ops has them: all, or those with kernels for a dispatch
-    key."""
+    """The operators of a namespace, as torch.ops has them: all, or those with kernels for a key of
+    the dispatcher."""
     packets = getattr(torch.ops, namespace)
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     return {

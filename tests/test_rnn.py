@@ -72,12 +72,13 @@ def test_batch_first_turns_the_sequences_alone(make: Any, rng: Generator) -> Non
 @pytest.mark.parametrize("sorted_", [False, True])
 def test_packed_sequences(make: Any, sorted_: bool, rng: Generator) -> None:
     """Each row is as if it had been alone."""
-    network, x, hx = make(3, 2, 2), draw(rng, 6, 4, 3), draw(rng, 2, 4, 2)
+    network = make(3, 2, 2, dtype=torch.float64)
+    x, hx = draw(rng, 6, 4, 3).double(), draw(rng, 2, 4, 2).double()
     lengths = [6, 5, 2, 2] if sorted_ else [2, 6, 5, 2]
     leaf = x.clone().requires_grad_()
     packed = pack_padded_sequence(leaf, torch.tensor(lengths), enforce_sorted=sorted_)
     output, h_n = network(packed, hx)
-    like, _ = nn.RNN(3, 2)(packed)
+    like, _ = nn.RNN(3, 2, dtype=torch.float64)(packed)
     assert isinstance(output, PackedSequence)
     for name in ("batch_sizes", "sorted_indices", "unsorted_indices"):
         one, other = getattr(output, name), getattr(like, name)
