@@ -77,6 +77,10 @@ class Function:
         names = (*self.options, *self.tensors)
         return self.formula(**dict(zip(names, arguments)))  # noqa: B905 - some may be left out
 
+    def decomposed(self, *arguments: Any) -> Tensor:
+        """The same by what a graph may hold."""
+        return self.reference(*arguments)
+
     def shapes(self, tensors: Sequence[Any]) -> Shapes:
         """Those of the tensors (or shapes) that are given, by name."""
         given = zip(self.tensors, tensors)  # noqa: B905 - as above
@@ -334,14 +338,18 @@ class OverUnits(Function):
         shapes = super().shapes(tensors)
         return {name: of if name == "input" else of[1:] for name, of in shapes.items()}
 
+    def decomposed(self, *arguments: Any) -> Tensor:
+        return torch.stack([self.layer.decomposed(*unit) for unit in self._units(*arguments)])
+
     def _parts(self, *arguments: Any) -> tuple[Tensor, ...]:
         """A unit's, one behind the other."""
-        options = arguments[: len(self.options)]
-        return tuple(
-            part
-            for unit in zip(*(_each(of) for of in arguments[len(self.options) :]), strict=False)
-            for part in self.layer.parts(*options, *unit)
-        )
+        units = self._units(*arguments)
+        return tuple(part for unit in units for part in self.layer.parts(*unit))
+
+    def _units(self, *arguments: Any) -> Iterable[tuple[Any, ...]]:
+        """The arguments of each unit."""
+        options, tensors = arguments[: len(self.options)], arguments[len(self.options) :]
+        return (options + unit for unit in zip(*map(_each, tensors), strict=False))
 
 
 def _each(tensor: Tensor | None) -> Iterable[Tensor | None]:

@@ -216,7 +216,7 @@ def _decomposition(function: Function) -> Callable[..., Any]:
     options = len(function.options)
 
     def whole(*arguments: Any) -> Tensor:
-        return function.reference(*map(wide, arguments)).to(arguments[options].dtype)
+        return function.decomposed(*map(wide, arguments)).to(arguments[options].dtype)
 
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         given, save, tensors = arguments[:options], arguments[options], arguments[options + 1 :]

@@ -20,6 +20,7 @@ from ..dispatch import select
 from ..execute import PLAIN, execute
 from ..family import NMU
 from ..operators import Kernels, once
+from .units import of_units
 
 
 def snmu(
@@ -76,6 +77,11 @@ def snmu(
     tensors = (input, W)
     if has_torch_function(tensors):
         return handle_torch_function(snmu, tensors, *tensors, noise=noise, seed=seed)
+    row, given = of_units(NMU, tensors)
+    if row is not NMU:  # a unit's noise is its own, and may follow from its input
+        row.check(*widen(*given)[1])
+        units = zip(*(tensor.unbind(0) for tensor in given), strict=True)
+        return torch.stack([snmu(x, own, noise=noise, seed=seed) for x, own in units])
     narrow, tensors = widen(*tensors)
     range = check_noise(noise)
     check_snmu(range, seed, *tensors)

@@ -3,7 +3,7 @@ stands, and the W that is made of W_hat and M_hat."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from .. import reference
 from ..autocast import wide, widen
 from ..checks import check_dtype, check_eps, check_size, check_W, is_dtensor
 from .initialize import draw_uniform, nau_range
+from .units import of_each_unit, stacked, unit_of
 
 # Where the published training keeps parameters, by their names, after each optimizer step.
 Bounds = Mapping[str, tuple[float, float]]
@@ -44,6 +45,41 @@ class Layer(nn.Module):
             "TorchScript, torch.jit.trace, which records the plain formulas"
         )
 
+    @classmethod
+    def stack(cls: type[_Self], layers: Sequence[_Self]) -> _Self:
+        """Independent layers side by side in one, its units.
+
+        Each parameter gets a dimension of units before its own, so that the state_dict is what
+        ``torch.func.stack_module_state`` makes of the layers. An input of three or more dimensions
+        is (units, ..., in_features); one of one or two is shared by all units. The output is
+        (units, ..., out_features). A unit's output and gradients have the bits of a layer of its
+        own, and nothing of one gets into another. :meth:`regularizer` gives one for each unit.
+
+        Args:
+            layers: one or more of this class, with the same sizes and options. They are copied.
+
+        Raises:
+            TypeError: one is of another class.
+            ValueError: there is none, or one differs in a size, an option, dtype or device.
+        """
+        return stacked(cls, layers)
+
+    def unit(self: _Self, index: int) -> _Self:
+        """A copy of one of the units as a layer of its own.
+
+        Raises:
+            RuntimeError: the layer is not of units.
+            IndexError: it has not so many.
+        """
+        return unit_of(self, self.units, index)
+
+    @property
+    def units(self) -> int | None:
+        """How many layers stand side by side in this one (:meth:`stack`); None: it is one."""
+        weight = self._parameters.get(self._names[0])
+        return weight.shape[0] if weight is not None and weight.dim() == 3 else None
+
+    @of_each_unit
     def regularizer(self) -> Tensor:
         """0: the layer's publications have no regulariser."""
         parameter = next(self.parameters())
@@ -91,7 +127,8 @@ class Layer(nn.Module):
         ]
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}"
+        units = "" if self.units is None else f"units={self.units}, "
+        return f"{units}in_features={self.in_features}, out_features={self.out_features}"
 
     def _tensors(self, input: Any) -> list[Any]:
         """What the function takes after the input, in its order; None for a parameter without."""
@@ -137,6 +174,7 @@ class WeightLayer(Layer):
         else:
             draw_uniform(self.W, 0.25, 0.75)
 
+    @of_each_unit
     def regularizer(self) -> Tensor:
         r"""How far W is from whole numbers, to be added to the loss.
 

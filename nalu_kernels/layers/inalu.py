@@ -7,6 +7,7 @@ from ..checks import check_eps, check_flag
 from ..functional.inalu import inalu
 from .base import UntiedLayer
 from .initialize import draw_normal
+from .units import of_each_unit
 
 _SATURATION = 20.0
 
@@ -93,6 +94,7 @@ class INALU(UntiedLayer):
             draw_normal(mask, -1, 0.1)
         draw_normal(self.g, 0, 0.1)
 
+    @of_each_unit
     def regularizer(self) -> Tensor:
         r"""How far the parameters are from saturation, to be added to the loss.
 

@@ -35,7 +35,7 @@ def draw_weights(*parameters: Tensor | None) -> None:
     """Draws parameters of shape (out_features, in_features), W_hat and the like, in this order."""
     for parameter in parameters:
         if parameter is not None:
-            out_features, in_features = parameter.shape
+            out_features, in_features = parameter.shape[-2:]
             r = init_range(in_features, out_features)
             with torch.no_grad():
                 parameter.uniform_(-r, r)
@@ -54,7 +54,8 @@ def draw_xavier(parameter: Tensor) -> None:
     """Draws a parameter uniformly within Glorot's range, which the sigmoid's gain of 1 keeps."""
     if parameter.numel():
         with torch.no_grad():
-            nn.init.xavier_uniform_(parameter)
+            for unit in parameter.unbind(0) if parameter.dim() == 3 else (parameter,):
+                nn.init.xavier_uniform_(unit)
 
 
 def xavier_std(in_features: int, out_features: int) -> float:

@@ -152,6 +152,7 @@ def _kept(layer: Any, input: Tensor) -> _Kept | None:
         and type(input) is Tensor
         and not has_torch_function((input,))  # of a mode, which is to see each call
         and W_hat is not None
+        and W_hat.dim() == 2  # not of units
         and type(layer.eps) is float  # an operator would take True for 1.0
         and W_hat.dtype in (torch.float32, torch.float64)
         and all(type(given) in (nn.Parameter, NoneType) for given in layer._parameters.values())

@@ -6,9 +6,11 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
 from ..autocast import wide, widen
-from ..checks import check_eps, check_W
+from ..checks import check_eps
+from ..family import NMU
 from ..functional.nac import nac
 from ..functional.npu import real_npu
+from ..functional.units import of_units
 from .base import UNSIGNED, Layer, MeanLayer
 from .initialize import draw_normal, xavier_std
 
@@ -133,8 +135,9 @@ class NACNMU(MeanLayer):
     def forward(self, input: Tensor) -> Tensor:
         (W,) = self._tensors(input)
         if not has_torch_function((input, W)):
-            check_W(*widen(input, W)[1])
-        gates = W.new_ones(W.shape[1:])
+            row, given = of_units(NMU, widen(input, W)[1])
+            row.check(*given)
+        gates = W.new_ones((*W.shape[:-2], W.shape[-1]))
         return real_npu(torch.abs(input), W, gates, eps=self.eps)
 
     def _rows(self, input: Tensor) -> Tensor:

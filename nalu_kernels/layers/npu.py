@@ -7,6 +7,7 @@ from ..checks import check_eps, check_flag
 from ..functional.npu import npu, real_npu
 from .base import Bounds, Layer, sparsity
 from .initialize import draw_uniform, draw_xavier, nau_range
+from .units import of_each_unit
 
 _MODIFIED: Bounds = {"W_re": (-1.0, 1.0), "g": (0.0, 1.0)}
 
@@ -46,6 +47,7 @@ class _PowerLayer(Layer):
         with torch.no_grad():
             self.g.fill_(0.5)
 
+    @of_each_unit
     def regularizer(self, term: str | None = None) -> Tensor:
         r"""What keeps the layer sparse, to be added to the loss.
 

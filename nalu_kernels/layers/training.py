@@ -37,7 +37,7 @@ def regularizer(model: nn.Module, term: str = "regularizer") -> Tensor:
     if term not in ("regularizer", "l1"):
         raise ValueError(f"term: expected 'regularizer' or 'l1', got {term!r}")
     terms = [layer._l1() if term == "l1" else layer.regularizer() for layer in layers]
-    return torch.stack([*map(_whole, terms)]).sum()
+    return torch.stack([_whole(term).sum() for term in terms]).sum()
 
 
 class input_regularizer:

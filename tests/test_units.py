@@ -1,0 +1,417 @@
+"""Independent layers side by side: each has the bits of a layer of its own."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.library import opcheck
+
+import nalu_kernels
+from conftest import Backend
+from nalu_kernels import (
+    GNALU,
+    INALU,
+    NAC,
+    NACNMU,
+    NALU,
+    NAU,
+    NMRU,
+    NMU,
+    NPU,
+    NRU,
+    SNMU,
+    NACSigma,
+    RealNPU,
+    family,
+    use_backend,
+    which_backend,
+)
+from parity import threads
+from selection import only, pairs
+
+pytestmark = pairs
+
+LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "NAC": (NAC, {}),
+    "NAC-log_space": (NAC, {"log_space": True}),
+    "NALU": (NALU, {}),
+    "NALU-all": (NALU, {"tied": False, "gate": "sample", "gate_bias": True}),
+    "NACSigma": (NACSigma, {}),
+    "NACNMU": (NACNMU, {}),
+    "NAU": (NAU, {}),
+    "NMU": (NMU, {}),
+    "INALU": (INALU, {}),
+    "INALU-matrix": (INALU, {"gate": "matrix", "tied": True}),
+    "INALU-vector": (INALU, {"gate": "vector"}),
+    "GNALU": (GNALU, {}),
+    "NPU": (NPU, {}),
+    "RealNPU": (RealNPU, {"modified": True}),
+    "NRU": (NRU, {}),
+    "NMRU": (NMRU, {}),
+}
+by_layer = pytest.mark.parametrize("name", LAYERS)
+on_cpu = only(lambda backend: backend.name == "cpu")
+compared = only(lambda backend: backend.name in ("cpu", "reference"))
+
+
+def make(name: str, units: int, inputs: int = 4, outputs: int = 2, **more: Any) -> tuple[Any, Any]:
+    """The layers, and the one that holds them."""
+    kind, options = LAYERS[name]
+    layers = []
+    for seed in range(units):
+        torch.manual_seed(seed)
+        layers.append(kind(inputs, outputs, **options, **more))
+    return layers, kind.stack(layers)
+
+
+def draw(rng: Generator, *sizes: int) -> Tensor:
+    x = torch.rand(sizes, generator=rng) + 0.3
+    return torch.where(torch.rand(sizes, generator=rng) < 0.2, -x, x)
+
+
+def gradients(layer: nn.Module, output: Tensor, x: Tensor, dy: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(output, [x, *layer.parameters()], dy))
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(one.abs().max()))
+
+
+@on_cpu
+@pytest.mark.parametrize("units", [1, 2, 1000])
+@by_layer
+def test_each_unit_has_the_bits_of_a_layer(
+    name: str, units: int, backend: Backend, rng: Generator
+) -> None:
+    layers, whole = make(name, units)
+    x = draw(rng, units, 5, 4).requires_grad_()
+    y = whole(x)
+    dy = torch.randn(y.shape, generator=rng)
+    found = gradients(whole, y, x, dy)
+    for u in range(0, units, max(1, units // 7)):
+        own = x[u].detach().requires_grad_()
+        output = layers[u](own)
+        assert torch.equal(output, y[u])
+        for one, other in zip(gradients(layers[u], output, own, dy[u]), found, strict=True):
+            assert torch.equal(one, other[u])
+
+
+@on_cpu
+@pytest.mark.parametrize("sizes", [(3, 130, 101), (40, 30, 20), (1, 150, 140)], ids=str)
+@pytest.mark.parametrize("name", ["NALU", "NAU", "NMU", "INALU", "RealNPU"])
+def test_large_units(
+    name: str, sizes: tuple[int, int, int], backend: Backend, rng: Generator
+) -> None:
+    rows, inputs, outputs = sizes
+    layers, whole = make(name, 3, inputs, outputs)
+    x = draw(rng, 3, rows, inputs).requires_grad_()
+    for count in (1, 2, 3):
+        with threads(count):
+            y = whole(x)
+            found = gradients(whole, y, x, torch.ones_like(y))
+            for u, layer in enumerate(layers):
+                own = x[u].detach().requires_grad_()
+                alone = gradients(layer, layer(own), own, torch.ones_like(y[u]))
+                # torch's BLAS rounds as memory lies, which is not the same for both.
+                near = torch.equal if inputs * outputs <= 12288 else close
+                assert near(layer(own), y[u]), count
+                assert all(near(a, b[u]) for a, b in zip(alone, found, strict=True)), count
+
+
+@by_layer
+def test_every_back_end(name: str, backend: Backend, rng: Generator) -> None:
+    """Where there is no kernel of units the formula is mapped over them."""
+    layers, whole = make(name, 2, device=backend.device)
+    x = draw(rng, 2, 3, 4).to(backend.device).requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # once a function, of the slow formula
+        y = whole(x)
+    chosen, reason = which_backend(x, "nac_units")
+    assert chosen == (backend.name if backend.name == "cpu" else "reference")
+    if backend.name not in ("cpu", "reference"):
+        assert "no kernels of nac_units" in reason
+    dy = torch.ones_like(y)
+    found = gradients(whole, y, x, dy)
+    for u, layer in enumerate(layers):
+        own = x[u].detach().requires_grad_()
+        output = layer(own)
+        torch.testing.assert_close(output, y[u], rtol=1e-4, atol=1e-5)
+        for one, other in zip(gradients(layer, output, own, dy[u]), found, strict=True):
+            torch.testing.assert_close(one, other[u], rtol=1e-4, atol=1e-4)
+
+
+@compared
+@by_layer
+def test_an_input_for_all(name: str, backend: Backend, rng: Generator) -> None:
+    layers, whole = make(name, 3)
+    for sizes in ((4,), (5, 4), (0, 4)):
+        x = draw(rng, *sizes).requires_grad_()
+        y = whole(x)
+        wanted = torch.stack([layer(x) for layer in layers])
+        torch.testing.assert_close(y, wanted)
+        (found,), (true,) = (torch.autograd.grad(of.sum(), x) for of in (y, wanted))
+        torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-5)
+    deep = draw(rng, 3, 2, 6, 4)
+    torch.testing.assert_close(whole(deep), torch.stack([m(deep[u]) for u, m in enumerate(layers)]))
+
+
+@compared
+@by_layer
+def test_a_nan_stays_in_its_unit(name: str, backend: Backend, rng: Generator) -> None:
+    _, whole = make(name, 3)
+    _, clean = make(name, 3)
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter[1] = torch.nan
+    x = draw(rng, 3, 5, 4).requires_grad_()
+    y, wanted = whole(x), clean(x)
+    assert y[1].isnan().all()
+    found, true = (gradients(of, out, x, torch.ones_like(y)) for of, out in
+                   ((whole, y), (clean, wanted)))  # fmt: skip
+    for u in (0, 2):
+        assert torch.equal(y[u], wanted[u])
+        assert all(torch.equal(a[u], b[u]) for a, b in zip(found, true, strict=True))
+
+
+@by_layer
+def test_stack_and_unit(name: str, rng: Generator) -> None:
+    layers, whole = make(name, 3, dtype=torch.float64)
+    state, _ = stack_module_state(layers)
+    assert whole.units == 3 and layers[0].units is None
+    assert list(whole.state_dict()) == list(state)
+    assert all(torch.equal(whole.state_dict()[key], state[key]) for key in state)
+    x = draw(rng, 5, 4).double()
+    for u in (0, 2, -1):
+        one = whole.unit(u)
+        assert type(one) is type(whole) and one.units is None
+        assert torch.equal(one(x), layers[u](x))
+        next(one.parameters()).data.zero_()  # a copy
+        assert torch.equal(whole.unit(u)(x), layers[u](x))
+    again = pickle.loads(pickle.dumps(copy.deepcopy(whole)))
+    assert torch.equal(again(x), whole(x))
+    assert "units=3" in repr(whole)
+    whole.reset_parameters()
+    assert not torch.equal(whole(x), again(x))
+    whole.load_state_dict(again.state_dict())
+    assert torch.equal(whole(x), again(x))
+    assert torch.equal(whole.clamp_().unit(1)(x), layers[1].clamp_()(x))
+
+
+@by_layer
+def test_a_regularizer_for_each(name: str) -> None:
+    layers, whole = make(name, 3)
+    each = torch.stack([layer.regularizer() for layer in layers])
+    torch.testing.assert_close(whole.regularizer(), each)
+    torch.testing.assert_close(nalu_kernels.regularizer(whole), each.sum())
+    whole.zero_grad()
+    if each.requires_grad:
+        whole.regularizer().sum().backward()
+        layers[1].regularizer().backward()
+        for one, other in zip(layers[1].parameters(), whole.parameters(), strict=True):
+            if one.grad is not None:
+                assert other.grad is not None
+                torch.testing.assert_close(other.grad[1], one.grad)
+
+
+@compared
+@by_layer
+def test_vmap_runs_on_kernels(name: str, backend: Backend, rng: Generator) -> None:
+    layers, _ = make(name, 3)
+    state, _ = stack_module_state(layers)
+    base = copy.deepcopy(layers[0]).to("meta")
+    seen = []
+
+    def call(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        seen.append(which_backend(x)[0])
+        output: Tensor = functional_call(base, parameters, (x,))
+        return output
+
+    for sizes, dim in (((5, 4), None), ((3, 5, 4), 0), ((4,), None), ((3, 4), 0), ((5, 3, 4), 1)):
+        x = draw(rng, *sizes).requires_grad_()
+        y = vmap(call, in_dims=(0, dim))(state, x)
+        wanted = torch.stack(
+            [m(x if dim is None else x.select(dim, u)) for u, m in enumerate(layers)]
+        )
+        torch.testing.assert_close(y, wanted)
+        found, true = (torch.autograd.grad(of.sum(), x)[0] for of in (y, wanted))
+        torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-5)
+    assert seen == [backend.name] * 5
+    x = draw(rng, 6, 5, 4)
+    torch.testing.assert_close(vmap(layers[0], in_dims=1, out_dims=1)(x), layers[0](x))
+
+
+@on_cpu
+def test_vmap_calls_one_operator(backend: Backend, rng: Generator) -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Names(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: list[str] = []
+
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            self.names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    layers, _ = make("NALU", 3)
+    state, _ = stack_module_state(layers)
+    with Names() as seen:
+        vmap(lambda p, x: functional_call(layers[0], p, (x,)))(state, draw(rng, 3, 5, 4))
+    assert "nalu_kernels.nalu_units_forward.default" in seen.names
+
+
+@compared
+def test_other_transforms_are_as_they_were(backend: Backend, rng: Generator) -> None:
+    """Per-unit gradients inside of vmap, nested maps, gradients of gradients: by the formula."""
+    layers, whole = make("NALU", 3, dtype=torch.float64)
+    state, _ = stack_module_state(layers)
+    x = draw(rng, 5, 4).double()
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        output: Tensor = functional_call(layers[0], parameters, (x,))
+        return output.square().sum()
+
+    found = vmap(grad(loss), in_dims=(0, None))(state, x)
+    whole.zero_grad()
+    whole(x).square().sum().backward()
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad)
+    nested = vmap(lambda p: vmap(lambda row: functional_call(layers[0], p, (row,)))(x))(state)
+    torch.testing.assert_close(nested, whole(x))
+    inside = grad(lambda x: vmap(layers[0])(x).square().sum())(x)
+    torch.testing.assert_close(inside, grad(lambda x: layers[0](x).square().sum())(x))
+    parameters = [p.detach().requires_grad_() for p in whole.parameters()]
+    small = draw(rng, 3, 1, 4).double().requires_grad_()
+    names = [name for name, _ in whole.named_parameters()]
+    assert torch.autograd.gradgradcheck(
+        lambda x, *own: functional_call(whole, dict(zip(names, own, strict=True)), (x,)),
+        (small, *parameters),
+    )
+
+
+@on_cpu
+@by_layer
+def test_operators(name: str, backend: Backend, rng: Generator) -> None:
+    _, whole = make(name, 3)
+    kernels = {"NACSigma": "npu", "NACNMU": "npu", "GNALU": "nalu", "RealNPU": "npu"}
+    kind = type(whole).__name__
+    if kind in ("NACSigma", "NACNMU", "GNALU"):  # of another's function
+        return
+    row = family.OVER_UNITS[kernels.get(kind, kind.lower())]
+    values = {"eps": 1e-3, "log_space": "log" in name, "omega": 20.0, "training": False}
+    values |= {"per_sample": "vector" in name, "straight_through": True}
+    options = [values[option] for option in row.options]
+    x = draw(rng, 3, 5, 4)
+    named = {name: given for name, given in whole._parameters.items() if given is not None}
+    given = [x, *(named.get(tensor) for tensor in row.tensors[1:])]
+    given = [tensor if tensor is None else tensor.detach() for tensor in given]
+    packets = torch.ops.nalu_kernels
+    forward = getattr(packets, f"{row.name}_forward").default
+    backward = getattr(packets, f"{row.name}_backward").default
+    tests = ("test_schema", "test_faketensor", "test_autograd_registration")
+    opcheck(forward, (*options, True, *given), test_utils=tests)
+    leaves = [tensor if tensor is None else tensor.requires_grad_() for tensor in given]
+    opcheck(getattr(packets, row.name).default, (*options, *leaves), test_utils=tests)
+    with torch.no_grad():
+        output, saved = forward(*options, True, *given)
+        kept = output if row.keeps_output is not None and row.keeps_output(options) else saved
+        bits = sum(1 << i for i, tensor in enumerate(given) if tensor is not None)
+        whole_grads = backward(*options, bits, output, kept, *given)
+        for i, tensor in enumerate(given):
+            alone = backward(*options, 1 << i if tensor is not None else 0, output, kept, *given)
+            assert [of is None for of in alone] == [
+                k != i or tensor is None for k in range(len(given))
+            ]
+            assert tensor is None or torch.equal(alone[i], whole_grads[i])
+        with FakeTensorMode() as mode:
+            fake = [tensor if tensor is None else mode.from_tensor(tensor) for tensor in given]
+            y, other = forward(*options, True, *fake)
+            assert (y.shape, other.shape) == (output.shape, saved.shape)
+
+
+@on_cpu
+@pytest.mark.parametrize("name", ["NAC-log_space", "NALU", "NMU"])
+def test_compile_and_export(name: str, backend: Backend, rng: Generator) -> None:
+    _, whole = make(name, 3)
+    for x in (draw(rng, 3, 5, 4), draw(rng, 5, 4)):
+        compiled = torch.compile(whole, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), whole(x))
+        program = torch.export.export(whole, (x,))
+        assert "_units" in str(program.graph)
+        plain = program.run_decompositions(torch._decomp.decomposition_table)
+        assert "nalu_kernels" not in str([node.target for node in plain.graph.nodes])
+        torch.testing.assert_close(plain.module()(x), whole(x))
+
+
+@on_cpu
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["NAC-log_space", "NALU", "NMU", "INALU"])
+def test_every_dtype(name: str, dtype: torch.dtype, backend: Backend, rng: Generator) -> None:
+    layers, whole = make(name, 3, dtype=dtype)
+    x = draw(rng, 3, 5, 4).to(dtype)
+    assert torch.equal(whole(x), torch.stack([layer(x[u]) for u, layer in enumerate(layers)]))
+    with torch.autocast("cpu"):
+        assert whole(x).dtype == (torch.float64 if dtype == torch.float64 else torch.bfloat16)
+
+
+def test_of_a_stochastic_layer(rng: Generator) -> None:
+    """Each unit's rows have noise of their own; in eval() there is none."""
+    layers = [SNMU(4, 2) for _ in range(3)]
+    whole = SNMU.stack(layers)
+    x = draw(rng, 3, 5, 4)
+    assert whole(x).shape == (3, 5, 2)
+    whole.eval()
+    wanted = torch.stack([layer.eval()(x[u]) for u, layer in enumerate(layers)])
+    assert torch.equal(whole(x), wanted)
+
+
+@compared
+@pytest.mark.parametrize(
+    ("x", "error", "words"),
+    [
+        (torch.ones(2, 5, 4), ValueError, "input: expected 3 units .* as the first dimension"),
+        (torch.ones(3, 5, 3), ValueError, "input: expected a last dimension of in_features = 4"),
+        (torch.ones(3, 5, 4).double(), TypeError, "W_hat: expected the dtype of input"),
+        ([1.0], TypeError, "input: expected a torch.Tensor"),
+        (torch.tensor(1.0), ValueError, "input: expected"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_words_for_wrong_inputs(
+    x: Any, error: type[Exception], words: str, backend: Backend
+) -> None:
+    _, whole = make("NAC", 3)
+    with pytest.raises(error, match=words):
+        whole(x)
+
+
+def test_words_for_wrong_layers() -> None:
+    for layers, error, words in (
+        ([], ValueError, "at least one NAC, got none"),
+        ([NAC(2, 1), NALU(2, 1)], TypeError, r"layers\[1\]: expected a NAC, got NALU"),
+        ([NAC(2, 1), NAC(3, 1)], ValueError, r"layers\[1\]: expected the sizes"),
+        ([NAC(2, 1), NAC(2, 1, log_space=True)], ValueError, r"layers\[1\]: expected"),
+        ([NAC(2, 1), NAC(2, 1).double()], ValueError, "float64"),
+        ([NAC.stack([NAC(2, 1)])], ValueError, "expected one layer, got one of units"),
+    ):
+        with pytest.raises(error, match=words):
+            NAC.stack(layers)
+    with pytest.raises(RuntimeError, match="expected a layer of units"):
+        NAC(2, 1).unit(0)
+    with pytest.raises(IndexError, match="expected -2 to 1, got 2"):
+        NAC.stack([NAC(2, 1), NAC(2, 1)]).unit(2)
+    W = torch.ones(2, 1, 3)
+    with pytest.raises(ValueError, match="M_hat: expected 2 units"):
+        nalu_kernels.nac(torch.ones(2, 5, 3), W, W[:1])
+    with use_backend("reference"), pytest.raises(ValueError, match="of one unit or more"):
+        nalu_kernels.nac(torch.ones(0, 5, 3), W[:0], W[:0])
