@@ -1,13 +1,12 @@
-"""Training many seeds: one step of all, stacked under torch.func.vmap, against a loop of layers.
+"""Training many seeds: one step of all, stacked in one layer, against a loop of layers.
 
     python -m benchmarks.many_seeds
     python -m benchmarks.many_seeds --page docs/many_seeds.md    puts the table into the page
 
 A step is the forward, the mean absolute error, the backward and Adam, of a tied NALU on a batch of
-each seed's own. The loop has a layer of this library and a fused Adam for each seed; the stack runs
-the plain formulas, as under every transform of torch.func. Saved: what the stack keeps between
-forward and backward, beside its inputs. One thread, and the time that the processor spent on it, as
-other work disturbs that least.
+each seed's own. The loop has a layer and a fused Adam for each seed, the stack one of each.
+Saved: what the stack keeps between forward and backward, beside its inputs. One thread, and the
+time that the processor spent on it, as other work disturbs that least.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call, stack_module_state, vmap
 
 from nalu_kernels import NALU
 
@@ -52,19 +50,15 @@ def loop_step(layers: list[NALU], x: Tensor, target: Tensor) -> Call:
 
 def stack_step(layers: list[NALU], x: Tensor, target: Tensor) -> tuple[Call, dict[str, Tensor]]:
     """The step, and the stacked parameters that it changes."""
-    stacked, _ = stack_module_state(layers)
-    parameters = {name: p.detach().requires_grad_() for name, p in stacked.items()}
-    optimizer = adam(parameters.values())
-
-    def loss(own: dict[str, Tensor], own_x: Tensor, own_target: Tensor) -> Tensor:
-        return (functional_call(layers[0], own, (own_x,)) - own_target).abs().mean()
+    stacked = NALU.stack(layers)
+    optimizer = adam(stacked.parameters())
 
     def step() -> None:
         optimizer.zero_grad()
-        vmap(loss)(parameters, x, target).sum().backward()
+        (stacked(x) - target).abs().mean((1, 2)).sum().backward()
         optimizer.step()
 
-    return step, parameters
+    return step, dict(stacked.named_parameters())
 
 
 def problem(shape: tuple[int, int, int], seeds: int) -> tuple[list[NALU], Tensor, Tensor]:

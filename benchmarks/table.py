@@ -28,6 +28,7 @@ from . import (
     scale,
     sweep,
     training_step,
+    units,
 )
 from .cases import BACKWARD, FORWARD, NEEDED, NEEDED_ON_GRID, shape_name
 from .contenders import EAGER, EMPTY, LIBRARY, LINEARS, NAMES
@@ -214,6 +215,7 @@ def pages(
     steps: Results,
     layers: Results,
     sequences: Results,
+    side_by_side: Results,
     sweeps: Results,
     errors: Results,
     on_gpu: Results | None,
@@ -226,6 +228,7 @@ def pages(
             "training step table": training_step.section(steps),
             "family table": family.section(layers),
             "recurrence table": recurrence.section(sequences),
+            "units table": units.section(side_by_side),
             "gpu table": gpu.section(on_gpu),
         },
         "docs/sweep.md": {
@@ -250,16 +253,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def read(name: str) -> Results:
         return json.loads((chosen.results / f"{name}.json").read_text())
 
-    names = ("cpu", "training_step", "family", "recurrence", "sweep", "accuracy")
-    speed, steps, layers, sequences, sweeps, errors = map(read, names)
+    names = ("cpu", "training_step", "family", "recurrence", "units", "sweep", "accuracy")
+    speed, steps, layers, sequences, side_by_side, sweeps, errors = map(read, names)
     on_gpu = read("gpu") if (chosen.results / "gpu.json").exists() else None
     if chosen.write is None:
         shown = [text(speed), training_step.text(steps), family.text(layers)]
-        shown += [recurrence.text(sequences), sweep.text(sweeps)]
+        shown += [recurrence.text(sequences), units.text(side_by_side), sweep.text(sweeps)]
         on_device = gpu.NOT_YET if on_gpu is None else gpu.text(on_gpu)
         print(*shown, accuracy.text(errors), on_device, sep="\n\n")
         return
-    for page, sections in pages(speed, steps, layers, sequences, sweeps, errors, on_gpu).items():
+    for page, sections in pages(
+        speed, steps, layers, sequences, side_by_side, sweeps, errors, on_gpu
+    ).items():
         path = chosen.write / page
         document = path.read_text(encoding="utf-8")
         for name, content in sections.items():

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from . import checks, reference
 from .autocast import HALVES
+from .reference.units import units
+from .reference.unroll import kept_states, unroll
 
 Shapes = dict[str, Sequence[int]]
 
@@ -264,7 +266,7 @@ class OverTime(Function):
     def __init__(self, layer: Function) -> None:
         super().__init__(
             f"{layer.name}_unroll",
-            functools.partial(reference.unroll, layer.formula),
+            functools.partial(unroll, layer.formula),
             functools.partial(
                 checks.check_over_time, layer.check, len(layer.options), len(layer.tensors)
             ),
@@ -302,7 +304,7 @@ class OverTime(Function):
         steps = by_name["input"].shape[0]
         if not by_name.pop("last_only") or not steps:
             return ()
-        return (reference.kept_states(_stretch(steps), layer=self.layer.formula, **by_name),)
+        return (kept_states(_stretch(steps), layer=self.layer.formula, **by_name),)
 
 
 def _stretch(steps: int) -> int:
@@ -318,7 +320,7 @@ class OverUnits(Function):
         log_space = [*layer.options].index("log_space") if layer.saves_output_if else None
         super().__init__(
             f"{layer.name}_units",
-            functools.partial(reference.units, layer.formula),
+            functools.partial(units, layer.formula),
             functools.partial(checks.check_over_units, layer.check, layer.tensors),
             layer.options,
             layer.weights,

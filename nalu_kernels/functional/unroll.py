@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import reference
 from ..dispatch import has_kernels
 from ..family import OverTime
+from ..reference.unroll import unroll as by_steps
 from .call import call
 
 
@@ -42,6 +42,4 @@ def unroll(
     W = tensors[0]
     if hx is None and W is not None:
         hx = input.new_zeros((input.shape[1], W.shape[0]))
-    return reference.unroll(
-        layer, input=input, hx=hx, lengths=lengths, reset=reset, last_only=last_only
-    )
+    return by_steps(layer, input=input, hx=hx, lengths=lengths, reset=reset, last_only=last_only)

@@ -12,15 +12,12 @@ from .nau import nau
 from .nmu import nmu, snmu
 from .npu import npu, power, real_npu
 from .nru import nmru, nmru_paths, nru
-from .units import units
-from .unroll import kept_states, unroll
 
 __all__ = [
     "gate",
     "gnalu",
     "inalu",
     "inalu_paths",
-    "kept_states",
     "nac",
     "nalu",
     "nau",
@@ -33,7 +30,5 @@ __all__ = [
     "power",
     "real_npu",
     "snmu",
-    "units",
-    "unroll",
     "weight",
 ]
