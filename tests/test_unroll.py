@@ -46,7 +46,7 @@ CELLS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 by_cell = pytest.mark.parametrize("name", CELLS)
 on_cpu = only(lambda backend: backend.name == "cpu")
 # Has kernels over time, or is the loop that these are held to.
-compared = only(lambda backend: backend.name in ("cpu", "reference"))
+compared = only(lambda backend: backend.name in ("cpu", "cuda", "reference"))
 TOLERANCE = {
     torch.float64: 1e-11,
     torch.float32: 1e-4,
