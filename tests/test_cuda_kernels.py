@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -11,12 +11,14 @@ from torch import Generator, Tensor
 
 import emulated_cuda
 import nalu_kernels
+import test_unroll
 from error_bound import Products
 from layers import BY_NAME, KINDS, Kind, Layer, draw, outcome
 from nalu_kernels import reference
 from parity import Judge, check
 from selection import pairs
 from test_family import CASES, Case, I, O
+from test_unroll import assert_near, by_cell
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="here is a GPU: test_gpu.py asks it instead"
@@ -26,6 +28,9 @@ SMALL, LARGE = (64, 9, 3), (2049, 9, 3)  # on both sides of csrc/cuda/geometry.h
 REDUCED = Products(("tf32", "bf16x3"), ("tf32", "bf16x3"))
 MAP_NORESERVE = 0x4000  # of Linux; Python's own name for it is newer than 3.10
 HALVES = (torch.bfloat16, torch.float16)
+
+# last_only: what comes of a call, and the launches of its forward and backward.
+Unrolled = Callable[[bool], tuple[list[Tensor], tuple[int, int]]]
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 # What goes row by row (csrc/cuda/rows.cu), and is no composition of others.
@@ -120,6 +125,58 @@ def test_several_chunks_a_part(rng: Generator) -> None:
     """Of so long a batch that there are more chunks than parts."""
     (inalu,) = (case for case in ROWS if case.name == "inalu")
     check_in_both_orders(rows_layer(rng, inalu, (128 * 256 + 5, 1, 1), torch.float64))
+
+
+def unrolled(name: str, steps: int, sizes: tuple[int, int, int], rng: Generator) -> Unrolled:
+    """A call of a cell, of ragged rows that begin anew here and there: the output and all
+    gradients, with their launches."""
+    batch, features, state = sizes
+    cell = test_unroll.make(name, features, state, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter /= features + state
+    x, hx = test_unroll.draw(rng, steps, batch, features, state)
+    lengths = torch.randint(steps + 1, (batch,), generator=rng)
+    reset = torch.rand(steps, batch, generator=rng) < 0.2
+    leaves = [x.requires_grad_(), hx.requires_grad_()]
+
+    def call(last_only: bool) -> tuple[list[Tensor], tuple[int, int]]:
+        before = emulated_cuda.launches()
+        output = cell.unroll(x, hx, lengths=lengths, reset=reset, last_only=last_only)
+        forward = emulated_cuda.launches()
+        found = test_unroll.outcome(cell, output, leaves, torch.ones_like(output))
+        return found, (forward - before, emulated_cuda.launches() - forward)
+
+    return call
+
+
+def check_unrolled(call: Unrolled, last_only: bool) -> None:
+    """One launch forward and two backward; as the reference, and of the same bits whichever thread
+    of a block is first."""
+    found, count = call(last_only)
+    assert count == (1, 2)
+    with emulated_cuda.last_thread_first():
+        other, _ = call(last_only)
+    assert all(map(torch.equal, found, other))
+    with nalu_kernels.use_backend("reference"):
+        expected, _ = call(last_only)
+    assert_near(found, expected, 1e-11)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(20, 2, 1), (9, 20, 12), (9, 60, 33)], ids=["one warp", "shared", "global"]
+)
+@pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
+@pairs
+@by_cell
+def test_all_steps_are_one_launch(
+    name: str, last_only: bool, sizes: tuple[int, int, int], rng: Generator
+) -> None:
+    check_unrolled(unrolled(name, 5, sizes, rng), last_only)
+
+
+def test_several_chunks_of_all_steps_a_part(rng: Generator) -> None:
+    check_unrolled(unrolled("NAC", 2, (128 * 256 + 5, 1, 1), rng), last_only=False)
 
 
 @by_rows
@@ -228,19 +285,37 @@ def test_offsets_beyond_32_bits_row_by_row(case: Case, rng: Generator) -> None:
     check_far_apart(rows_layer(rng, case, SMALL))
 
 
-def check_far_apart(layer: Layer) -> None:
-    """The layer's numbers are those of rows that lie together."""
+@pytest.mark.parametrize("first", [0, 1], ids=["steps", "rows"])
+def test_offsets_beyond_32_bits_of_all_steps(first: int, rng: Generator) -> None:
+    cell = test_unroll.make("NALU")
+    x, hx = (tensor.float() for tensor in test_unroll.draw(rng, 5, 4))
+    dy = torch.randn(5, 4, 2, generator=rng)
 
     def moved(tensor: Tensor) -> Tensor:
-        rows, cols = tensor.shape
-        stride = 2**32 // (rows - 1) + cols
-        size = 4 * (stride * (rows - 1) + cols)
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
-        far = torch.frombuffer(memory, dtype=torch.float32).as_strided((rows, cols), (stride, 1))
-        far.copy_(tensor)
-        return far
+        return far_apart(tensor.transpose(0, first).contiguous()).transpose(0, first)
 
-    far = layer.with_(input=moved(layer.tensors["input"]), grad_output=moved(layer.grad_output))
+    results = []
+    for input, grad in ((x, dy), (moved(x), moved(dy))):
+        leaves = [input.requires_grad_(), hx.requires_grad_()]
+        results.append(test_unroll.outcome(cell, cell.unroll(*leaves), leaves, grad))
+    assert all(map(torch.equal, *results))
+
+
+def far_apart(tensor: Tensor) -> Tensor:
+    """The same numbers, of which the last of the first dimension lie beyond 2^32 elements."""
+    rows, size = len(tensor), tensor[0].numel()
+    stride = 2**32 // (rows - 1) + size
+    reach = 4 * (stride * (rows - 1) + size)
+    memory = mmap.mmap(-1, reach, flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
+    whole = torch.frombuffer(memory, dtype=torch.float32)
+    return whole.as_strided(tensor.shape, (stride, *tensor[0].stride())).copy_(tensor)
+
+
+def check_far_apart(layer: Layer) -> None:
+    """The layer's numbers are those of rows that lie together."""
+    far = layer.with_(
+        input=far_apart(layer.tensors["input"]), grad_output=far_apart(layer.grad_output)
+    )
     found, expected = outcome(nalu_kernels, far), outcome(nalu_kernels, layer)
     for name in expected:
         assert torch.equal(found[name], expected[name]), name

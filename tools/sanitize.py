@@ -29,7 +29,7 @@ KERNELS = [
 TESTS = (
     *("test_functional.py", "test_gradients.py", "test_layouts.py", "test_special_values.py"),
     *("test_checks.py", "test_determinism.py", "test_fuzz.py", "test_keep_weights.py"),
-    *("test_family.py", "test_family_kernels.py"),
+    *("test_family.py", "test_family_kernels.py", "test_unroll.py"),
     *("sweep/test_fuzz_sweep.py", "sweep/test_kernel.py"),
 )
 

@@ -2,7 +2,7 @@
 #include <string>
 
 #include "../operators.h"
-#include "../rows/operators.h"
+#include "../rows/unroll_operators.h"
 #include "../training_arguments.h"
 
 #include "geometry.h"
@@ -38,6 +38,16 @@ struct Cuda {
     cuda::Call call(input);
     cuda::backward_rows(call, layer, pass);
   }
+  static void unroll_forward(
+      const Tensor& input, const UnrollCall& given, void* output, void* states) {
+    cuda::Call call(input);
+    cuda::unroll_forward(call, given, output, states);
+  }
+  static void unroll_backward(
+      const Tensor& input, const UnrollCall& given, const UnrollBackward& pass) {
+    cuda::Call call(input);
+    cuda::unroll_backward(call, given, pass);
+  }
 };
 
 void train(StableIValue* values, uint64_t, uint64_t) {
@@ -64,10 +74,12 @@ STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CUDA, m) {
   m.impl("nac_backward", nalu::nac_backward<nalu::Cuda>);
   m.impl("nalu_forward", nalu::nalu_forward<nalu::Cuda>);
   m.impl("nalu_backward", nalu::nalu_backward<nalu::Cuda>);
-  nalu::for_each_rows_operator<nalu::Cuda>([&](const std::string& name, auto forward, auto backward) {
+  const auto implement = [&](const std::string& name, auto forward, auto backward) {
     m.impl((name + "_forward").c_str(), forward);
     m.impl((name + "_backward").c_str(), backward);
-  });
+  };
+  nalu::for_each_rows_operator<nalu::Cuda>(implement);
+  nalu::for_each_unroll_operator<nalu::Cuda>(implement);
   m.impl("train", nalu::train);
   m.impl("draw", nalu::draw);
 }

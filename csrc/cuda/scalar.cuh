@@ -126,6 +126,13 @@ NALU_INLINE void tree_sum(T* values, int stride, int i, int n) {
 namespace nalu {
 namespace device {
 
+#ifdef __CUDACC__
+// Into the cache that all processors share.
+NALU_INLINE void prefetch(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" : : "l"(address));
+}
+#endif
+
 // Element i of an array of S, as its compute type; and back, rounded once.
 template <class S>
 NALU_INLINE Compute<S> load(const void* data, int64_t i) {

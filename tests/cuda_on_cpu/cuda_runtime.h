@@ -100,6 +100,7 @@ inline unsigned long long atomicAdd(unsigned long long* to, unsigned long long v
   *to += value;
   return before;
 }
+inline void prefetch(const void*) {}
 inline uint64_t nanoseconds() {
   const auto since = std::chrono::steady_clock::now().time_since_epoch();
   return static_cast<uint64_t>(std::chrono::nanoseconds(since).count());
