@@ -7,6 +7,8 @@
 //   round(count, from, to), to the precision of the tensors
 #pragma once
 
+#include <type_traits>
+
 #include "unroll.h"
 #include "walk.h"
 
