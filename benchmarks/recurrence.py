@@ -90,14 +90,14 @@ def _stepped(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, hidden: int) -
     return torch.stack(states)
 
 
-def calls(name: str, sizes: Sizes, compiled: bool) -> dict[str, Call]:
+def calls(name: str, sizes: Sizes, compiled: bool, device: str = "cpu") -> dict[str, Call]:
     """A forward over all steps and its backward, by each contender; each returns the gradients."""
     batch, features, hidden, steps = sizes
     torch.manual_seed(0)
-    cell = CELLS[name](features, hidden)
-    rnn = nn.RNN(features, hidden, bias=False)
-    x = torch.rand(steps, batch, features, requires_grad=True)
-    dy = torch.randn(steps, batch, hidden)
+    cell = CELLS[name](features, hidden, device=device)
+    rnn = nn.RNN(features, hidden, bias=False, device=device)
+    x = torch.rand(steps, batch, features, device=device, requires_grad=True)
+    dy = torch.randn(steps, batch, hidden, device=device)
     parameters = list(cell.parameters())
 
     def passes(function: Callable[[], Tensor], leaves: Sequence[Tensor]) -> Call:

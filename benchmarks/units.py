@@ -59,13 +59,13 @@ ONE: dict[str, Callable[..., Tensor]] = {"NALU": nalu, "NAU": nau, "NMU": nmu}
 BATCHED: dict[str, Callable[..., Tensor]] = {"NALU": nalu, "NAU": _nau, "NMU": _nmu}
 
 
-def calls(name: str, sizes: Sizes, units: int) -> dict[str, Call]:
+def calls(name: str, sizes: Sizes, units: int, device: str = "cpu") -> dict[str, Call]:
     B, I, O = sizes  # noqa: E741
     torch.manual_seed(0)
     kind = LAYERS[name]
-    layers = [kind(I, O) for _ in range(units)]
+    layers = [kind(I, O, device=device) for _ in range(units)]
     whole = kind.stack(layers)
-    x, dy = torch.rand(units, B, I), torch.randn(units, B, O)
+    x, dy = (torch.rand(units, B, of, device=device) for of in (I, O))
     stacked = [parameter.detach().clone().requires_grad_() for parameter in whole.parameters()]
     mapped = torch.func.vmap(ONE[name])
 

@@ -157,7 +157,7 @@ def test_without_time_everything_is_skipped(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
     assert run("--dry-run", "--minutes", "0.01", "--output", str(output)).returncode == 0
     found = json.loads(output.read_text())
-    names = {"parity", "sanitizer", "sweeps", *benchmarks.choose(None, dry_run=True)}
+    names = {"parity", "sanitizer", "sweeps", "sequences", *benchmarks.choose(None, dry_run=True)}
     assert found["skipped"] == dict.fromkeys(names, "out of time")
 
 

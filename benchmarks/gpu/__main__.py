@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import benchmarks, parity, sanitizer, sweeps
+from . import benchmarks, parity, sanitizer, sequences, sweeps
 from .children import ROOT, python, run_all
 from .results import OUT_OF_TIME, Clock, Results
 from .table import text
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
-STEPS = (parity.STEP, sanitizer.STEP, sweeps.STEP, benchmarks.STEP)
+STEPS = (parity.STEP, sanitizer.STEP, sweeps.STEP, sequences.STEP, benchmarks.STEP)
 ABOUT_S = 120.0
 
 
@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parity.STEP: lambda: parity.run(results, clock, environment, dry_run),
         sanitizer.STEP: lambda: sanitizer.run(results, clock, environment, dry_run),
         sweeps.STEP: lambda: sweeps.run(results, clock, environment, dry_run),
+        sequences.STEP: lambda: sequences.run(results, clock, environment, dry_run),
         benchmarks.STEP: lambda: benchmarks.run(results, clock, environment, dry_run, chosen.only),
     }
     for step in STEPS:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,11 +22,11 @@ from torch.func import functional_call, stack_module_state, vmap
 from nalu_kernels import sweep
 
 from ..sweep import BATCH, NETWORKS, RATE, Network
-from .children import lines, python
+from . import streamed
 from .device import Device, choose
 from .measure import describe
 from .providers import library_backends
-from .results import OUT_OF_TIME, Clock, Results
+from .results import Clock, Results
 
 STEP = "sweeps"
 SHARE_OF_TIME = 1 / 4
@@ -36,7 +35,6 @@ RUNS = (1, 100, 10_000)
 # Of the two calls whose difference is measured.
 SECONDS, DRY_SECONDS = (0.3, 0.9), (0.01, 0.1)
 REPLAYS = 64  # steps between two looks at the clock
-ROW_S = 60.0
 
 
 def in_one_kernel(
@@ -116,37 +114,18 @@ def measure(
 
 
 def run(results: Results, clock: Clock, environment: dict[str, str], dry_run: bool) -> None:
-    deadline = time.monotonic() + clock.part(SHARE_OF_TIME)
-    dry = ["--dry-run"] if dry_run else []
-    rows = results.data["sweeps"] = []
-    with lines(python("-m", "benchmarks.gpu.sweeps", *dry), environment) as stream:
-        while True:
-            try:
-                line = stream.next(min(ROW_S, deadline - time.monotonic()))
-            except TimeoutError:
-                results.skip("sweeps, what is missing", OUT_OF_TIME)
-                break
-            if line is None:
-                ended = stream.ended()
-                if ended.status != 0:
-                    results.fail(STEP, f"{ended}: {ended.output.strip()}")
-                break
-            row = json.loads(line)
-            rows.append(row)
-            print(STEP, line.strip(), flush=True)
-            for name, why in row["failed"].items():
-                results.fail(f"{STEP}: {row['network']}, {row['runs']} runs, {name}", why)
-            results.save()
-    results.step(STEP, rows=len(rows))
+    streamed.run(STEP, SHARE_OF_TIME, _name, results, clock, environment, dry_run)
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['network']}, {row['runs']} runs"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.sweeps")
     parser.add_argument("--dry-run", action="store_true")
     chosen = parser.parse_args()
-    # Whatever else prints must not come between the lines.
-    written = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    written = streamed.output()
     device = choose(chosen.dry_run)
     networks: Sequence[Network] = NETWORKS[1:2] if chosen.dry_run else NETWORKS
     counts: Sequence[int] = (2,) if chosen.dry_run else RUNS

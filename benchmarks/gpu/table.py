@@ -227,6 +227,22 @@ def _sweeps_table(results: Results) -> list[list[str]]:
     return table
 
 
+def _sequences_table(results: Results) -> list[list[str]]:
+    found = results.get("sequences", [])
+    names = list(dict.fromkeys(name for row in found for name in row["ms"]))
+    table = [["a forward with its backward", *(f"{name}, ms" for name in names)]]
+    for row in found:
+        cells = [f"{row['ms'][name]:,.3g}" if name in row["ms"] else "–" for name in names]
+        table.append([row["what"], *cells])
+    return table
+
+
+SEQUENCES = (
+    "Cells over whole sequences (`unroll`) beside a loop of their single calls, the formulas "
+    "written plainly and torch.nn.RNN; and layers side by side (`units`) beside separate ones, the "
+    "formulas under `torch.func.vmap` and by batched products, and one layer on all rows. Launches "
+    "included."
+)
 SWEEPS = (
     "Whole trainings in one kernel (`nalu_kernels.sweep`): training steps of all runs a second, "
     "beside the same runs stacked under `torch.func.vmap`, each step captured as a CUDA graph."
@@ -257,6 +273,7 @@ def text(results: Results) -> str:
         (DEVICE, _device_table(results)),
         (OTHER, _other_table(results)),
         (SWEEPS, _sweeps_table(results)),
+        (SEQUENCES, _sequences_table(results)),
         (ACCURACY, _accuracy_table(results)),
     ):
         if len(rows) > 1:
@@ -280,6 +297,7 @@ def section(results: Results | None) -> str:
         (DEVICE, _device_table(results)),
         (OTHER, _other_table(results)),
         (SWEEPS, _sweeps_table(results)),
+        (SEQUENCES, _sequences_table(results)),
     ):
         if len(rows) > 1:
             shown += [title, markdown.table(rows, left=2)]
