@@ -7,14 +7,18 @@ forward with its backward, launches included.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import torch
 
 from nalu_kernels import use_backend
 
 from .. import recurrence, units
+from ..cases import shape_name
 from ..timing import Call, interleave
 from . import streamed
 from .device import Device, choose
@@ -31,41 +35,40 @@ DRY_SHAPE: units.Sizes = (2, 2, 1)
 MOST_STEPS = 100
 
 
-def cases(
-    device: Device, dry_run: bool
-) -> Iterator[tuple[str, Callable[[], dict[str, Call]], str]]:
+Calls = Callable[[], Mapping[str, Call]]
+
+
+def cases(device: Device, dry_run: bool) -> Iterator[tuple[str, Calls, str]]:
     """A name, the contenders' calls, and which of them is the library's."""
     sizes = [sizes for sizes in recurrence.NEEDED if sizes[-1] <= MOST_STEPS]
-    for name in ("NACCell", "NALUCell"):
+    for name in ("NACCell",) if dry_run else ("NACCell", "NALUCell"):
         for one in [DRY_SIZES] if dry_run else sizes:
             batch, features, hidden, steps = one
             title = f"{name} {batch}×{features}→{hidden}, {steps} steps"
-            yield (
-                title,
-                lambda name=name, one=one: recurrence.calls(name, one, False, device.name),
-                "unroll",
-            )
+            calls = functools.partial(recurrence.calls, name, one, False, device.name)
+            yield title, calls, "unroll"
     count = DRY_UNITS if dry_run else UNITS
     for shape in [DRY_SHAPE] if dry_run else units.NEEDED:
-        title = f"{count} NALU {units.shape_name(shape)}"
-        yield title, lambda shape=shape: units.calls("NALU", shape, count, device.name), "units"
+        title = f"{count} NALU {shape_name(shape)}"
+        yield title, functools.partial(units.calls, "NALU", shape, count, device.name), "units"
 
 
 def measure(
-    title: str, calls: Callable[[], dict[str, Call]], own: str, device: Device, backends: list[str]
+    title: str, calls: Calls, own: str, device: Device, backends: list[str]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"what": title, "ms": {}, "failed": {}}
-    found = calls()
-    found.pop("empty", None)
     contenders: dict[str, Call] = {}
-    for name, call in found.items():
+    for name, call in calls().items():
+        if name == "empty":
+            continue
         for backend in backends if name in (own, "loop", "separate") else [""]:
+            forced = _forced(call, backend)
             try:
-                contenders[f"{name} {backend}".strip()] = _forced(call, backend)
-                contenders[f"{name} {backend}".strip()]()
+                forced()
             except Exception as error:  # recorded, and the next one goes on
-                row["failed"][f"{name} {backend}"] = describe(error)
-                contenders.pop(f"{name} {backend}".strip(), None)
+                row["failed"][f"{name} {backend}".strip()] = describe(error)
+            else:
+                contenders[f"{name} {backend}".strip()] = forced
     samples = interleave(
         contenders, budget_s=device.budget_s, min_rounds=device.min_rounds, seconds=device.seconds
     )
@@ -92,8 +95,6 @@ def run(results: Results, clock: Clock, environment: dict[str, str], dry_run: bo
 
 
 def main() -> None:
-    import torch
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.sequences")
     parser.add_argument("--dry-run", action="store_true")
     chosen = parser.parse_args()
