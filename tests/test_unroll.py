@@ -24,6 +24,8 @@ from nalu_kernels import (
     use_backend,
     which_backend,
 )
+from nalu_kernels.dispatch import namespace
+from nalu_kernels.triton import FUNCTIONS as TRITON
 from parity import threads
 from selection import only, pairs
 
@@ -43,11 +45,22 @@ CELLS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "RealNPU": (RealNPUCell, {}),
     "RealNPU-clamped": (RealNPUCell, {"gate_gradient": "clamped", "eps": 1e-3}),
 }
+
+
+def has_kernels(name: str, backend: Backend) -> bool:
+    """Whether it has some over time."""
+    function = CELLS[name][0]._over_time.name
+    return backend.name in ("cpu", "cuda") or (backend.name == "triton" and function in TRITON)
+
+
 by_cell = pytest.mark.parametrize("name", CELLS)
 on_cpu = only(lambda backend: backend.name == "cpu")
 # Has kernels over time, or is the loop that these are held to.
-compiled = only(lambda backend: backend.name in ("cpu", "cuda"))
 compared = only(lambda backend: backend.name in ("cpu", "cuda", "reference"))
+with_kernels = only(lambda name, backend: has_kernels(name, backend))
+compared_or_interpreted = only(
+    lambda name, backend: backend.name == "reference" or has_kernels(name, backend)
+)
 TOLERANCE = {
     torch.float64: 1e-11,
     torch.float32: 1e-3,
@@ -123,7 +136,7 @@ def assert_near(found: list[Tensor], wanted: list[Tensor], tolerance: float) -> 
         assert error <= tolerance * max(scale, 1e-30), (number, error, scale)
 
 
-@compared
+@compared_or_interpreted
 @pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
 @pytest.mark.parametrize("ragged", [False, True], ids=["whole", "ragged"])
 @pytest.mark.parametrize("resets", [False, True], ids=["", "resets"])
@@ -143,7 +156,7 @@ def test_is_the_loop_of_single_calls(
     assert_near(found, outcome(cell, wanted, leaves, dy), 1e-11)
 
 
-@compiled
+@with_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @by_cell
 def test_every_dtype(name: str, dtype: torch.dtype, backend: Backend, rng: Generator) -> None:
@@ -173,12 +186,32 @@ def test_every_back_end(name: str, backend: Backend, rng: Generator) -> None:
     torch.testing.assert_close(output, wanted, rtol=1e-4, atol=1e-5)
     over_time = cell._over_time.name
     chosen, reason = which_backend(x, over_time)
-    assert chosen == (backend.name if backend.name in ("cpu", "cuda") else "reference")
-    if backend.name == "triton":
+    there = has_kernels(name, backend)
+    assert chosen == (backend.name if there else "reference")
+    if not there and backend.name != "reference":
         assert f"no kernels of {over_time}" in reason
 
 
-@compared
+@only(lambda name, backend: backend.interpreted and has_kernels(name, backend))
+@pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
+@by_cell
+def test_of_a_large_cell_the_steps_are_calls_of_its_layer(
+    name: str, last_only: bool, backend: Backend, rng: Generator
+) -> None:
+    """Where a program of the Triton kernels could not hold a step."""
+    cell = make(name, 14, 17, dtype=torch.float64)
+    x, hx = (tensor.requires_grad_() for tensor in draw(rng, 5, 3, 14, 17))
+    lengths, reset = torch.tensor([5, 0, 3]), torch.rand(5, 3, generator=rng) < 0.3
+    output = cell.unroll(x, hx, lengths=lengths, reset=reset, last_only=last_only)
+    dy = torch.randn(output.shape, generator=rng, dtype=torch.float64)
+    found = outcome(cell, output, [x, hx], dy)
+    with use_backend("reference"):
+        wanted = loop(cell, x, hx, lengths, reset, last_only)
+    assert_near(found, outcome(cell, wanted, [x, hx], dy), 1e-11)
+    assert which_backend(x, cell._over_time.name)[0] == "triton"
+
+
+@compared_or_interpreted
 @by_cell
 def test_few_steps_rows_and_no_state(name: str, backend: Backend, rng: Generator) -> None:
     cell = make(name, dtype=torch.float64, device=backend.device)
@@ -210,7 +243,7 @@ def test_a_sequence_without_a_batch(backend: Backend, rng: Generator) -> None:
     assert cell.unroll(x[:, 0], last_only=True).shape == (2,)
 
 
-@compiled
+@only(lambda backend: backend.name in ("cpu", "cuda"))
 def test_many_steps(backend: Backend) -> None:
     """A counter: its weights are 1, and so are the gradients of all that it counts."""
     steps = 1000 if backend.emulated else 100_000
@@ -242,7 +275,7 @@ def test_more_numbers_than_an_int_counts(backend: Backend) -> None:
     assert last[127].item() == steps and not last[:127].any()
 
 
-@compared
+@compared_or_interpreted
 @by_cell
 def test_nan_and_infinity_stand_where_the_loop_has_them(
     name: str, backend: Backend, rng: Generator
@@ -260,7 +293,7 @@ def test_nan_and_infinity_stand_where_the_loop_has_them(
     assert torch.equal(found[:, 0].isnan(), true[:, 0].isnan())
 
 
-@compared
+@compared_or_interpreted
 @by_cell
 def test_what_lies_behind_the_end_is_not_read(name: str, backend: Backend, rng: Generator) -> None:
     cell = make(name, dtype=torch.float64, device=backend.device)
@@ -279,7 +312,7 @@ def test_what_lies_behind_the_end_is_not_read(name: str, backend: Backend, rng: 
         assert not results[0][1][2:, 0].any()
 
 
-@compiled
+@with_kernels
 @by_cell
 def test_layouts(name: str, backend: Backend, rng: Generator) -> None:
     """Batch first, every second step, one row for all, a gradient of a sum."""
@@ -369,7 +402,7 @@ def test_transforms(backend: Backend, rng: Generator) -> None:
     assert seen[0][0] == "reference" and "torch.func" in seen[0][1]
 
 
-@on_cpu
+@with_kernels
 @pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
 @by_cell
 def test_operators(name: str, last_only: bool, backend: Backend, rng: Generator) -> None:
@@ -382,7 +415,7 @@ def test_operators(name: str, last_only: bool, backend: Backend, rng: Generator)
     own = [tensor if tensor is None else tensor.detach() for tensor in layer._tensors(x)]
     reset = torch.rand(5, 4, generator=rng) < 0.3
     given = [x, *own, *missing, hx, torch.tensor([5, 2, 0, 4]), reset]
-    packets = torch.ops.nalu_kernels
+    packets = getattr(torch.ops, namespace(backend.name))
     forward = getattr(packets, f"{function.name}_forward").default
     backward = getattr(packets, f"{function.name}_backward").default
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")

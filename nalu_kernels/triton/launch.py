@@ -103,7 +103,8 @@ def _room_for_W(recipe: Recipe, layer: Layer) -> tuple[Slot, Slot | None]:
     return W, recipe.room((layer.O, layer.I), layer.compute) if layer.untied else None
 
 
-def _transform(recipe: Recipe, layer: Layer) -> Weights:
+def transform(recipe: Recipe, layer: Layer) -> Weights:
+    """The weights with W, in a launch of its own."""
     W, W_mul = _room_for_W(recipe, layer)
     size = layer.O * layer.I
     if size:
@@ -131,7 +132,7 @@ def forward(setting: str, save: bool, *call: Any) -> Recipe:
     if layer.B == 0 or (layer.O == 0 and not (save and layer.gate_kind == "sample")):
         return recipe
     how = plan(layer, "forward", setting)
-    weights = _transform(recipe, layer) if how.reads or layer.signed else layer.weights
+    weights = transform(recipe, layer) if how.reads or layer.signed else layer.weights
     signs = None
     if layer.signed:
         signs = recipe.room((layer.B, layer.O), layer.compute)
@@ -191,7 +192,7 @@ def backward(
         for_weights = _Sums(layer, plan(layer, "grad_weights", setting, dy))
     of_product = (grads.W_hat_mul, grads.M_hat_mul) if layer.untied else grads[:2]
     if layer.signed and any(of_product):
-        weights = _transform(recipe, layer)
+        weights = transform(recipe, layer)
         signs = recipe.room((layer.O, layer.I), layer.compute)
         W = weights.W_hat_mul or weights.W_hat
         launch_reduction.reduce_gradient(recipe, layer, "inalu", batch, W, layer.I, None, signs)
@@ -208,7 +209,7 @@ def backward(
             weights = _transformed(weights, W, W_mul)
         _grad_weights(recipe, layer, for_weights, batch, grads)
     if for_dx and for_dx.reads and not wants_W:
-        weights = _transform(recipe, layer)
+        weights = transform(recipe, layer)
     if for_dx:
         recipe.step(
             grad_input_kernel,

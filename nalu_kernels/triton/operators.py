@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..family import FAMILY
+from ..family import FUNCTIONS
 from ..operators import Kernels, Operators, overloads
 from . import NAMESPACE, launch, launch_power, launch_reduction
 from .arguments import describe, require
 from .device import chip
 from .forms import Weights
 from .precision import float32_setting
+from .unroll_operators import over_time
 
 # Whatever comes after the input are the layer's weights, in the order of ``Weights``.
 
@@ -228,7 +229,7 @@ def inalu_backward(
     return dx, dW_hat, dM_hat, dG if given.G is not None else dbias, *others
 
 
-kernels: Operators = {
+layers: Operators = {
     "nac": Kernels(nac_forward, nac_backward),
     "nalu": Kernels(nalu_forward, nalu_backward),
     "nau": Kernels(nau_forward, nau_backward),
@@ -238,19 +239,19 @@ kernels: Operators = {
     "nru": Kernels(nru_forward, nru_backward),
     "nmru": Kernels(nmru_forward, nmru_backward),
 }
+kernels: Operators = {**layers, **over_time(layers)}
 
 
 def _as_in_schema(name: str) -> Kernels:
     """Where a forward saves nothing, that is a tensor too."""
     forward, backward = kernels[name]
-    if FAMILY[name].saves_output_if:
+    if FUNCTIONS[name].saves_output_if:
         return kernels[name]
 
     def whole(*arguments: Any) -> tuple[Tensor, Tensor]:
         y, saved = forward(*arguments)
         if saved is None:
-            wide = torch.float64 if y.dtype == torch.float64 else torch.float32
-            saved = y.new_empty(0, dtype=wide)
+            saved = y.new_empty(0, dtype=FUNCTIONS[name].saved_dtype(y.dtype))
         return y, saved
 
     return Kernels(whole, backward)
@@ -285,9 +286,9 @@ def _unrecorded(
 
 
 def _all_unrecorded(name: str, recorded: Kernels) -> Kernels:
-    options = len(FAMILY[name].options)
+    options = len(FUNCTIONS[name].options)
     # Ahead of the tensor are the options and a number, one of the options where that is the flag.
-    place = options if FAMILY[name].saves_output_if else options + 1
+    place = options if FUNCTIONS[name].saves_output_if else options + 1
     return Kernels(*(_unrecorded(*both, place) for both in zip(kernels[name], recorded)))  # noqa: B905
 
 

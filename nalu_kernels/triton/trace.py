@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import launch, launch_power, launch_reduction, train_plan
+from . import launch, launch_power, launch_reduction, launch_unroll, train_plan
 from . import train as trainer
 from .arguments import describe
 from .device import Chip
@@ -137,6 +137,29 @@ def power(
     backward = launch_power.backward(-1, False, describe(y), describe(saved), *call)
     forward = launch_power.forward(True, *call)
     return _launches(forward, tensors) + _launches(backward, [*tensors, y, saved])
+
+
+def unroll(
+    sample: Sample, T: int, chip: Chip, *, layer: str = "nalu", last_only: bool = False
+) -> list[Launch]:
+    """The launches of a cell over T steps, ragged and with resets, and of all its gradients. The
+    sample's I counts x and h, its O is h."""
+    T_B = (T, sample.B)
+    x = sample.empty(*T_B, sample.I - sample.O)
+    hx, all_states = sample.empty(sample.B, sample.O), sample.empty(*T_B, sample.O)
+    lengths = torch.empty(sample.B, dtype=torch.int64, device=sample.device)
+    reset = torch.empty(T_B, dtype=torch.bool, device=sample.device)
+    tensors = [x, *sample.tensors()[1:], hx, lengths, reset]
+    if layer == "nau":
+        tensors[2] = None
+    of_layer = (layer, _EPS, sample.linear, sample.log_space, last_only)
+    call = (chip, *of_layer, tuple(map(describe, tensors)))
+    dy, states = all_states, all_states
+    if last_only:
+        dy, states = hx, sample.empty(launch_unroll.Unroll(*call).kept)
+    forward = launch_unroll.forward(True, *call)
+    backward = launch_unroll.backward(-1, True, describe(dy), describe(states), *call)
+    return _launches(forward, tensors) + _launches(backward, [*tensors, dy, states])
 
 
 def train(
