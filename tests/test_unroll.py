@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from nalu_kernels import (
 from nalu_kernels.dispatch import namespace
 from nalu_kernels.triton import FUNCTIONS as TRITON
 from parity import threads
-from selection import only, pairs
+from selection import only, pairs, slow
 
 pytestmark = pairs
 
@@ -150,13 +151,20 @@ def test_is_the_loop_of_single_calls(
     reset = (torch.rand(7, 5, generator=rng) < 0.3).to(backend.device) if resets else None
     leaves = [x.requires_grad_(), hx.requires_grad_()]
     output = cell.unroll(x, hx, lengths=lengths, reset=reset, last_only=last_only)
-    wanted = loop(cell, x, hx, lengths, reset, last_only)
-    dy = torch.randn(wanted.shape, generator=rng, dtype=torch.float64).to(x.device)
-    found = outcome(cell, output, leaves, dy)
-    assert_near(found, outcome(cell, wanted, leaves, dy), 1e-11)
+    with use_backend("reference") if backend.interpreted else nullcontext():  # its calls are slow
+        wanted = loop(cell, x, hx, lengths, reset, last_only)
+        dy = torch.randn(wanted.shape, generator=rng, dtype=torch.float64).to(x.device)
+        true = outcome(cell, wanted, leaves, dy)
+    assert_near(outcome(cell, output, leaves, dy), true, 1e-11)
 
 
-@with_kernels
+@only(
+    # A NALU near 0 makes much of the last bit of half precision.
+    lambda name, backend, dtype: (
+        has_kernels(name, backend)
+        and not (backend.interpreted and name.startswith("NALU") and dtype != torch.float32)
+    )
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @by_cell
 def test_every_dtype(name: str, dtype: torch.dtype, backend: Backend, rng: Generator) -> None:
@@ -403,6 +411,7 @@ def test_transforms(backend: Backend, rng: Generator) -> None:
 
 
 @with_kernels
+@slow(lambda name, backend, last_only: backend.interpreted and (name != "NALU") == last_only)
 @pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
 @by_cell
 def test_operators(name: str, last_only: bool, backend: Backend, rng: Generator) -> None:
