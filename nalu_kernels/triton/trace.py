@@ -194,7 +194,10 @@ def train(
 
 
 def _launches(recipe: Recipe, tensors: list[Tensor | None]) -> list[Launch]:
-    tensors = [*tensors, *recipe.allocate(tensors)]
+    tensors = list(tensors)
+    for place, prepare in recipe.prepare:
+        tensors[place] = prepare(tensors[place])
+    tensors += recipe.allocate(tensors)
     return [
         Launch(step.kernel, step.grid, step.bound(tensors), step.options) for step in recipe.steps
     ]
