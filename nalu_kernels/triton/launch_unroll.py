@@ -175,6 +175,7 @@ def backward(
     dy_given, place = _as_it_is(dy), len(one.prepare)
     recipe = Recipe(one.device, [*one.prepare, dy_given.prepare, None])
     strides = dy_given.strides or torch.empty(dy.shape, device="meta").stride()
+    dy_step, dy_row, dy_col = (0, *strides) if one.last_only else strides
     grads = Gradients(
         *(
             recipe.room(one.layer.shape_of_weight(name), one.dtype, like=weight)
@@ -194,7 +195,9 @@ def backward(
         between = one.stretch * one.B * one.H if one.last_only else 0
         up = Upstream(
             Slot(place),
-            *((0, *strides) if one.last_only else strides),
+            dy_step,
+            dy_row,
+            dy_col,
             Slot(place + 1),
             recipe.room((between,), one.dtype),
             recipe.room((one.B, one.H), one.compute),
