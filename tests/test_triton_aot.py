@@ -58,7 +58,7 @@ def test_a_sample_of_rows_passes(tmp_path: Path) -> None:
     status, output, reports = compiled(tmp_path, "--only", *chosen)
     assert status == 0, output[-4000:]
     family = {"reduction", "reduction_gradient", "power", "power_grad_input", "power_grad_weights"}
-    kernels = {*tiles.KERNELS, "backward", "transform", *family}
+    kernels = {*tiles.KERNELS, "backward", "transform", *family, "unroll", "unroll_backward"}
     assert kernels < {one["kernel"] for one in reports}
     assert {row.case for row in tiles.TABLE} < {one["case"] for one in reports}
     assert {one["products"] for one in reports} == {"", "ieee", "fp16", "bf16x3"}
@@ -72,6 +72,15 @@ def test_a_trainer_passes(tmp_path: Path) -> None:
     assert status == 0, output[-4000:]
     (report,) = reports
     check(report)
+
+
+@long  # as above; test_every_row_passes has all cells
+def test_a_cell_over_time_passes(tmp_path: Path) -> None:
+    status, output, reports = compiled(tmp_path, "--only", "sm_90 unroll* NAC-log * 128x5->2")
+    assert status == 0, output[-4000:]
+    assert {one["kernel"] for one in reports} == {"unroll", "unroll_backward"}
+    for one in reports:
+        check(one)
 
 
 @long

@@ -12,6 +12,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from conftest import Backend
 from layers import KINDS, Kind, draw
+from nalu_kernels import NALUCell
 from nalu_kernels.triton import launch, tiles, trace
 from nalu_kernels.triton.arguments import describe
 from nalu_kernels.triton.device import Chip
@@ -65,6 +66,18 @@ def test_the_smallest_layers_take_one_program_of_each_kind(family: str) -> None:
     (forward,) = trace.forward(layer, chip, save=True)
     (backward,) = trace.backward(layer, chip)
     assert forward.grid == (1,) and backward.grid == (2,)  # the weights' and the input's
+
+
+@by_family
+@pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
+def test_all_steps_of_a_sequence_take_one_launch_each_way(last_only: bool, family: str) -> None:
+    """And one that transforms the weights, and one that adds what the programs have summed."""
+    for T, B in ((1, 1), (1000, 64), (100_000, 10_000)):
+        layer, chip = trace.Sample(B, 5, 2, gates=2), Chip(family, 132)
+        made = trace.unroll(layer, T, chip, last_only=last_only)
+        assert names(made) == ["transform", "unroll", "transform", "unroll_backward", "finish"]
+        assert made[1].grid == (-(-B // 16),)
+        assert made[3].grid == (min(-(-B // 16), 264 if family == "gfx942" else 132),)
 
 
 @by_family
@@ -160,3 +173,24 @@ def test_offsets_beyond_2_31(kind: Kind, backend: Backend, rng: Generator, far: 
         tensor = layer.tensors.get(name, layer.grad_output)
         tensors[name] = far[offset:].as_strided(tensor.shape, (1 << 30, 1)).copy_(tensor)
     check(layer.with_(**tensors))
+
+
+@only(lambda backend: backend.name in ("cpu", "triton") and backend.device == "cpu")
+@pairs
+@pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
+def test_offsets_of_steps_beyond_2_31(
+    last_only: bool, backend: Backend, rng: Generator, far: Tensor
+) -> None:
+    cell = NALUCell(2, 1, dtype=torch.bfloat16)
+    x = torch.rand(3, 2, 2, generator=rng).bfloat16()
+    apart = far.as_strided(x.shape, (1 << 30, 2, 1)).copy_(x)
+    dy = torch.rand((2, 1) if last_only else (3, 2, 1), generator=rng).bfloat16()
+    dy_apart = far[16:].as_strided(dy.shape, (2, 1) if last_only else (1 << 30, 2, 1)).copy_(dy)
+    results = []
+    for given, of_output in ((x, dy), (apart, dy_apart)):
+        leaf = given.detach().requires_grad_()
+        output = cell.unroll(leaf, last_only=last_only)
+        results.append(
+            [output, *torch.autograd.grad(output, [leaf, *cell.parameters()], of_output)]
+        )
+    assert all(map(torch.equal, *results))

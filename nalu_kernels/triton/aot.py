@@ -84,6 +84,16 @@ _STACKS = {
 }
 # (B, I, O) for each width of a tile of a product over the inputs.
 _REDUCED = ((128, 100, 2), (128, 100, 10), (1024, 64, 64))
+# Cells over time: the layer as of ``forms.Form``, and what it has; gates are as many as states, or
+# one. And (B, I, O), of which I counts the state too.
+_CELLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "NALU": ("nalu", {"gates": 99, "bias": True, "untied": True}),
+    "NALU-sample": ("nalu", {"gates": 1, "bias": True}),
+    "NAC": ("nalu", {"log_space": False}),
+    "NAC-log": ("nalu", {"linear": False}),
+    "NAU": ("nau", {"log_space": False}),
+}
+_CELL_SHAPES = ((128, 32, 16), (128, 5, 2))
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Instructions at least, one of them a product of tiles, for each of a kernel's products.
 _PIECES = {"bf16x6": 6, "bf16x3": 3, "bf16": 1, "fp16": 1}
@@ -208,7 +218,7 @@ def launches(family: str) -> dict[Variant, trace.Launch]:
                             made += trace.backward(sample, chip, needed=needed, setting=setting)
                         for one in made:
                             _add(found, family, case, sample, setting, one)
-    return found | _trainers(chip) | _family(chip)
+    return found | _trainers(chip) | _family(chip) | _over_time(chip)
 
 
 def _trainers(chip: Chip) -> dict[Variant, trace.Launch]:
@@ -238,6 +248,28 @@ def _family(chip: Chip) -> dict[Variant, trace.Launch]:
             known = (chip.family, kernel, layer, "", "", name, one.options.get("TILE"), "", words)
             bits = dtype.itemsize * 8  # one number at a time
             found[Variant(*known, bits, bits)] = one
+    return found
+
+
+def _over_time(chip: Chip) -> dict[Variant, trace.Launch]:
+    """What cells launch over the steps of a sequence, of the largest size that a program holds and
+    of a small one; with the dtypes, and all states or the last, in turn."""
+    found = {}
+    dtypes = _DTYPES if chip.family == "gfx942" else _DTYPES[:3]
+    cells = ((cell, shape) for shape in _CELL_SHAPES for cell in _CELLS)
+    for turn, (cell, shape) in enumerate(cells, tiles.FAMILIES.index(chip.family)):
+        dtype, last_only = dtypes[turn % len(dtypes)], turn % 2 == 1
+        layer, options = _CELLS[cell]
+        gates = min(options.get("gates", 0), shape[2])
+        sample = trace.Sample(*shape, dtype, **{**options, "gates": gates})
+        for one in trace.unroll(sample, 100, chip, layer=layer, last_only=last_only):
+            kernel = one.kernel.__name__.removesuffix("_kernel")
+            if kernel.startswith("unroll"):  # the others are above
+                name, words = str(dtype).removeprefix("torch."), "{}x{}->{}".format(*shape)
+                case = f"{cell} {'last' if last_only else 'all'}"
+                known = (chip.family, kernel, case, "", "", name, None, "", words)
+                bits = dtype.itemsize * 8  # one number at a time
+                found[Variant(*known, bits, bits)] = one
     return found
 
 

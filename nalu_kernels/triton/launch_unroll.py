@@ -20,7 +20,7 @@ from .unroll_step import Cell
 
 # Of a program's tiles: the fewest rows that a product has, and the most columns of [x, h] and
 # states for which no gradient spills. Narrower tiles do: their layouts keep copies.
-_ROWS, _COLUMNS, _STATES, _WARPS = 16, 32, 16, 4
+_ROWS, _COLUMNS, _STATES = 16, 32, 16
 
 
 def stretch(T: int) -> int:
@@ -105,6 +105,7 @@ class Unroll:
         )
         # Whether a program can hold a step; of doubles NVIDIA's registers cannot.
         small = width <= _COLUMNS and self.H <= _STATES
+        self.warps = 4 if chip.family == "gfx942" else 8  # of 64 threads, and 32
         self.fits = small and not (double and chip.family.startswith("sm_"))
 
     def _marks(self, reset: Described) -> Prepare | None:
@@ -122,7 +123,7 @@ class Unroll:
     def options(self) -> dict[str, Any]:
         """One stage: what a step reads the step before it has written."""
         limits = {"maxnreg": 255} if self.chip.family.startswith("sm_") else {}
-        return {"CELL": self.cell, "num_warps": _WARPS, "num_stages": 1, **limits}
+        return {"CELL": self.cell, "num_warps": self.warps, "num_stages": 1, **limits}
 
     def require_backward(self, dy: Described, states: Described) -> None:
         require(
@@ -174,6 +175,7 @@ def backward(
     dy_given, place = _as_it_is(dy), len(one.prepare)
     recipe = Recipe(one.device, [*one.prepare, dy_given.prepare, None])
     strides = dy_given.strides or torch.empty(dy.shape, device="meta").stride()
+    dy_step, dy_row, dy_col = (0, *strides) if one.last_only else strides
     grads = Gradients(
         *(
             recipe.room(one.layer.shape_of_weight(name), one.dtype, like=weight)
@@ -187,14 +189,15 @@ def backward(
     recipe.results = (dx, *grads[: len(one.weights)], dhx)
     if not any(recipe.results):
         return recipe
-    at_once = tiles.WARPS_A_PROCESSOR // _WARPS * one.chip.processors
-    programs = min(one.row_blocks, at_once)
+    programs = min(one.row_blocks, tiles.WARPS_A_PROCESSOR // one.warps * one.chip.processors)
     parts = _parts(recipe, one, grads, programs)
     if programs:
         between = one.stretch * one.B * one.H if one.last_only else 0
         up = Upstream(
             Slot(place),
-            *((0, *strides) if one.last_only else strides),
+            dy_step,
+            dy_row,
+            dy_col,
             Slot(place + 1),
             recipe.room((between,), one.dtype),
             recipe.room((one.B, one.H), one.compute),

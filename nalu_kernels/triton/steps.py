@@ -12,6 +12,7 @@ from torch import Tensor
 from ..family import Function
 from ..operators import Kernels
 from .launch_unroll import stretch
+from .recipe import blocks
 
 
 @dataclass
@@ -61,7 +62,8 @@ class Steps:
         dx = torch.empty_like(self.input) if needed & 1 else None
         of_start = torch.zeros_like(self.first)
         carried = grad_output if self.last_only else of_start
-        for t, state in self._backwards(saved.view(-1, *self.first.shape)):
+        kept_states = blocks(self.count, self.stretch if self.last_only else 1)
+        for t, state in self._backwards(saved.view(kept_states, *self.first.shape)):
             dy = self._going(t, carried if self.last_only else carried + grad_output[t], 0)
             columns = self._columns(t, state)
             _, kept = self._step(columns, True)

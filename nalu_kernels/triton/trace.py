@@ -194,7 +194,10 @@ def train(
 
 
 def _launches(recipe: Recipe, tensors: list[Tensor | None]) -> list[Launch]:
-    tensors = [*tensors, *recipe.allocate(tensors)]
+    given: list[Any] = list(tensors)
+    for place, prepare in recipe.prepare:
+        given[place] = prepare(given[place])
+    given += recipe.allocate(given)
     return [
-        Launch(step.kernel, step.grid, step.bound(tensors), step.options) for step in recipe.steps
+        Launch(step.kernel, step.grid, step.bound(given), step.options) for step in recipe.steps
     ]

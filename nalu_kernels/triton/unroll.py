@@ -219,6 +219,12 @@ def _step_back(
     counts = has & going
     carried = up.carried + block.first * CELL.H
     dy = tl.load(carried + at, mask=counts, other=0.0)
+    if sequence.reset is not None:  # before the step after this one the state began anew
+        begins = _begins(sequence, block, t + 1)
+        of_start = up.of_start + block.first * CELL.H + at
+        sum = tl.load(of_start, mask=counts & begins, other=0.0) + dy
+        tl.store(of_start, sum, mask=counts & begins)
+        dy = tl.where(begins, 0.0, dy)
     if not CELL.last_only:
         dy += _dy(up, block, t, counts)
     columns, there = _columns(_x(sequence, block, t, CELL), before, sequence, block, t, CELL)
@@ -228,15 +234,8 @@ def _step_back(
         of_x = rounded(tl.where(going, d, 0.0), dx.dtype.element_ty)
         _store_x(dx, of_x, sequence, block, t, CELL)
     at, has = _state_columns(block, CELL)
-    has = has & going
-    if sequence.reset is not None:
-        begins = _begins(sequence, block, t)
-        of_start = up.of_start + block.first * CELL.H + at
-        sum = tl.load(of_start, mask=has & begins, other=0.0) + d
-        tl.store(of_start, sum, mask=has & begins)
-        d = tl.where(begins, 0.0, d)
     tl.debug_barrier()  # all have read what is written
-    tl.store(carried + at, d, mask=has)
+    tl.store(carried + at, d, mask=has & going)
     tl.debug_barrier()
     return sums
 

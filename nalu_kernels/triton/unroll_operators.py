@@ -41,9 +41,10 @@ def _backward(name: str, layer: Kernels, *arguments: Any) -> tuple[Tensor | None
     input, weights, states = _parts(name, arguments[count + 3 :])
     require(saved.is_contiguous(), "saved is not what the forward left")
     given, call = _given(name, options, input, weights, states)
-    described = (describe(grad_output), describe(saved))
+    described: tuple[Any, Any] = (describe(grad_output), describe(saved))
     if not launch_unroll.fits(*call):
-        launch_unroll.Unroll(*call).require_backward(*map(Described._make, described))
+        dy, kept = Described._make(described[0]), Described._make(described[1])
+        launch_unroll.Unroll(*call).require_backward(dy, kept)
         steps = Steps(OVER_TIME[name].layer, layer, options, input, weights, states)
         return steps.backward(needed, grad_output, saved)
     wants_hx = bool(needed >> 1 + len(weights) & 1)
@@ -57,8 +58,8 @@ def _parts(
 ) -> tuple[Any, tuple[Any, ...], tuple[Tensor | None, ...]]:
     """The input, the weights, and hx, lengths and reset, of which the last may be left out."""
     missing = len(OVER_TIME[name].tensors) - len(tensors)
-    input, *others = (*tensors, *(None,) * missing)
-    return input, tuple(others[:-3]), tuple(others[-3:])
+    whole = (*tensors, *[None] * missing)
+    return whole[0], whole[1:-3], whole[-3:]
 
 
 def _given(
