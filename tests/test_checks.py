@@ -80,7 +80,7 @@ def test_scalar_input(function: str, backend: Backend) -> None:
 
 
 @both
-@pytest.mark.parametrize("shape", [(), (I,), (1, O, I)], ids=str)
+@pytest.mark.parametrize("shape", [(), (I,), (1, 1, O, I)], ids=str)
 def test_weight_of_wrong_dimensions(
     function: str, shape: tuple[int, ...], backend: Backend
 ) -> None:
