@@ -40,6 +40,7 @@ from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial
 from .plot import colour
 from .report import columns, how_often, median
 from .training import (
+    FORGETS,
     Group,
     Training,
     adam,
@@ -197,7 +198,7 @@ def _groups(agent: _Agent) -> list[Group]:
     slow = set(counters.cells.parameters()) if counters else set()
     groups = [Group([p for p in agent.parameters() if p not in slow], 0.003, cool_down)]
     if counters:
-        groups.append(Group(counters.cells.parameters(), 1.0, saturate))
+        groups.append(Group(counters.cells.parameters(), 1.0, saturate, FORGETS))
     return groups
 
 
