@@ -286,17 +286,17 @@ class Words(Experiment):
         across = min(len(models), 4)
         shape = -(-len(models) // across), across
         grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
-        panels = grid.ravel()
-        for axes in panels[len(models) :]:
+        panels, spare = grid.ravel()[: len(models)], grid.ravel()[len(models) :]
+        for axes in spare:
             axes.remove()
-        for axes, model in zip(panels, models, strict=False):
+        for axes, model in zip(panels, models, strict=True):
             axes.plot([0, NUMBERS], [0, NUMBERS], color="0.6", lw=0.8)
             for answers in outcome.values("answers", model=model, task=TASK):
                 truth, found = zip(*answers, strict=True)
                 axes.scatter(truth, found, s=3, lw=0, alpha=0.4, color=colour(model))
             error = median(outcome.values("test", model=model, task=TASK))
             axes.set(
-                title=f"{model}: off by {number(error)}",
+                title=f"{model}:\noff by {number(error)}",
                 xlim=(0, NUMBERS),
                 ylim=(-100, 1100),
             )
