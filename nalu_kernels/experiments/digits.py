@@ -179,7 +179,7 @@ class DigitsExperiment(Experiment):
         "own that ends large, without which they do not come to 1. The loss is the mean absolute "
         "error."
     )
-    small = Scale(seeds=3, steps=1800)
+    small = Scale(seeds=3, steps=1500)
     full = Scale(seeds=10, steps=20_000)
     requires = ("sklearn",)
     models, tasks, yardstick = MODELS, TASKS, CONSTANT

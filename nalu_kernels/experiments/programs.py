@@ -131,7 +131,7 @@ class Programs(Experiment):
         "paper could not be sourced. Adam, the mean absolute error as loss (for products that of "
         "the logarithm, for all models)."
     )
-    small = Scale(seeds=3, steps=3500)
+    small = Scale(seeds=3, steps=3000)
     full = Scale(seeds=10, steps=30_000)
     models, tasks = MODELS, tuple(OPERATORS)
 
