@@ -33,7 +33,8 @@ class Arithmetic(Experiment):
     baselines: ClassVar[tuple[str, ...]]  # the last of ``models``
     inside_is: ClassVar[str]  # in words, for the table
     outside_is: ClassVar[str]
-    rates: ClassVar[dict[str, tuple[float, Schedule]]]  # Adam's, for each model
+    # Of a Group, for each model.
+    rates: ClassVar[dict[str, tuple[float, Schedule] | tuple[float, Schedule, float]]]
     # (task, model) to normalised errors inside and outside that somebody printed, and who
     published: ClassVar[dict[tuple[str, str], tuple[str, str]]] = {}
     published_by: ClassVar[str] = ""

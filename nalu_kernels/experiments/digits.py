@@ -40,7 +40,7 @@ from .plot import colour
 from .refusal import Refusal, folder_name, optional
 from .report import best, columns, how_often, median, number
 from .sequences import Baseline, last_state
-from .training import Group, Training, build, generator, hill, saturate
+from .training import FORGETS, Group, Training, build, generator, hill, saturate
 
 COUNT, SUM = TASKS = ("count", "sum")
 MODELS = ("NAC", "NALU", "LSTM", "RNN")
@@ -49,7 +49,7 @@ TRAINED, LENGTHS = 10, (10, 100, 1000)
 _CLASSES, _FEATURES, _UNITS, _CHANNELS = 10, 10, 32, 8
 _BATCH, _TEST = 32, 200
 _EPS = 0.01  # of the NALUCell
-_CELL_RATES = {COUNT: 3.0, SUM: 10.0}
+_CELL_RATES = {COUNT: 1.0, SUM: 10.0}
 _KEPT = 2.0  # W_hat and M_hat of a state's own weight at first: tanh(2) sigmoid(2) = 0.85
 
 
@@ -163,7 +163,7 @@ class Network(nn.Module):
         # sigmoid are flat and a state is kept without loss.
         return [
             Group(self.reader.parameters(), 0.01, hill),
-            Group(self.accumulator.parameters(), _CELL_RATES[task], saturate),
+            Group(self.accumulator.parameters(), _CELL_RATES[task], saturate, FORGETS),
         ]
 
 

@@ -40,6 +40,7 @@ from .experiment import Comparison, Experiment, Outcome, Scale, Settings, Trial
 from .plot import colour
 from .report import columns, how_often, median
 from .training import (
+    FORGETS,
     Group,
     Training,
     adam,
@@ -79,13 +80,12 @@ class _Counters(nn.Module):
 
     def forward(self, time: Tensor, steps: int) -> Tensor:
         """(games,) to (steps, games, features)."""
-        one = torch.ones_like(time)[:, None]
-        counts = [time[:, None]] * _COUNTERS
-        history = []
-        for _ in range(steps):
-            counts = [cell(one, count) for cell, count in zip(self.cells, counts, strict=True)]
-            history.append(torch.cat(counts, dim=1))
-        return torch.tanh(self.read(_UNIT * torch.stack(history)))
+        one = time.new_ones(steps, len(time), 1)
+        counts = []
+        for cell in self.cells:
+            assert isinstance(cell, NACCell)
+            counts.append(cell.unroll(one, time[:, None]))
+        return torch.tanh(self.read(_UNIT * torch.cat(counts, dim=2)))
 
     def weights(self) -> list[list[float]]:
         """For each counter, that of the constant 1 and its own: -1 and 1 count down."""
@@ -198,7 +198,7 @@ def _groups(agent: _Agent) -> list[Group]:
     slow = set(counters.cells.parameters()) if counters else set()
     groups = [Group([p for p in agent.parameters() if p not in slow], 0.003, cool_down)]
     if counters:
-        groups.append(Group(counters.cells.parameters(), 1.0, saturate))
+        groups.append(Group(counters.cells.parameters(), 1.0, saturate, FORGETS))
     return groups
 
 

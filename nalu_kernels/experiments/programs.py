@@ -89,13 +89,9 @@ class Interpreter(nn.Module):
             return self.mean + self.spread * features[:, 1::3, 0]
         if self.products:
             features = features.tanh().exp()
-        state = features.new_full((len(programs), 1), float(self.products))
-        answers = []
-        for place, feature in enumerate(features.unbind(dim=1)):
-            state = self.cell(feature, state)
-            if place % 3 == 1:
-                answers.append(state)
-        answer = torch.cat(answers, dim=1)
+        first = features.new_full((len(programs), 1), float(self.products))
+        states = self.cell.unroll(features.transpose(0, 1), first)
+        answer = states[1::3, :, 0].T
         return (answer.abs() + _TINY).log() if self.products else answer
 
     def groups(self) -> list[Group]:

@@ -9,11 +9,7 @@ from nalu_kernels import NACCell, NALUCell
 
 def last_state(cell: NACCell | NALUCell, x: Tensor) -> Tensor:
     """The state after x of shape (batch, length, features), from zeros: (batch, hidden_size)."""
-    state = None
-    for step in x.unbind(dim=1):
-        state = cell(step, state)
-    assert state is not None, "an empty sequence"
-    return state
+    return cell.unroll(x.transpose(0, 1), last_only=True)
 
 
 class Baseline(nn.Module):

@@ -24,6 +24,7 @@ Network = TypeVar("Network", bound=nn.Module)
 Schedule = Callable[[float], float]  # progress from 0 to 1 -> factor of the learning rate
 
 CHUNK = 64  # steps between two moments at which a checkpoint may be saved; batches drawn at a time
+FORGETS = 0.95  # a beta2
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints, at least
 
 
@@ -87,17 +88,27 @@ def fall(progress: float) -> float:
 
 
 class Group(NamedTuple):
-    """Parameters that share a learning rate."""
+    """Parameters that share a learning rate.
+
+    Adam divides by a mean of the squared gradients over 1 / (1 - beta2) steps. FORGETS is for the
+    weights of cells: their gradients fall by orders of magnitude on the way to saturation, and with
+    a long memory of the large ones the last part of the way is not made.
+    """
 
     parameters: Iterable[nn.Parameter]
     rate: float
     schedule: Schedule = constant
+    beta2: float = 0.999
 
 
 def adam(groups: list[Group]) -> torch.optim.Adam:
     """With a parameter group for each of ``groups``; set_rates() before each step."""
     return torch.optim.Adam(
-        [{"params": list(group.parameters), "lr": group.rate} for group in groups], fused=True
+        [
+            {"params": list(group.parameters), "lr": group.rate, "betas": (0.9, group.beta2)}
+            for group in groups
+        ],
+        fused=True,
     )
 
 

@@ -23,9 +23,9 @@ from nalu_kernels.experiments.words import (
     PARTS,
     TASK,
     Best,
-    Translator,
     split,
     split_words,
+    translator,
     vocabulary,
 )
 
@@ -62,7 +62,7 @@ def test_the_parts() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_what_follows_the_last_word_does_not_count(model: str) -> None:
-    network = build(lambda: Translator(model, 30, 500.0, 300.0), CPU, "t")
+    network = build(lambda: translator(model, 30, 500.0, 300.0), CPU, "t")
     tokens = torch.tensor([[4, 7, 0, 0, 0], [4, 7, 9, 9, 9]])
     answers = network(tokens, torch.tensor([2, 2]))
     shorter = network(tokens[:1, :2], torch.tensor([2]))
@@ -80,7 +80,9 @@ def test_the_best_answers_are_kept() -> None:
     assert (restored.step, restored.error, float(restored.answers.mean())) == (2, 2.0, 2.0)
 
 
-@pytest.mark.parametrize(("model", "steps"), [("LSTM", 150), ("LSTM + NALU", 300)])
+@pytest.mark.parametrize(
+    ("model", "steps"), [("LSTM", 150), ("LSTM + NALU", 300), ("pairs + NALU", 1500)]
+)
 def test_it_learns(model: str, steps: int) -> None:
     first, later = (tiny.trained("words", Trial(model, TASK, 0), n) for n in (5, steps))
     assert later["train"] < first["train"] / 4
