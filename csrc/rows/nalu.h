@@ -28,7 +28,7 @@ NALU_DEVICE void gate(const Unit<T>& unit, const T* bias, int64_t n) {
 // From the gradient of the output to those of a and z, and of l.
 template <class T>
 NALU_DEVICE void gate_gradient(const Unit<T>& unit, const T* dy, int64_t n) {
-  const int64_t out = unit.layer.out, gates = unit.layer.gates, each = out / gates;
+  const int64_t out = unit.layer.out, gates = unit.layer.gates, each = gates == 1 ? out : 1;
   for_each_vector_of_rows<T>(gates, n, [&](int64_t gate, int64_t k, auto count) {
     const int64_t z = (out + gate) * n + k;
     const Vec<T> g = load<T>(unit.sums + z, count);

@@ -125,7 +125,7 @@ inline Chunks chunks_of_steps(const UnrollCall& call, bool helped) {
   const StackLayer& layer = call.cell.layer;
   const double in = static_cast<double>(layer.in), out = static_cast<double>(layer.out);
   const bool logs = layer.kind != Kind::nac && layer.kind != Kind::nau && layer.kind != Kind::nmu;
-  const double nanoseconds = (logs ? 2.5 : 0.3) * in + out + in * out * 0.05; // of a row's step
+  const double nanoseconds = 1 + (logs ? 2.5 : 0.3) * in + out + in * out * 0.05; // of a row's step
   constexpr int64_t least = 32;
   int64_t rows = least;
   while (static_cast<double>(rows) * nanoseconds < 150) {
