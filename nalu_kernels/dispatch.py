@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import native
 from .checks import DTYPES
-from .family import COMPOSED, FUNCTIONS, OVER_TIME
+from .family import COMPOSED, FUNCTIONS, OVER_TIME, OVER_UNITS
 from .operators import Operators
 from .triton import NAMESPACE as TRITON
 from .triton.deferred import define_operators
@@ -314,8 +314,11 @@ def which_backend(input: Tensor, function: str | None = None) -> tuple[str, str]
         raise TypeError(f"input: expected a torch.Tensor, got {type(input).__name__}")
     if function is not None:
         function = _kernels_of(function)
-    chosen = _choose(_forced.choice, input.device.type, input.dtype, function)
     reason = _needs_reference(function)
+    if reason is None and _transformed():  # vmap alone, whose calls are of units
+        name = function or "nac"
+        function = OVER_UNITS[name].name if name in OVER_UNITS else name
+    chosen = _choose(_forced.choice, input.device.type, input.dtype, function)
     return chosen if reason is None else ("reference", reason)
 
 

@@ -9,9 +9,8 @@ that takes all its steps in one call.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from . import checks, reference
 from .autocast import HALVES
 from .reference.units import units
-from .reference.unroll import kept_states, unroll
+from .reference.unroll import unroll
 
 Shapes = dict[str, Sequence[int]]
 
@@ -79,10 +78,6 @@ class Function:
         names = (*self.options, *self.tensors)
         return self.formula(**dict(zip(names, arguments)))  # noqa: B905 - some may be left out
 
-    def decomposed(self, *arguments: Any) -> Tensor:
-        """The same by what a graph may hold."""
-        return self.reference(*arguments)
-
     def shapes(self, tensors: Sequence[Any]) -> Shapes:
         """Those of the tensors (or shapes) that are given, by name."""
         given = zip(self.tensors, tensors)  # noqa: B905 - as above
@@ -91,8 +86,9 @@ class Function:
     def output_shape(self, options: Sequence[Any], shapes: Shapes) -> tuple[int, ...]:
         return (*shapes["input"][:-1], shapes[self.weights[0]][0])
 
-    def saved_size(self, options: Sequence[Any], shapes: Shapes) -> int:
-        """How many numbers the forward saves beside its output."""
+    def saved_size(self, options: Sequence[Any], shapes: Shapes) -> int | None:
+        """How many numbers the forward saves beside its output; None where a symbol has no such
+        function."""
         return math.prod(shapes["input"][:-1]) * self.saved(shapes)
 
     def saved_dtype(self, dtype: torch.dtype) -> torch.dtype:
@@ -274,7 +270,6 @@ class OverTime(Function):
             layer.weights,
             layer.products,
             optional=(*layer.optional, "hx", "lengths", "reset"),
-            parts=self._kept_states,
             keeps_output=lambda options: not options[-1],
         )
         self.layer = layer
@@ -289,22 +284,18 @@ class OverTime(Function):
         whole = super().output_shape(options, shapes)
         return whole[1:] if options[-1] else whole
 
-    def saved_size(self, options: Sequence[Any], shapes: Shapes) -> int:
+    def saved_size(self, options: Sequence[Any], shapes: Shapes) -> int | None:
         steps, batch = shapes["input"][:-1]
-        if not options[-1] or not steps:
+        if not options[-1]:
+            return 0
+        if isinstance(steps, torch.SymInt):
+            return None
+        if not steps:
             return 0
         return -(-steps // _stretch(steps)) * batch * int(shapes[self.weights[0]][0])
 
     def saved_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return dtype
-
-    def _kept_states(self, *arguments: Any) -> tuple[Tensor, ...]:
-        names = (*self.options, *self.tensors)
-        by_name = {"hx": None, **dict(zip(names, arguments))}  # noqa: B905 - some may be left out
-        steps = by_name["input"].shape[0]
-        if not by_name.pop("last_only") or not steps:
-            return ()
-        return (kept_states(_stretch(steps), layer=self.layer.formula, **by_name),)
 
 
 def _stretch(steps: int) -> int:
@@ -327,7 +318,6 @@ class OverUnits(Function):
             layer.products,
             optional=layer.optional,
             saved=layer.saved,
-            parts=self._parts,
             keeps_output=(lambda options: bool(options[log_space]))
             if log_space is not None
             else None,
@@ -339,24 +329,6 @@ class OverUnits(Function):
         """As a unit has them, of all units' rows together."""
         shapes = super().shapes(tensors)
         return {name: of if name == "input" else of[1:] for name, of in shapes.items()}
-
-    def decomposed(self, *arguments: Any) -> Tensor:
-        return torch.stack([self.layer.decomposed(*unit) for unit in self._units(*arguments)])
-
-    def _parts(self, *arguments: Any) -> tuple[Tensor, ...]:
-        """A unit's, one behind the other."""
-        units = self._units(*arguments)
-        return tuple(part for unit in units for part in self.layer.parts(*unit))
-
-    def _units(self, *arguments: Any) -> Iterable[tuple[Any, ...]]:
-        """The arguments of each unit."""
-        options, tensors = arguments[: len(self.options)], arguments[len(self.options) :]
-        return (options + unit for unit in zip(*map(_each, tensors), strict=False))
-
-
-def _each(tensor: Tensor | None) -> Iterable[Tensor | None]:
-    """A tensor's units, or None for each."""
-    return itertools.repeat(None) if tensor is None else tensor.unbind(0)
 
 
 OVER_UNITS = {row.name: OverUnits(row) for row in FAMILY.values()}

@@ -19,7 +19,7 @@ from torch import Tensor
 from . import flops
 from .autocast import wide
 from .autograd import with_gradients
-from .family import FUNCTIONS, Function
+from .family import FAMILY, FUNCTIONS, Function
 from .when_imported import when_imported
 
 
@@ -139,9 +139,11 @@ def _register(namespace: str, library: torch.library.Library) -> None:
         library.impl(name, functools.partial(with_gradients[name], kernels), "Autograd")
         for operator, fake in _fakes(function).items():
             torch.library.register_fake(f"{namespace}::{operator}", fake, lib=library)
-        # What ``name`` turns into where it is decomposed.
-        forward = getattr(packets, f"{name}_forward")
-        torch._decomp.register_decomposition(forward)(_decomposition(function))
+        if name in FAMILY:
+            # What ``name`` turns into where it is decomposed. A loop over steps or units would make
+            # their number a constant, and a graph as long.
+            forward = getattr(packets, f"{name}_forward")
+            torch._decomp.register_decomposition(forward)(_decomposition(function))
     for operator, fake in _FAKES_OF_W.items():
         if hasattr(packets, operator):
             torch.library.register_fake(f"{namespace}::{operator}", fake, lib=library)
@@ -190,7 +192,9 @@ def _fakes(function: Function) -> dict[str, Callable[..., Any]]:
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         given, save, tensors = arguments[:options], arguments[options], arguments[options + 1 :]
         output, input = whole(*given, *tensors), tensors[0]
-        size = function.saved_size(given, function.shapes(tensors)) if save else 0
+        size: Any = function.saved_size(given, function.shapes(tensors)) if save else 0
+        if size is None:
+            size = torch.library.get_ctx().new_dynamic_size()
         return output, input.new_empty((size,), dtype=function.saved_dtype(input.dtype))
 
     def backward(*arguments: Any) -> tuple[Tensor | None, ...]:
@@ -216,7 +220,7 @@ def _decomposition(function: Function) -> Callable[..., Any]:
     options = len(function.options)
 
     def whole(*arguments: Any) -> Tensor:
-        return function.decomposed(*map(wide, arguments)).to(arguments[options].dtype)
+        return function.reference(*map(wide, arguments)).to(arguments[options].dtype)
 
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         given, save, tensors = arguments[:options], arguments[options], arguments[options + 1 :]

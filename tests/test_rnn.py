@@ -144,6 +144,7 @@ def test_words_for_wrong_options() -> None:
         ({"num_layers": 1.5}, TypeError),
         ({"batch_first": 1}, TypeError),
         ({"dropout": 0.5}, TypeError),
+        ({"bidirectional": True}, TypeError),
     ):
         with pytest.raises(error, match=next(iter(wrong))):
             NALURNN(3, 2, **wrong)

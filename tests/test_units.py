@@ -221,6 +221,26 @@ def test_a_regularizer_for_each(name: str) -> None:
                 torch.testing.assert_close(other.grad[1], one.grad)
 
 
+@pytest.mark.parametrize("kind", [NAU, NMU, SNMU, NACNMU])
+def test_an_inputs_regularizer_for_each(kind: Any, rng: Generator) -> None:
+    layers = [kind(4, 2) for _ in range(3)]
+    whole = kind.stack(layers)
+    for x in (draw(rng, 3, 5, 4), draw(rng, 5, 4)):
+        each = [m.input_regularizer(x[u] if x.dim() == 3 else x) for u, m in enumerate(layers)]
+        torch.testing.assert_close(whole.input_regularizer(x), torch.stack(each))
+    with pytest.raises(ValueError, match="expected layers that are not stacked"):
+        nalu_kernels.input_regularizer(whole)
+
+
+def test_parameters_that_are_not_its_own() -> None:
+    whole = NAU.stack([NAU(3, 2) for _ in range(3)])
+    torch.nn.utils.prune.identity(whole, "W")
+    assert whole.units == 3
+    for call in (whole.regularizer, lambda: whole.unit(0)):
+        with pytest.raises(RuntimeError, match="expected a stacked NAU whose W is its own"):
+            call()
+
+
 @compared
 @by_layer
 def test_vmap_runs_on_kernels(name: str, backend: Backend, rng: Generator) -> None:
@@ -348,7 +368,8 @@ def test_compile_and_export(name: str, backend: Backend, rng: Generator) -> None
         torch.testing.assert_close(compiled(x), whole(x))
         program = torch.export.export(whole, (x,))
         assert "_units" in str(program.graph)
-        plain = program.run_decompositions(torch._decomp.decomposition_table)
+        with use_backend("reference"):
+            plain = torch.export.export(whole, (x,))
         assert "nalu_kernels" not in str([node.target for node in plain.graph.nodes])
         torch.testing.assert_close(plain.module()(x), whole(x))
 
@@ -403,6 +424,7 @@ def test_words_for_wrong_layers() -> None:
         ([NAC(2, 1), NAC(2, 1, log_space=True)], ValueError, r"layers\[1\]: expected"),
         ([NAC(2, 1), NAC(2, 1).double()], ValueError, "float64"),
         ([NAC.stack([NAC(2, 1)])], ValueError, "expected one layer, got one of units"),
+        ([NAC(2, 1), NAC(2, 1).requires_grad_(False)], ValueError, "frozen"),
     ):
         with pytest.raises(error, match=words):
             NAC.stack(layers)

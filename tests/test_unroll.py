@@ -254,12 +254,27 @@ def test_few_steps_rows_and_no_state(name: str, backend: Backend, rng: Generator
         assert torch.equal(last, cell.unroll(part, first)[-1] if steps else first)
     assert torch.equal(cell.unroll(x), cell.unroll(x, torch.zeros_like(hx)))
     assert torch.equal(cell.unroll(x[:0], last_only=True), torch.zeros_like(hx))
+    assert cell.unroll(x[:0], hx, last_only=True) is not hx
     leaves = [x[:0].requires_grad_(), hx.requires_grad_()]
     for last_only in (False, True):
         output = cell.unroll(*leaves, last_only=last_only)
         grads = outcome(cell, output, leaves, torch.ones_like(output))[1:]
         assert torch.equal(grads[1], torch.full_like(hx, float(last_only)))
         assert all(not grad.any() for grad in grads[2:])
+
+
+@compared
+@pytest.mark.parametrize("sizes", [(1, 0), (0, 0), (0, 2)], ids=str)
+@by_cell
+def test_no_input_and_no_state(
+    name: str, sizes: tuple[int, int], backend: Backend, rng: Generator
+) -> None:
+    cell = make(name, *sizes, device=backend.device)
+    x = torch.rand(3, 4, sizes[0], generator=rng).to(backend.device).requires_grad_()
+    for last_only in (False, True):
+        output = cell.unroll(x, last_only=last_only)
+        assert output.shape == ((4, sizes[1]) if last_only else (3, 4, sizes[1]))
+        output.sum().backward()
 
 
 @compared
@@ -503,9 +518,36 @@ def test_compile_and_export(name: str, backend: Backend, rng: Generator) -> None
         program = torch.export.export(model, (x, hx, lengths))
         assert f"nalu_kernels.{cell._over_time.name}" in str(program.graph)
         torch.testing.assert_close(program.module()(x, hx, lengths), wanted[0])
-        plain = program.run_decompositions(torch._decomp.decomposition_table)
+        with use_backend("reference"):  # for exporters that know no other operators
+            plain = torch.export.export(model, (x, hx, lengths))
         assert "nalu_kernels" not in str([node.target for node in plain.graph.nodes])
         torch.testing.assert_close(plain.module()(x, hx, lengths), wanted[0])
+
+
+@on_cpu
+@pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
+def test_any_number_of_steps_is_one_graph(
+    last_only: bool, backend: Backend, rng: Generator
+) -> None:
+    model = _Unrolled(make("NALU"), last_only)
+    x, hx = (tensor.float() for tensor in draw(rng, 4, 3))
+    other, first = (tensor.float() for tensor in draw(rng, 9, 5))
+    any_size = torch.export.Dim.DYNAMIC
+    program = torch.export.export(
+        model, (x, hx), dynamic_shapes=({0: any_size, 1: any_size}, {0: any_size})
+    )
+    torch.testing.assert_close(program.module()(other, first), model(other, first))
+    assert len(program.graph.nodes) < 40
+    made = []
+
+    def compiler(graph: Any, _: Any) -> Any:
+        made.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=compiler, fullgraph=True, dynamic=True)
+    for steps in (3, 5, 8):
+        torch.testing.assert_close(compiled(other[:steps], first), model(other[:steps], first))
+    assert len(made) == 1
 
 
 @on_cpu

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..autocast import widen
 from ..dispatch import has_kernels
 from ..family import OverTime
 from ..reference.unroll import unroll as by_steps
@@ -32,8 +32,7 @@ def unroll(
         given = given[:-1]
     if has_kernels(input, function.name):
         return call(function, (*options, last_only), given)
-    if not torch._C._is_any_autocast_enabled():  # which makes dtypes alike
-        function.check(*options, last_only, *given)
+    function.check(*options, last_only, *widen(*given)[1])
     hx, lengths, reset = states
 
     def layer(input: Tensor) -> Tensor:

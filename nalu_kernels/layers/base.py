@@ -76,8 +76,8 @@ class Layer(nn.Module):
     @property
     def units(self) -> int | None:
         """How many layers stand side by side in this one (:meth:`stack`); None: it is one."""
-        weight = self._parameters.get(self._names[0])
-        return weight.shape[0] if weight is not None and weight.dim() == 3 else None
+        weight = getattr(self, self._names[0], None)
+        return weight.shape[0] if isinstance(weight, Tensor) and weight.dim() == 3 else None
 
     @of_each_unit
     def regularizer(self) -> Tensor:
@@ -198,6 +198,7 @@ class WeightLayer(Layer):
 class MeanLayer(WeightLayer):
     """One whose regulariser has a term for the mean of its inputs."""
 
+    @of_each_unit
     def input_regularizer(self, input: Tensor) -> Tensor:
         r"""What the regulariser adds for a layer's inputs, where these change in training.
 

@@ -82,6 +82,8 @@ class _Cell(nn.Module):
         grows with the root of the steps. Where the back end has no kernel for it (``which_backend(
         input, "nac_unroll")``), and under torch.func, the steps are calls of the layer.
 
+        The states are what the backward reads, so they must not be changed in place before it.
+
         Args:
             input: x of every step, (steps, batch, input_size) or (steps, input_size).
             hx: the state before the first step, (batch, hidden_size) or (hidden_size,); zeros if

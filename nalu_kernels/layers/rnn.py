@@ -38,6 +38,10 @@ class _RNN(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        known = inspect.signature(type(self))
+        for name in options:
+            if name not in known.parameters:
+                raise TypeError(f"{type(self).__name__}: {name} is none of its options {known}")
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
         self.num_layers = check_size("num_layers", num_layers)

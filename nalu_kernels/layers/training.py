@@ -69,6 +69,11 @@ class input_regularizer:
             raise ValueError(
                 "model: expected an NAU, an NMU, an SNMU or a NACNMU in it, found none"
             )
+        if any(layer.units is not None for layer in layers):
+            raise ValueError(
+                "model: expected layers that are not stacked, whose own input_regularizer is one "
+                "for each unit"
+            )
         self._seen: dict[MeanLayer, tuple[Tensor, int]] = {}
         self._handles = [
             layer.register_forward_pre_hook(self._see, with_kwargs=True) for layer in layers

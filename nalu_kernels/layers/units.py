@@ -49,6 +49,7 @@ def unit_of(layer: _Layer, units: int | None, index: int) -> _Layer:
     """A unit as a layer of its own; see :meth:`Layer.unit`."""
     if units is None:
         raise RuntimeError("unit: expected a layer of units (stack), got one without")
+    _require_own(layer)
     if not -units <= index < units:
         raise IndexError(f"index: expected -{units} to {units - 1}, got {index}")
     return _with_parameters(
@@ -62,10 +63,24 @@ def unit_of(layer: _Layer, units: int | None, index: int) -> _Layer:
     )
 
 
+def _require_own(layer: Any) -> None:
+    """Raises RuntimeError unless a stacked layer's parameters are its own."""
+    missing = [name for name in layer._names if name not in layer._parameters]
+    if missing:
+        raise RuntimeError(
+            f"expected a stacked {type(layer).__name__} whose {missing[0]} is its own parameter, "
+            "got one that computes it of others (parametrized, pruned)"
+        )
+
+
 def _about(layer: nn.Module) -> str:
     """All that has to be the same of two units."""
     first = next(layer.parameters())
-    names = ", ".join(name for name, given in layer._parameters.items() if given is not None)
+    names = ", ".join(
+        name if given.requires_grad else f"{name} (frozen)"
+        for name, given in layer._parameters.items()
+        if given is not None
+    )
     mode = "training" if layer.training else "eval"
     return f"({layer.extra_repr()}) {first.dtype} {first.device} {names} {mode}"
 
@@ -80,23 +95,23 @@ def _with_parameters(layer: _Layer, parameters: dict[str, Any]) -> _Layer:
 
 
 def of_each_unit(method: _Method) -> _Method:
-    """A layer's method whose result is a tensor: of units, a result for each."""
+    """A layer's method whose result is a tensor: of units, a result for each. Of tensors among the
+    arguments those of three dimensions and more have units too, as an input has."""
 
     @functools.wraps(method)
     def each(self: Any, *arguments: Any, **named: Any) -> Tensor:
         if self.units is None:
             return method(self, *arguments, **named)
+        _require_own(self)
         own = {name: given for name, given in self._parameters.items() if given is not None}
 
-        def one(*parameters: Tensor) -> Tensor:
+        def one(parameters: dict[str, Tensor], *given: Any) -> Tensor:
             unit = copy.copy(self)
-            unit._parameters = {
-                **dict.fromkeys(self._parameters),
-                **dict(zip(own, parameters, strict=True)),
-            }
-            return method(unit, *arguments, **named)
+            unit._parameters = {**dict.fromkeys(self._parameters), **parameters}
+            return method(unit, *given, **named)
 
-        result: Tensor = torch.func.vmap(one)(*own.values())
+        dims = [0 if isinstance(of, Tensor) and of.dim() >= 3 else None for of in arguments]
+        result: Tensor = torch.func.vmap(one, in_dims=(0, *dims))(own, *arguments)
         return result
 
     return each  # type: ignore[return-value]

@@ -47,17 +47,10 @@ def unroll(
             state = torch.where(going, new, state)
             outputs.append(torch.where(going, new, 0))
     if last_only:
-        return state
+        return state if outputs else state.clone()  # hx stays the caller's
     return torch.stack(outputs) if outputs else first.unsqueeze(0)[:0]
 
 
 def _state_size(of_layer: dict[str, Any]) -> int:
     """The rows of the layer's weights, the first of which is a matrix."""
     return next(of.shape[0] for of in of_layer.values() if isinstance(of, Tensor))
-
-
-def kept_states(stretch: int, *, hx: Tensor | None, input: Tensor, **arguments: Any) -> Tensor:
-    """The states before every step whose number is a multiple of ``stretch``."""
-    states = unroll(hx=hx, input=input, **arguments)
-    first = torch.zeros_like(states[:1]) if hx is None else hx.unsqueeze(0)
-    return torch.cat((first, states))[:-1:stretch]
