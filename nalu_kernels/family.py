@@ -86,9 +86,8 @@ class Function:
     def output_shape(self, options: Sequence[Any], shapes: Shapes) -> tuple[int, ...]:
         return (*shapes["input"][:-1], shapes[self.weights[0]][0])
 
-    def saved_size(self, options: Sequence[Any], shapes: Shapes) -> int | None:
-        """How many numbers the forward saves beside its output; None where a symbol has no such
-        function."""
+    def saved_size(self, options: Sequence[Any], shapes: Shapes) -> int:
+        """How many numbers the forward saves beside its output."""
         return math.prod(shapes["input"][:-1]) * self.saved(shapes)
 
     def saved_dtype(self, dtype: torch.dtype) -> torch.dtype:
@@ -284,13 +283,9 @@ class OverTime(Function):
         whole = super().output_shape(options, shapes)
         return whole[1:] if options[-1] else whole
 
-    def saved_size(self, options: Sequence[Any], shapes: Shapes) -> int | None:
+    def saved_size(self, options: Sequence[Any], shapes: Shapes) -> int:
         steps, batch = shapes["input"][:-1]
-        if not options[-1]:
-            return 0
-        if isinstance(steps, torch.SymInt):
-            return None
-        if not steps:
+        if not options[-1] or steps == 0:
             return 0
         return -(-steps // _stretch(steps)) * batch * int(shapes[self.weights[0]][0])
 
@@ -300,6 +295,8 @@ class OverTime(Function):
 
 def _stretch(steps: int) -> int:
     """The root of the steps, rounded up: after so many a state is kept for the backward."""
+    if isinstance(steps, torch.SymInt):
+        return torch.sym_int(torch._sym_sqrt(torch.sym_float(steps - 1))) + 1
     return math.isqrt(steps - 1) + 1
 
 

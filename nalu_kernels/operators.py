@@ -192,9 +192,7 @@ def _fakes(function: Function) -> dict[str, Callable[..., Any]]:
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         given, save, tensors = arguments[:options], arguments[options], arguments[options + 1 :]
         output, input = whole(*given, *tensors), tensors[0]
-        size: Any = function.saved_size(given, function.shapes(tensors)) if save else 0
-        if size is None:
-            size = torch.library.get_ctx().new_dynamic_size()
+        size = function.saved_size(given, function.shapes(tensors)) if save else 0
         return output, input.new_empty((size,), dtype=function.saved_dtype(input.dtype))
 
     def backward(*arguments: Any) -> tuple[Tensor | None, ...]:

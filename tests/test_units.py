@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.library import opcheck
+from torch.nn.utils import prune
 
 import nalu_kernels
 from conftest import Backend
@@ -234,7 +235,7 @@ def test_an_inputs_regularizer_for_each(kind: Any, rng: Generator) -> None:
 
 def test_parameters_that_are_not_its_own() -> None:
     whole = NAU.stack([NAU(3, 2) for _ in range(3)])
-    torch.nn.utils.prune.identity(whole, "W")
+    prune.identity(whole, "W")
     assert whole.units == 3
     for call in (whole.regularizer, lambda: whole.unit(0)):
         with pytest.raises(RuntimeError, match="expected a stacked NAU whose W is its own"):

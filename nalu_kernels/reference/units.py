@@ -18,5 +18,8 @@ def units(layer: Callable[..., Tensor], **arguments: Any) -> Tensor:
     def unit(*own: Tensor) -> Tensor:
         return layer(**dict(zip(tensors, own, strict=True)), **options)
 
+    if torch.compiler.is_compiling():  # torch.export takes no vmap
+        each = zip(*(of.unbind(0) for of in tensors.values()), strict=True)
+        return torch.stack([unit(*own) for own in each])
     output: Tensor = torch.func.vmap(unit)(*tensors.values())
     return output
