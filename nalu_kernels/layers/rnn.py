@@ -114,7 +114,7 @@ class NACRNN(_RNN):
         h_t^{(l)} = \operatorname{NAC}\big([x_t^{(l)}, h_{t-1}^{(l)}]\big), \qquad
         x_t^{(l + 1)} = h_t^{(l)}
 
-    Each layer takes all its steps in one call (:meth:`NACCell.unroll`).
+    Each layer takes all its steps in one call (:meth:`nalu_kernels.NACCell.unroll`).
 
     Args:
         input_size: size of the last dimension of the input.
@@ -150,7 +150,7 @@ class NALURNN(_RNN):
         h_t^{(l)} = \operatorname{NALU}\big([x_t^{(l)}, h_{t-1}^{(l)}]\big), \qquad
         x_t^{(l + 1)} = h_t^{(l)}
 
-    Each layer takes all its steps in one call (:meth:`NALUCell.unroll`).
+    Each layer takes all its steps in one call (:meth:`nalu_kernels.NALUCell.unroll`).
 
     Args:
         input_size: size of the last dimension of the input.
