@@ -64,9 +64,10 @@ struct Turn {
   }
 };
 
-// The update number `step`, counted from 1. `first` and `second` are the two moments.
+// The update number `step`, counted from 1. `first` and `second` are the two moments. It stays apart:
+// within a kernel for all layers its powers would cost each of them registers.
 template <class T>
-NALU_DEVICE inline void update(
+NALU_APART inline void update(
     const Rule& rule,
     int64_t step,
     int64_t count,
