@@ -25,8 +25,8 @@ def folder_name(text: str) -> str:
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 
-def require(*names: str) -> None:
-    """Imports these modules of the extra ``experiments``.
+def require(*names: str, what: str = "this experiment") -> None:
+    """Imports these modules of an extra, which ``what`` needs.
 
     Raises:
         Refusal: some are not installed, or one cannot be imported for another reason.
@@ -45,7 +45,7 @@ def require(*names: str) -> None:
     if errors:
         reasons = ", ".join(f"{name} ({error})" for name, error in errors.items())
         packages = " ".join(_DISTRIBUTIONS.get(name, name) for name in errors)
-        raise Refusal(f"this experiment needs {reasons}: pip install {packages}")
+        raise Refusal(f"{what} needs {reasons}: pip install {packages}")
 
 
 def optional(name: str) -> Any:

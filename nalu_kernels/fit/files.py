@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nalu_kernels.experiments.refusal import Refusal
+from nalu_kernels.sweep.extras import optional
 
 TEXT, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
 _SEPARATORS = ",;\t|"  # of .csv; of equals the first
@@ -95,14 +96,16 @@ def _text(path: Path, content: bytes, separator: str | None) -> Columns:
                 continue
             if len(fields) != len(header):
                 raise Refusal(
-                    f"{printable(path)}: line {reader.line_num} has {_count(len(fields), 'field')}, "
-                    f"the line of names has {len(header)}; the separator is {separator!r}"
+                    f"{printable(path)}: line {reader.line_num} has "
+                    f"{_count(len(fields), 'field')}, the line of names has {len(header)}; the "
+                    f"separator is {separator!r}"
                 )
             rows.append(fields)
             places.append(reader.line_num)
     except csv.Error as error:
         raise Refusal(
-            f"{printable(path)}: line {reader.line_num} is not CSV: {printable(error)}; look at its quotes"
+            f"{printable(path)}: line {reader.line_num} is not CSV: {printable(error)}; look at its "
+            "quotes"
         ) from error
     if not header:
         raise Refusal(f"{printable(path)}: the file has nothing but blanks")
@@ -147,13 +150,9 @@ def _count(number: int, thing: str) -> str:
 
 
 def _parquet(path: Path, content: bytes) -> Columns:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise ImportError(
-            f"reading Parquet needs pyarrow: pip install 'nalu-kernels[fit]' ({error})"
-        ) from error
+    pyarrow, parquet = (
+        optional(module, "reading Parquet", "fit") for module in ("pyarrow", "pyarrow.parquet")
+    )
     try:
         table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
         values = [_plain(column) for column in table.columns]

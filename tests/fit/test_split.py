@@ -88,7 +88,7 @@ def test_another_share(rng: Generator) -> None:
     assert not len(split(x, outside=0).outside)
     assert len(split(x, outside=0.5).outside) > 80
     for share in (-0.1, 0.6, float("nan")):
-        with pytest.raises(ValueError, match="outside: expected a share from 0 to 0.5"):
+        with pytest.raises(ValueError, match=r"outside: expected a share from 0 to 0.5"):
             split(x, outside=share)
     with pytest.raises(ValueError, match="at least 3 rows, got 2"):
         split(x[:2])

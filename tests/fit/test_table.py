@@ -284,7 +284,7 @@ def test_columns_of_a_mapping() -> None:
     assert found.names == ("a", "b") and torch.equal(found.x, torch.stack([a, b], 1))
     with pytest.raises(Refusal, match=r"of one length, got \{'a': 2, 'y': 1\}"):
         table({"a": [1, 2], "y": [1]}, "y")
-    with pytest.raises(Refusal, match="there are $"):
+    with pytest.raises(Refusal, match=r"there are $"):
         table({}, "y")
     assert len(table({"a": [1, 2], "y": [1, 3]}, "y", least=2)) == 2
 
