@@ -1,5 +1,7 @@
 """Neural arithmetic layers, from NAC and NALU (Trask et al. 2018) on, for PyTorch."""
 
+from typing import TYPE_CHECKING, Any
+
 from . import published
 from .convert import convert
 from .dispatch import BackendUnavailable, backends, use_backend, which_backend
@@ -49,6 +51,9 @@ from .layers import (
     sparsity_error,
 )
 
+if TYPE_CHECKING:
+    from .formulas import Formula, formula
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -66,6 +71,7 @@ __all__ = [
     "NRU",
     "SNMU",
     "BackendUnavailable",
+    "Formula",
     "INALUCell",
     "NACCell",
     "NACSigma",
@@ -81,6 +87,7 @@ __all__ = [
     "clamp_",
     "clamp_after_step",
     "convert",
+    "formula",
     "gnalu",
     "inalu",
     "input_regularizer",
@@ -100,3 +107,12 @@ __all__ = [
     "use_backend",
     "which_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs sympy, which is imported only then."""
+    if name in ("Formula", "formula"):
+        from . import formulas
+
+        return getattr(formulas, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
