@@ -1,4 +1,4 @@
-"""``python -m nalu_kernels``: the experiments, each a subcommand."""
+"""``python -m nalu_kernels``: the experiments, each a subcommand, and ``fit``."""
 
 from __future__ import annotations
 
@@ -32,6 +32,16 @@ def _at_least_one(text: str) -> int:
     return value
 
 
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     # Imported only now: who imports this module does not want the experiments yet.
     from .experiments import NAMES, load
@@ -40,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=_PROG,
         description="Neural arithmetic layers, from NAC and NALU (Trask et al. 2018) to NMU, "
-        "iNALU and NMRU: the experiments of the literature.",
+        "iNALU and NMRU: the experiments of the literature, and formulas of tables.",
         epilog="python -m nalu_kernels COMMAND --help has a command's options.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
@@ -90,7 +100,47 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where to write (default: report)",
     )
+    _add_fit(commands)
     return parser
+
+
+def _add_fit(commands: Any) -> None:
+    from .experiments.refusal import folder_name
+
+    fit = commands.add_parser(
+        "fit",
+        help="a formula of your own numbers, checked",
+        description="Searches a formula of a table's column in its other columns, and checks it on "
+        "rows that the search has not seen. Prints the models that were checked, and saves "
+        "formula.json, model.safetensors and plot.png. Ctrl-C ends the search early.",
+    )
+    fit.add_argument("table", metavar="TABLE", help="a CSV, TSV or Parquet file")
+    fit.add_argument("--target", required=True, metavar="COLUMN", help="the column to be found")
+    fit.add_argument(
+        "--columns",
+        nargs="+",
+        action="extend",
+        metavar="COLUMN",
+        help="those to find it from (default: all others that are of numbers)",
+    )
+    fit.add_argument(
+        "--seconds", type=_positive, default=60.0, metavar="S", help="at most (default: 60)"
+    )
+    fit.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of the rows and the search (default: 0)"
+    )
+    fit.add_argument(
+        "--out",
+        type=folder_name,
+        metavar="DIR",
+        help="folder for what it saves (default: results/fit/ and the table's name)",
+    )
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text[:12]) >= 2**31 or len(text) > 10:
+        raise argparse.ArgumentTypeError(f"expected a whole number below 2**31, got {text!r}")
+    return int(text)
 
 
 def _common(command: argparse.ArgumentParser, *, out: str) -> None:
@@ -133,6 +183,11 @@ def _axes(
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.command == "fit":
+        from .fit import command
+
+        command.run(options)
+        return
     from .experiments import NAMES, load, runner, summary
     from .experiments.experiment import AXES
 
@@ -189,10 +244,10 @@ def _answer(argv: Sequence[str] | None) -> int:
         print(f"{_PROG}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "\ninterrupted: what had finished is saved; run it again, without --fresh, to go on",
-            file=sys.stderr,
-        )
+        left = "what had finished is saved; run it again, without --fresh, to go on"
+        if options.command == "fit":
+            left = "nothing had been found yet"
+        print(f"\ninterrupted: {left}", file=sys.stderr)
         return 130
     return 0
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..formula import Formula, formula
+from ..formulas import Formula, formula
 from .baseline import least_squares
-from .search import search
+from .search import Found, search
 from .split import Split, split
 from .table import Table
 
@@ -23,6 +24,7 @@ _FOR_READING = 0.15  # of the seconds; at most _SECONDS_FOR_READING
 _SECONDS_FOR_READING = 5.0
 _AS_GOOD = 1.1  # times the least error: what differs less is chosen among by complexity
 _NOTHING = 1e-9  # an error that counts as none
+_ONE_FUNCTION = 1e-6  # relative: errors that differ less are of the same predictions
 
 
 @dataclass(frozen=True)
@@ -32,25 +34,34 @@ class Row:
     Attributes:
         candidate: what was trained, in words.
         error: on the choosing rows, the mean of \\|f - y\\| / (\\|y\\| + median \\|y\\|).
-        model: trained, in float64 and ``eval()``; of the table's inputs.
+        columns: of the table's inputs, which the model is of.
+        model: trained, in float64 and ``eval()``.
         formula: what it comes to, with both errors and the verdict.
-        complexity: of the formula: its numbers, names and operations.
     """
 
     candidate: str
     error: float
+    columns: tuple[int, ...]
     model: nn.Sequential = field(repr=False)
     formula: Formula
-    complexity: int
 
     @property
     def verdict(self) -> str:
+        """Of the formula."""
         return self.formula.verdict
 
     @property
-    def module(self) -> nn.Module:
-        """What predicts: the rounded module where the verdict is "exact", else the model."""
-        return self.formula.module() if self.verdict == "exact" else self.model
+    def complexity(self) -> int:
+        """Of the formula: its numbers, names and operations."""
+        return self.formula.complexity
+
+    def predict(self, x: Tensor) -> Tensor:
+        """(rows,) float64 of the table's inputs (rows, inputs): by the rounded module where the
+        verdict is "exact", else by the model."""
+        module = self.formula.module() if self.verdict == "exact" else self.model
+        with torch.no_grad():
+            predicted: Tensor = module(x[:, self.columns].to(torch.float64)).squeeze(1)
+        return predicted
 
 
 @dataclass(frozen=True)
@@ -80,10 +91,8 @@ class Fit:
         return self.best.verdict != "not a formula"
 
     def predict(self, x: Tensor) -> Tensor:
-        """(rows,) float64 for the inputs (rows, inputs), by :attr:`Row.module` of the best."""
-        with torch.no_grad():
-            predicted: Tensor = self.best.module(x.to(torch.float64)).squeeze(1)
-        return predicted
+        """:meth:`Row.predict` of the best."""
+        return self.best.predict(x)
 
 
 def fit(
@@ -117,11 +126,8 @@ def fit(
         raise ValueError(f"seconds: expected at least 0, got {seconds}")
     parts = split(table.x, seed=seed, outside=outside)
     models = _models(table, parts, seconds, seed, threads)
-    rows = sorted(
-        (_read(table, parts, *model) for model in models),
-        key=lambda row: (row.complexity, row.error),
-    )
-    rows = list({str(row.formula): row for row in reversed(rows)}.values())[::-1]
+    rows = sorted((_read(table, parts, model) for model in models), key=_order)
+    rows = list({row.formula.text: row for row in reversed(rows)}.values())[::-1]
     return Fit(table, parts, tuple(rows), choose(rows), time.perf_counter() - started)
 
 
@@ -131,7 +137,11 @@ def choose(rows: Sequence[Row]) -> Row:
     if not exact:
         limit = max(_AS_GOOD * min(row.error for row in rows), _NOTHING)
         exact = [row for row in rows if row.error <= limit]
-    return min(exact, key=lambda row: (row.complexity, row.error))
+    return min(exact, key=_order)
+
+
+def _order(row: Row) -> tuple[int, float]:
+    return row.complexity, row.error
 
 
 def error(predicted: Tensor, y: Tensor) -> float:
@@ -141,18 +151,25 @@ def error(predicted: Tensor, y: Tensor) -> float:
     return float(found.nan_to_num(nan=float("inf")))
 
 
-_Model = tuple[str, float, nn.Sequential]
+class _Model(NamedTuple):
+    """One that may be read: of a candidate's complexity."""
+
+    complexity: int
+    name: str
+    error: float
+    columns: tuple[int, ...]
+    model: nn.Sequential
 
 
 def _models(
     table: Table, parts: Split, seconds: float, seed: int, threads: int | None
 ) -> list[_Model]:
-    """(name, error, model) of those to be read."""
+    """Those to be read, of training and choosing rows alone."""
     x, y = table.x[parts.training], table.y[parts.training]
     choosing_x, choosing_y = table.x[parts.choosing], table.y[parts.choosing]
-    searched: list[Any] = []
+    found: list[Found] = []
     if seconds and len(table) >= LEAST_FOR_SEARCH and bool((y != y[0]).any()):
-        searched = search(
+        found = search(
             x,
             y,
             choosing_x=choosing_x,
@@ -161,15 +178,26 @@ def _models(
             seed=seed,
             threads=threads,
         )
-    found: list[tuple[int, _Model]] = []
-    with torch.no_grad():
-        for one in searched:
-            model = _scaled(one.model, one.scale)
-            off = error(model(choosing_x).squeeze(1), choosing_y)
-            found.append((one.candidate.complexity, (one.candidate.name, off, model)))
-        linear = least_squares(x, y)
-        baseline = (BASELINE, error(linear(choosing_x).squeeze(1), choosing_y), linear)
-    return [*_set_apart(found), baseline]
+    every = tuple(range(x.shape[1]))
+
+    def judged(
+        complexity: int, name: str, columns: tuple[int, ...], model: nn.Sequential
+    ) -> _Model:
+        with torch.no_grad():
+            off = error(model(choosing_x[:, columns]).squeeze(1), choosing_y)
+        return _Model(complexity, name, off, columns, model)
+
+    models = [
+        judged(
+            one.candidate.complexity,
+            one.candidate.name,
+            every if one.columns is None else one.columns,
+            _scaled(one.model, one.scale),
+        )
+        for one in found
+    ]
+    usable = [one for one in models if math.isfinite(one.error)]
+    return [*_set_apart(usable), judged(0, BASELINE, every, least_squares(x, y))]
 
 
 def _scaled(model: nn.Sequential, scale: float) -> nn.Sequential:
@@ -181,29 +209,33 @@ def _scaled(model: nn.Sequential, scale: float) -> nn.Sequential:
     return nn.Sequential(*model, factor).eval()
 
 
-def _set_apart(found: Iterable[tuple[int, _Model]]) -> list[_Model]:
+def _set_apart(models: Iterable[_Model]) -> list[_Model]:
     """Those that no simpler one is as good as, the best of them first, and then the next best."""
-    ordered = sorted(found, key=lambda one: (one[0], one[1][1]))
     front: list[_Model] = []
     others: list[_Model] = []
-    for _, model in ordered:
-        better = not front or model[1] < front[-1][1] - _NOTHING
+    for model in sorted(models, key=lambda one: (one.complexity, one.error)):
+        if any(_same(model.error, other.error) for other in (*front, *others)):
+            continue
+        better = not front or model.error < front[-1].error - _NOTHING
         (front if better else others).append(model)
-    others.sort(key=lambda model: model[1])
+    others.sort(key=lambda model: model.error)
     return [*front[::-1], *others][: _READ - 1]
 
 
-def _read(table: Table, parts: Split, name: str, off: float, model: nn.Sequential) -> Row:
-    beyond = parts.outside
+def _same(error: float, other: float) -> bool:
+    """Whether two errors are of one function; of those of a law, which are all nearly 0, one never
+    knows."""
+    return abs(error - other) <= _ONE_FUNCTION * max(error, other) and error > _NOTHING
+
+
+def _read(table: Table, parts: Split, of: _Model) -> Row:
+    """With the rows that nothing has looked at yet."""
+    x = table.x[:, of.columns]
+    checking, beyond = parts.checking, parts.outside
     found = formula(
-        model,
-        table.names,
-        inside=(table.x[parts.checking], table.y[parts.checking]),
-        outside=(table.x[beyond], table.y[beyond]) if len(beyond) else None,
+        of.model,
+        [table.names[column] for column in of.columns],
+        inside=(x[checking], table.y[checking]),
+        outside=(x[beyond], table.y[beyond]) if len(beyond) else None,
     )
-    return Row(name, off, model, found, _complexity(found.sympy()))
-
-
-def _complexity(expression: Any) -> int:
-    """Its nodes."""
-    return 1 + sum(map(_complexity, expression.args))
+    return Row(of.name, of.error, of.columns, of.model, found)
