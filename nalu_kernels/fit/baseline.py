@@ -1,9 +1,13 @@
-"""What anything that is found has to be better than: a sum with coefficients."""
+"""What needs no search: a sum with coefficients, and a product of powers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from ..layers import RealNPU
+
+_NEAR = 0.05  # an exponent this near to a whole or a half is taken for it
 
 
 def least_squares(x: Tensor, y: Tensor) -> nn.Sequential:
@@ -14,13 +18,45 @@ def least_squares(x: Tensor, y: Tensor) -> nn.Sequential:
     """
     size, of_y = _size(x.abs().amax(0)), _size(y.abs().amax())
     mean_x, mean_y = (x / size).mean(0), (y / of_y).mean()
-    centred = (x / size - mean_x, (y / of_y - mean_y).unsqueeze(1))
-    weight = torch.linalg.lstsq(*centred, driver="gelsd").solution[:, 0]
+    weight = _solved(x / size - mean_x, y / of_y - mean_y)
     layer = nn.Linear(x.shape[1], 1, dtype=torch.float64)
     with torch.no_grad():
         layer.weight.copy_((weight / size * of_y).nan_to_num())
         layer.bias.copy_(((mean_y - weight @ mean_x) * of_y).nan_to_num())
     return nn.Sequential(layer).eval()
+
+
+def power_law(x: Tensor, y: Tensor) -> nn.Sequential | None:
+    """c · Π x_j^p_j: a RealNPU and a factor, by the linear regression of log\\|y\\| on log\\|x\\|.
+
+    Exponents near a whole or a half become it, and so does a factor that is near 1 for all that the
+    rows tell. None where numbers of 0 leave too few rows.
+    """
+    there = (y != 0) & (x != 0).all(1)
+    x, y = x[there], y[there]
+    if len(y) < 2:
+        return None
+    logs = x.abs().log()
+    weight = _solved(logs - logs.mean(0), y.abs().log() - y.abs().log().mean())
+    whole = (2 * weight).round() / 2
+    exponents = torch.where((weight - whole).abs() <= _NEAR, whole, weight)
+    layer = RealNPU(x.shape[1], 1, dtype=torch.float64).eval()
+    factor = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        layer.W_re.copy_(exponents)
+        layer.g.fill_(1)
+        ratio = y / layer(x).squeeze(1)
+        c = ratio.median()
+        # The standard error of a mean, from the middle half of the rows.
+        spread = (ratio.quantile(0.75) - ratio.quantile(0.25)) / len(ratio) ** 0.5
+        factor.weight.fill_(torch.where((c - 1).abs() <= 2 * spread, 1.0, c))
+        usable = bool(factor.weight.isfinite().all() and layer.W_re.isfinite().all())
+    return nn.Sequential(layer, factor).eval() if usable else None
+
+
+def _solved(x: Tensor, y: Tensor) -> Tensor:
+    """The least weights (inputs,) of the least squares."""
+    return torch.linalg.lstsq(x, y.unsqueeze(1), driver="gelsd").solution[:, 0]
 
 
 def _size(largest: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..formulas import Formula, formula
-from .baseline import least_squares
+from .baseline import least_squares, power_law
 from .search import Found, search
 from .split import Split, split
 from .table import Table
 
-BASELINE = "linear regression"
+LINEAR, POWERS = "linear regression", "power law"
+_OF_POWERS = 3  # the complexity of a stack of one layer
 LEAST_FOR_SEARCH = 12  # rows; a linear regression is all that fewer get
 _READ = 8  # models at most that are read and checked
 _FOR_READING = 0.15  # of the seconds; at most _SECONDS_FOR_READING
@@ -107,7 +108,7 @@ def fit(
 
     The search sees the training rows, and ranks by the choosing rows. Before any other row is
     looked at, at most 8 models are set apart: those that no simpler one is as good as, and a linear
-    regression. Each is rounded, and its verdict is from the checking rows and those outside. Chosen
+    regression. There is nothing to search where that, or a product of powers, is the law. Each is rounded, and its verdict is from the checking rows and those outside. Chosen
     is the simplest that is exact; if none is, the simplest of those whose error on the choosing
     rows is within a tenth of the least.
 
@@ -167,17 +168,6 @@ def _models(
     """Those to be read, of training and choosing rows alone."""
     x, y = table.x[parts.training], table.y[parts.training]
     choosing_x, choosing_y = table.x[parts.choosing], table.y[parts.choosing]
-    found: list[Found] = []
-    if seconds and len(table) >= LEAST_FOR_SEARCH and bool((y != y[0]).any()):
-        found = search(
-            x,
-            y,
-            choosing_x=choosing_x,
-            choosing_y=choosing_y,
-            seconds=seconds - min(_FOR_READING * seconds, _SECONDS_FOR_READING),
-            seed=seed,
-            threads=threads,
-        )
     every = tuple(range(x.shape[1]))
 
     def judged(
@@ -187,17 +177,26 @@ def _models(
             off = error(model(choosing_x[:, columns]).squeeze(1), choosing_y)
         return _Model(complexity, name, off, columns, model)
 
-    models = [
-        judged(
-            one.candidate.complexity,
-            one.candidate.name,
-            every if one.columns is None else one.columns,
-            _scaled(one.model, one.scale),
+    linear = judged(0, LINEAR, every, least_squares(x, y))
+    models = []
+    if (powers := power_law(x, y)) is not None:
+        models.append(judged(_OF_POWERS, POWERS, every, powers))
+    is_law = min(model.error for model in (linear, *models)) <= _NOTHING
+    if seconds and len(table) >= LEAST_FOR_SEARCH and not is_law:
+        found = search(
+            x,
+            y,
+            choosing_x=choosing_x,
+            choosing_y=choosing_y,
+            seconds=seconds - min(_FOR_READING * seconds, _SECONDS_FOR_READING),
+            seed=seed,
+            threads=threads,
         )
-        for one in found
-    ]
-    usable = [one for one in models if math.isfinite(one.error)]
-    return [*_set_apart(usable), judged(0, BASELINE, every, least_squares(x, y))]
+        for one in found:
+            columns = every if one.columns is None else one.columns
+            model = _scaled(one.model, one.scale)
+            models.append(judged(one.candidate.complexity, one.candidate.name, columns, model))
+    return [*_set_apart(model for model in models if math.isfinite(model.error)), linear]
 
 
 def _scaled(model: nn.Sequential, scale: float) -> nn.Sequential:
