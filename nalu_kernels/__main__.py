@@ -233,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _answer(argv: Sequence[str] | None) -> int:
     from .experiments.refusal import Refusal
 
+    options = None
     try:
         parser = _parser()
         options = parser.parse_args(argv)
@@ -245,7 +246,7 @@ def _answer(argv: Sequence[str] | None) -> int:
         return 2
     except KeyboardInterrupt:
         left = "what had finished is saved; run it again, without --fresh, to go on"
-        if options.command == "fit":
+        if options is None or options.command == "fit":
             left = "nothing had been found yet"
         print(f"\ninterrupted: {left}", file=sys.stderr)
         return 130

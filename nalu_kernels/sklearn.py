@@ -14,16 +14,20 @@ from torch import Tensor
 
 from .fit import Fit, Table, fit
 from .formulas import Formula
-from .sweep.extras import optional
 
-_base = optional("sklearn.base", "nalu_kernels.sklearn", "sklearn")
-_validation = optional("sklearn.utils.validation", "nalu_kernels.sklearn", "sklearn")
-_check_random_state = optional("sklearn.utils", "nalu_kernels.sklearn", "sklearn").check_random_state
+try:
+    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        f"nalu_kernels.sklearn needs scikit-learn: pip install 'nalu-kernels[sklearn]' ({error})"
+    ) from error
 
 _LEAST_ROWS = 3  # one to train on, one to choose by, one to check
 
 
-class ArithmeticRegressor(_base.RegressorMixin, _base.BaseEstimator):  # type: ignore[misc]
+class ArithmeticRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Finds a formula of the target in the inputs by :func:`nalu_kernels.fit.fit`.
 
     Where no formula was found it predicts by the best model that was trained. Fewer than 12 rows
@@ -66,10 +70,10 @@ class ArithmeticRegressor(_base.RegressorMixin, _base.BaseEstimator):  # type: i
         Raises:
             ValueError: fewer than 3 rows, numbers that are not finite, or another shape.
         """
-        X, y = _validation.validate_data(
+        X, y = validate_data(
             self, X, y, y_numeric=True, dtype=numpy.float64, ensure_min_samples=_LEAST_ROWS
         )
-        seed = int(_check_random_state(self.random_state).randint(2**31 - 1))
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         x, target = _tensor(X), _tensor(y)
         self._columns = _varying(x)
         names = [_names(self)[column] for column in self._columns]
@@ -83,8 +87,8 @@ class ArithmeticRegressor(_base.RegressorMixin, _base.BaseEstimator):  # type: i
     def predict(self, X: Any) -> Any:
         """Predictions (rows,) in float64 for inputs (rows, features): by the rounded module, which
         is what the formula says, where the verdict is "exact"; else by the trained model."""
-        _validation.check_is_fitted(self)
-        X = _validation.validate_data(self, X, reset=False, dtype=numpy.float64)
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=numpy.float64)
         return self.fit_.predict(_tensor(X)[:, self._columns]).numpy()
 
     def __sklearn_tags__(self) -> Any:
@@ -118,7 +122,7 @@ def model(est: ArithmeticRegressor, X: Any = None) -> str:
     Args:
         X: a DataFrame, whose columns' names the formula gets; None keeps those of the fit.
     """
-    _validation.check_is_fitted(est)
+    check_is_fitted(est)
     expression = est.formula_.sympy()
     if hasattr(X, "columns"):
         new = dict(zip(_names(est), map(str, X.columns), strict=True))

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> Fit:
             print("\n".join(["", *lines(found)]))
         finally:  # the plot is saved though nobody may read on
             save_plot(found, out / "plot.png")
-    print(f"\n{found.seconds:.0f} s; {out / 'formula.json'}, model.safetensors, plot.png", flush=True)
+    print(f"\n{found.seconds:.0f} s; {out}: formula.json, model.safetensors, plot.png", flush=True)
     return found
 
 
@@ -140,15 +140,15 @@ def _save(found: Fit, out: Path, options: argparse.Namespace) -> None:
         "verdict": best.verdict,
     }
     described = json.dumps(describe(found, options), indent=1, allow_nan=False).encode()
-    for name, content in [
-        ("formula.json", described + b"\n"),
-        ("model.safetensors", save(state, about)),
-    ]:
-        path = out / name
-        try:
-            write_atomic(path, lambda temporary, content=content: temporary.write_bytes(content))
-        except OSError as error:
-            raise Refusal(f"{path}: cannot write: {error.strerror}") from error
+    _write(out / "formula.json", described + b"\n")
+    _write(out / "model.safetensors", save(state, about))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomic(path, lambda temporary: temporary.write_bytes(content))
+    except OSError as error:
+        raise Refusal(f"{path}: cannot write: {error.strerror}") from error
 
 
 def describe(found: Fit, options: argparse.Namespace) -> dict[str, Any]:
@@ -176,9 +176,7 @@ def describe(found: Fit, options: argparse.Namespace) -> dict[str, Any]:
                 "error": row.error,
                 "formula": str(row.formula.sympy()),
                 "verdict": row.verdict,
-                **{
-                    part: json.loads(row.formula.to_json())[part] for part in ("inside", "outside")
-                },
+                **{part: json.loads(row.formula.to_json())[part] for part in ("inside", "outside")},
             }
             for row in found.rows
         ],

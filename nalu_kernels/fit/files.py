@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import os
 import re
@@ -104,8 +105,8 @@ def _text(path: Path, content: bytes, separator: str | None) -> Columns:
             places.append(reader.line_num)
     except csv.Error as error:
         raise Refusal(
-            f"{printable(path)}: line {reader.line_num} is not CSV: {printable(error)}; look at its "
-            "quotes"
+            f"{printable(path)}: line {reader.line_num} is not CSV: {printable(error)}; look at "
+            "its quotes"
         ) from error
     if not header:
         raise Refusal(f"{printable(path)}: the file has nothing but blanks")
@@ -114,8 +115,8 @@ def _text(path: Path, content: bytes, separator: str | None) -> Columns:
             f"{printable(path)}: the first line has to be the columns' names, got numbers "
             f"({header[0]!r} first)"
         )
-    values: list[Sequence[Any]] = [list(column) for column in zip(*rows, strict=True)]
-    return Columns(header, values or [[] for _ in header], "line", places)
+    values: list[Sequence[Any]] = [[row[k] for row in rows] for k in range(len(header))]
+    return Columns(header, values, "line", places)
 
 
 def _decoded(path: Path, content: bytes) -> str:
@@ -155,7 +156,7 @@ def _parquet(path: Path, content: bytes) -> Columns:
     )
     try:
         table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
-        values = [_plain(column) for column in table.columns]
+        values: list[Sequence[Any]] = [_plain(column) for column in table.columns]
     except Exception as error:  # of pyarrow, of many kinds
         reason = printable(" ".join(str(error).split()))
         raise Refusal(
@@ -167,8 +168,7 @@ def _parquet(path: Path, content: bytes) -> Columns:
 def _plain(column: Any) -> list[Any]:
     """A column of Parquet as Python has it. Dates and what is nested stay unread: pyarrow cannot
     give Python all that they may be."""
-    from pyarrow import types
-
+    types = importlib.import_module("pyarrow.types")
     kind = column.type
     if types.is_dictionary(kind):
         kind = kind.value_type

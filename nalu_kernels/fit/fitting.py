@@ -11,15 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..experiments.refusal import Refusal
 from ..formulas import Formula, formula
 from .baseline import least_squares, power_law
-from .search import Found, search
+from .search import search
 from .split import Split, split
 from .table import Table
 
 LINEAR, POWERS = "linear regression", "power law"
 _OF_POWERS = 3  # the complexity of a stack of one layer
 LEAST_FOR_SEARCH = 12  # rows; a linear regression is all that fewer get
+_LARGEST = 1e60  # magnitude of a column's largest number, and 1 / that of its least
 _READ = 8  # models at most that are read and checked
 _FOR_READING = 0.15  # of the seconds; at most _SECONDS_FOR_READING
 _SECONDS_FOR_READING = 5.0
@@ -108,9 +110,10 @@ def fit(
 
     The search sees the training rows, and ranks by the choosing rows. Before any other row is
     looked at, at most 8 models are set apart: those that no simpler one is as good as, and a linear
-    regression. There is nothing to search where that, or a product of powers, is the law. Each is rounded, and its verdict is from the checking rows and those outside. Chosen
-    is the simplest that is exact; if none is, the simplest of those whose error on the choosing
-    rows is within a tenth of the least.
+    regression. Where that, or a product of powers, is a law on the choosing rows, nothing is
+    searched. Each model is rounded, and its verdict is from the checking rows and those outside.
+    Chosen is the simplest that is exact; if none is, the simplest of those whose error on the
+    choosing rows is within a tenth of the least.
 
     Args:
         seconds: for all of it; the search takes the largest part, and ends early where it has found
@@ -120,16 +123,30 @@ def fit(
         threads: of the search; None is one for each core.
 
     Raises:
-        ValueError: the table has fewer than 3 rows, or an argument is not as it says.
+        ValueError: the table has fewer than 3 rows, or a column without a number between 1e-60 and
+            1e60 in magnitude, or with a larger one; or an argument is not as it says.
     """
     started = time.perf_counter()
     if not seconds >= 0:
         raise ValueError(f"seconds: expected at least 0, got {seconds}")
+    _check_sizes(table)
     parts = split(table.x, seed=seed, outside=outside)
     models = _models(table, parts, seconds, seed, threads)
     rows = sorted((_read(table, parts, model) for model in models), key=_order)
     rows = list({row.formula.text: row for row in reversed(rows)}.values())[::-1]
     return Fit(table, parts, tuple(rows), choose(rows), time.perf_counter() - started)
+
+
+def _check_sizes(table: Table) -> None:
+    """Products of numbers must stay within float64."""
+    columns = [*zip(table.names, table.x.unbind(1), strict=True), (table.target, table.y)]
+    for name, values in columns:
+        largest = float(values.abs().max())
+        if largest and not 1 / _LARGEST <= largest <= _LARGEST:
+            raise Refusal(
+                f"column {name!r}: its largest magnitude is {largest:.1e}, and has to lie between "
+                f"{1 / _LARGEST:.0e} and {_LARGEST:.0e}: give it in another unit"
+            )
 
 
 def choose(rows: Sequence[Row]) -> Row:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from malformed import malformed
+
 from nalu_kernels.experiments.refusal import Refusal
 from nalu_kernels.fit import Table, read, table
 from selection import long

@@ -1,0 +1,191 @@
+"""A table's formula: what is held back stays unseen, what is exact holds, and the choice is that
+of docs/fit.md."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from laws import drawn
+from nalu_kernels import NAU, RealNPU
+from nalu_kernels.fit import Row, Table, fit, fitting
+
+
+def sum_and_product(
+    weights: list[list[float]], powers: list[float], scale: float = 1.0
+) -> SimpleNamespace:
+    """What a search may find: a product of powers of sums."""
+    first = NAU(len(weights[0]), len(weights), dtype=torch.float64)
+    second = RealNPU(len(powers), 1, dtype=torch.float64)
+    with torch.no_grad():
+        first.W.copy_(torch.tensor(weights))
+        second.W_re.copy_(torch.tensor([powers]))
+        second.g.fill_(1)
+    candidate = SimpleNamespace(name="NAU, RealNPU", complexity=5)
+    model = nn.Sequential(first, second).eval()
+    return SimpleNamespace(candidate=candidate, model=model, scale=scale, columns=None)
+
+
+class Search:
+    """In place of the search: finds ``found``, and keeps what it was given."""
+
+    def __init__(self, *found: Any) -> None:
+        self.found, self.given = list(found), {}
+
+    def __call__(self, x: Tensor, y: Tensor, **options: Any) -> list[Any]:
+        self.given = {"x": x, "y": y, **options}
+        return self.found
+
+
+@pytest.fixture
+def table(rng: Generator) -> Table:
+    return drawn(rng, lambda a, b, c: (a + b) * c)
+
+
+LAW = sum_and_product([[1, 1, 0], [0, 0, 1]], [1, 1])
+NEARLY = sum_and_product([[1, 0.97, 0], [0, 0, 1]], [1, 1])
+FACTOR = sum_and_product([[1, 1, 0], [0, 0, 1]], [1, 1], 2.0)
+
+
+def test_a_law_is_found_and_exact(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "search", Search(NEARLY, LAW))
+    found = fit(table)
+    assert found.found and found.best.verdict == "exact"
+    assert str(found.formula.sympy()) == "c*(a + b)"
+    assert found.best.candidate == "NAU, RealNPU" and found.best.error < 1e-12
+    fresh = 10 * table.x
+    torch.testing.assert_close(found.predict(fresh), (fresh[:, 0] + fresh[:, 1]) * fresh[:, 2])
+    assert [row.complexity for row in found.rows] == sorted(row.complexity for row in found.rows)
+    assert {row.candidate for row in found.rows} >= {"linear regression", "power law"}
+
+
+def test_a_factor_is_part_of_the_model(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "search", Search(FACTOR))
+    found = fit(Table(table.names, "y", table.x, 2 * table.y))
+    assert found.best.verdict == "exact"
+    fresh = 10 * table.x
+    torch.testing.assert_close(found.predict(fresh), 2 * (fresh[:, 0] + fresh[:, 1]) * fresh[:, 2])
+
+
+def test_a_model_of_some_columns(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = sum_and_product([[1, 1], [1, 0]], [1, 1])
+    part.columns = (2, 0)
+    monkeypatch.setattr(fitting, "search", Search(part))
+    c, a = table.x[:, 2], table.x[:, 0]
+    found = fit(Table(table.names, "y", table.x, (c + a) * c))
+    assert found.best.verdict == "exact" and found.best.columns == (2, 0)
+    assert {str(symbol) for symbol in found.formula.sympy().free_symbols} == {"a", "c"}
+    torch.testing.assert_close(found.predict(table.x), (c + a) * c)
+
+
+def test_the_search_sees_training_and_choosing_rows_alone(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search()
+    monkeypatch.setattr(fitting, "search", search)
+    found = fit(table, seconds=20, seed=7, threads=3)
+    for name, rows in [("x", found.split.training), ("choosing_x", found.split.choosing)]:
+        assert torch.equal(search.given[name], table.x[rows])
+    for name, rows in [("y", found.split.training), ("choosing_y", found.split.choosing)]:
+        assert torch.equal(search.given[name], table.y[rows])
+    assert search.given["seed"] == 7 and search.given["threads"] == 3
+    assert search.given["seconds"] == pytest.approx(17)
+
+
+def test_rows_held_back_change_no_choice(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for "exact", which nothing is here."""
+    monkeypatch.setattr(fitting, "search", Search(NEARLY))
+    found = fit(table)
+    y = table.y.clone()
+    y[torch.cat([found.split.checking, found.split.outside])] = 0.5
+    other = fit(Table(table.names, "y", table.x, y))
+    assert other.best.candidate == found.best.candidate == "NAU, RealNPU"
+    assert other.best.error == found.best.error and other.best.verdict == "not a formula"
+
+
+def test_what_fails_outside_is_no_formula(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "search", Search(LAW))
+    y = table.y.clone()
+    y[fit(table).split.outside] *= 3
+    found = fit(Table(table.names, "y", table.x, y))
+    assert not found.found and found.best.verdict == "not a formula"
+    assert found.formula.inside.model.largest < 1e-12
+    assert found.formula.outside is not None and found.formula.outside.model.spread > 0.5
+
+
+@pytest.mark.parametrize("law", [lambda a, b: 2 * a - b + 0.5, lambda a, b: a**2 / b])
+def test_nothing_is_searched_where_a_regression_is_the_law(
+    law: Any, rng: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search()
+    monkeypatch.setattr(fitting, "search", search)
+    assert fit(drawn(rng, law)).best.verdict == "exact"
+    assert not search.given
+
+
+@pytest.mark.parametrize("rows", [3, 5, 11])
+def test_few_rows_are_not_searched(
+    rows: int, rng: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search()
+    monkeypatch.setattr(fitting, "search", search)
+    found = fit(drawn(rng, lambda a, b, c: torch.sin(a * b) + c, rows=rows))
+    assert not search.given and found.best.verdict == "not a formula"
+    assert found.predict(found.table.x).isfinite().all()
+
+
+def row(complexity: int, error: float, verdict: str) -> Row:
+    formula: Any = SimpleNamespace(complexity=complexity, verdict=verdict)
+    return Row("", error, (), nn.Sequential(), formula)
+
+
+@pytest.mark.parametrize(
+    ("rows", "best"),
+    [
+        ([(9, 0.1, "exact"), (5, 0.2, "exact"), (3, 0.01, "approximate")], 1),
+        ([(9, 0.100, "approximate"), (5, 0.109, "not a formula"), (3, 0.2, "approximate")], 1),
+        ([(9, 0.1, "approximate"), (5, 0.12, "approximate")], 0),
+        ([(5, 0.12, "approximate"), (5, 0.119, "approximate")], 1),
+        ([(9, 0.0, "not a formula"), (5, 1e-10, "approximate")], 1),
+    ],
+)
+def test_the_choice(rows: list[tuple[int, float, str]], best: int) -> None:
+    made = [row(*values) for values in rows]
+    assert fitting.choose(made) is made[best]
+
+
+def test_errors_count_small_targets_by_the_median() -> None:
+    y = torch.tensor([0.0, 2.0, -4.0], dtype=torch.float64)
+    assert fitting.error(y, y) == 0
+    assert fitting.error(y + 1, y) == pytest.approx((1 / 2 + 1 / 4 + 1 / 6) / 3)
+    assert fitting.error(torch.zeros(3), torch.zeros(3)) == 0
+    assert fitting.error(y * float("nan"), y) == float("inf")
+
+
+def test_what_is_refused(table: Table) -> None:
+    with pytest.raises(ValueError, match="seconds: expected at least 0, got -1"):
+        fit(table, seconds=-1)
+    with pytest.raises(ValueError, match="outside: expected a share"):
+        fit(table, outside=2)
+    for size in (1e-90, 1e90):
+        with pytest.raises(ValueError, match="'b': its largest magnitude is .*another unit"):
+            fit(Table(table.names, "y", table.x * torch.tensor([1, size, 1], dtype=torch.float64), table.y))
+        with pytest.raises(ValueError, match="'y': its largest magnitude is .*another unit"):
+            fit(Table(table.names, "y", table.x, size * table.y))
+
+
+@pytest.mark.parametrize("size", [1e-50, 1e-20, 1e20, 1e50])
+def test_numbers_of_any_size_end_in_an_answer(size: float, table: Table) -> None:
+    for x, y in [(size * table.x, table.y), (table.x, size * table.y)]:
+        found = fit(Table(table.names, "y", x, y), seconds=1)
+        assert found.rows and found.best in found.rows
+
+
+def test_the_whole_way(table: Table) -> None:
+    found = fit(table, seconds=60)
+    assert found.best.verdict == "exact" and found.seconds < 60
+    assert str(found.formula.sympy()) == "c*(a + b)"
