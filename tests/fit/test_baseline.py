@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from laws import drawn
 from torch import Generator, Tensor, nn
 
-from laws import drawn
 from nalu_kernels.fit.baseline import least_squares, power_law
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from laws import drawn
 from torch import Generator, Tensor, nn
 
-from laws import drawn
 from nalu_kernels import NAU, RealNPU
 from nalu_kernels.fit import Row, Table, fit, fitting
 
@@ -172,9 +172,16 @@ def test_what_is_refused(table: Table) -> None:
     with pytest.raises(ValueError, match="outside: expected a share"):
         fit(table, outside=2)
     for size in (1e-90, 1e90):
-        with pytest.raises(ValueError, match="'b': its largest magnitude is .*another unit"):
-            fit(Table(table.names, "y", table.x * torch.tensor([1, size, 1], dtype=torch.float64), table.y))
-        with pytest.raises(ValueError, match="'y': its largest magnitude is .*another unit"):
+        with pytest.raises(ValueError, match=r"'b': its largest magnitude is .*another unit"):
+            fit(
+                Table(
+                    table.names,
+                    "y",
+                    table.x * torch.tensor([1, size, 1], dtype=torch.float64),
+                    table.y,
+                )
+            )
+        with pytest.raises(ValueError, match=r"'y': its largest magnitude is .*another unit"):
             fit(Table(table.names, "y", table.x, size * table.y))
 
 
