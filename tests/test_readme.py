@@ -14,6 +14,7 @@ import torch
 
 import nalu_kernels
 import nalu_kernels.distributed
+import nalu_kernels.fit
 import nalu_kernels.reference
 import nalu_kernels.sweep
 
@@ -88,6 +89,7 @@ def test_every_public_name_is_in_the_api_reference() -> None:
     for module in (
         nalu_kernels,
         nalu_kernels.distributed,
+        nalu_kernels.fit,
         nalu_kernels.reference,
         nalu_kernels.sweep,
     ):

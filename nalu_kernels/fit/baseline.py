@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..layers import RealNPU
 
 _NEAR = 0.05  # an exponent this near to a whole or a half is taken for it
+_PLAIN = (0.5, 1.0, 2.0)  # factors
 
 
 def least_squares(x: Tensor, y: Tensor) -> nn.Sequential:
@@ -29,8 +30,8 @@ def least_squares(x: Tensor, y: Tensor) -> nn.Sequential:
 def power_law(x: Tensor, y: Tensor) -> nn.Sequential | None:
     """c · Π x_j^p_j: a RealNPU and a factor, by the linear regression of log\\|y\\| on log\\|x\\|.
 
-    Exponents near a whole or a half become it, and so does a factor that is near 1 for all that the
-    rows tell. None where numbers of 0 leave too few rows.
+    Exponents near a whole or a half become it. The factor is the median's, or a plain one that may
+    be it. None where numbers of 0 leave too few rows.
     """
     there = (y != 0) & (x != 0).all(1)
     x, y = x[there], y[there]
@@ -45,13 +46,25 @@ def power_law(x: Tensor, y: Tensor) -> nn.Sequential | None:
     with torch.no_grad():
         layer.W_re.copy_(exponents)
         layer.g.fill_(1)
-        ratio = y / layer(x).squeeze(1)
-        c = ratio.median()
-        # The standard error of a mean, from the middle half of the rows.
-        spread = (ratio.quantile(0.75) - ratio.quantile(0.25)) / len(ratio) ** 0.5
-        factor.weight.fill_(torch.where((c - 1).abs() <= 2 * spread, 1.0, c))
+        product = layer(x).squeeze(1)
+        plain = plain_factor(product, y)
+        factor.weight.fill_((y / product).median() if plain is None else plain)
         usable = bool(factor.weight.isfinite().all() and layer.W_re.isfinite().all())
     return nn.Sequential(layer, factor).eval() if usable else None
+
+
+def plain_factor(product: Tensor, y: Tensor) -> float | None:
+    """One of ±1/2, ±1, ±2 where, for all that the rows tell, the factor from ``product`` to ``y``,
+    both (rows,), may be that."""
+    ratio = (y / product)[product != 0]
+    if not len(ratio):
+        return None
+    c = ratio.median()
+    # Twice the standard error of a mean, from the middle half of the rows.
+    error = 2 * (ratio.quantile(0.75) - ratio.quantile(0.25)) / 1.35 / len(ratio) ** 0.5
+    plain = c.sign() * torch.tensor(_PLAIN, dtype=c.dtype)
+    off, place = (plain - c).abs().min(0)
+    return float(plain[place]) if off <= error else None
 
 
 def _solved(x: Tensor, y: Tensor) -> Tensor:

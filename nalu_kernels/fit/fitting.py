@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..experiments.refusal import Refusal
 from ..formulas import Formula, formula
-from .baseline import least_squares, power_law
+from .baseline import least_squares, plain_factor, power_law
 from .search import search
 from .split import Split, split
 from .table import Table
@@ -25,7 +25,7 @@ _LARGEST = 1e60  # magnitude of a column's largest number, and 1 / that of its l
 _READ = 8  # models at most that are read and checked
 _FOR_READING = 0.15  # of the seconds; at most _SECONDS_FOR_READING
 _SECONDS_FOR_READING = 5.0
-_AS_GOOD = 1.1  # times the least error: what differs less is chosen among by complexity
+_AS_GOOD = 1.25  # times the least error: what differs less is chosen among by complexity
 _NOTHING = 1e-9  # an error that counts as none
 _ONE_FUNCTION = 1e-6  # relative: errors that differ less are of the same predictions
 
@@ -113,7 +113,7 @@ def fit(
     regression. Where that, or a product of powers, is a law on the choosing rows, nothing is
     searched. Each model is rounded, and its verdict is from the checking rows and those outside.
     Chosen is the simplest that is exact; if none is, the simplest of those whose error on the
-    choosing rows is within a tenth of the least.
+    choosing rows is within a quarter of the least.
 
     Args:
         seconds: for all of it; the search takes the largest part, and ends early where it has found
@@ -211,18 +211,18 @@ def _models(
         )
         for one in found:
             columns = every if one.columns is None else one.columns
-            model = _scaled(one.model, one.scale)
+            model = _scaled(one.model, one.scale, x[:, columns], y)
             models.append(judged(one.candidate.complexity, one.candidate.name, columns, model))
     return [*_set_apart(model for model in models if math.isfinite(model.error)), linear]
 
 
-def _scaled(model: nn.Sequential, scale: float) -> nn.Sequential:
-    """The model with its factor as one more layer."""
-    if scale == 1:
-        return model
+def _scaled(model: nn.Sequential, scale: float, x: Tensor, y: Tensor) -> nn.Sequential:
+    """The model with its factor, or a plain one that may be it, as one more layer."""
     factor = nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    nn.init.constant_(factor.weight, scale)
-    return nn.Sequential(*model, factor).eval()
+    with torch.no_grad():
+        plain = None if scale == 1 else plain_factor(model(x).squeeze(1), y)
+        factor.weight.fill_(scale if plain is None else plain)
+    return model if factor.weight == 1 else nn.Sequential(*model, factor).eval()
 
 
 def _set_apart(models: Iterable[_Model]) -> list[_Model]:

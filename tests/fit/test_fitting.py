@@ -147,8 +147,8 @@ def row(complexity: int, error: float, verdict: str) -> Row:
     ("rows", "best"),
     [
         ([(9, 0.1, "exact"), (5, 0.2, "exact"), (3, 0.01, "approximate")], 1),
-        ([(9, 0.100, "approximate"), (5, 0.109, "not a formula"), (3, 0.2, "approximate")], 1),
-        ([(9, 0.1, "approximate"), (5, 0.12, "approximate")], 0),
+        ([(9, 0.100, "approximate"), (5, 0.124, "not a formula"), (3, 0.2, "approximate")], 1),
+        ([(9, 0.1, "approximate"), (5, 0.13, "approximate")], 0),
         ([(5, 0.12, "approximate"), (5, 0.119, "approximate")], 1),
         ([(9, 0.0, "not a formula"), (5, 1e-10, "approximate")], 1),
     ],
