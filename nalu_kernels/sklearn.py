@@ -44,7 +44,8 @@ class ArithmeticRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         formula_: a :class:`nalu_kernels.Formula`, with its verdict and errors.
         fit_: a :class:`nalu_kernels.fit.Fit`, with all models that were checked.
-        n_features_in_, feature_names_in_: as of every estimator.
+        n_features_in_: as of every estimator.
+        feature_names_in_: likewise, where the inputs had names.
     """
 
     formula_: Formula

@@ -50,12 +50,12 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Of the formula."""
+        """The formula's."""
         return self.formula.verdict
 
     @property
     def complexity(self) -> int:
-        """Of the formula: its numbers, names and operations."""
+        """How many operations, inputs and constants the formula has."""
         return self.formula.complexity
 
     def predict(self, x: Tensor) -> Tensor:
@@ -72,7 +72,8 @@ class Fit:
     """What :func:`fit` returns.
 
     Attributes:
-        table, split: the numbers, and which rows were used for what.
+        table: the numbers.
+        split: which of its rows were used for what.
         rows: the models that were checked, from the simplest on.
         best: the row of them that was chosen.
         seconds: that it took.
