@@ -42,7 +42,7 @@ def number(value: float | Tensor) -> sympy.Expr:
     exact = fraction(value)
     if exact is not None:
         return sympy.Rational(exact.numerator, exact.denominator)
-    return sympy.Float(value, 17)
+    return sympy.Float(repr(value))
 
 
 class _Input:
@@ -145,22 +145,22 @@ def _inalu(layer: Any, inputs: Sequence[_Input]) -> Expressions:
     most = None if layer.omega >= 700 else sympy.exp(number(layer.omega))
     made = []
     for output, (row, row_mul) in enumerate(zip(layer.W, layer.W_mul, strict=True)):
-        product: sympy.Expr = sympy.Mul(
-            *(size ** number(w) for w, size in zip(row_mul, sizes, strict=True) if w != 0)
-        )
+        powers, signs = [], []
+        for w, size, x in zip(row_mul, sizes, inputs, strict=True):
+            if w in (1, -1) and added == 0 and most is None:
+                powers.append(x.value ** int(w))
+            elif w != 0:
+                powers.append(size ** number(w))
+                signs.append(number(w.abs()) * x.sign + number(1 - w.abs()))
+        product = sympy.Mul(*powers)
         product = product if most is None else sympy.Min(product, most)
-        signs = sympy.Mul(
-            *(
-                number(w.abs()) * x.sign + number(1 - w.abs())
-                for w, x in zip(row_mul, inputs, strict=True)
-            )
-        )
         if layer.g.dim() == 1:
             z = number(layer.g[output])
         else:
             gates = layer.g[output if len(layer.g) > 1 else 0]
             z = sympy.Add(*(number(w) * x.size for w, x in zip(gates, inputs, strict=True)))
-        made.append(_mixed(_sigmoid(z), _sum(row, inputs), product * signs))
+        m = product * sympy.Mul(*signs)
+        made.append(_mixed(_sigmoid(z), _sum(row, inputs), m))
     return made
 
 

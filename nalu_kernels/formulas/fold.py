@@ -58,11 +58,13 @@ def _fold(
         return known[of]
 
     def made(of: Any) -> Any:
+        if of is sympy.zoo:  # 1/0, of either sign
+            return number(math.nan)
         if of.is_Number or of.is_NumberSymbol:
             return number(float(of))
         if isinstance(of, sympy.Pow):
             base, exponent = of.args
-            return functions[sympy.Pow](value(base), exponent)
+            return functions[sympy.Pow](value(base), value(exponent), exponent)
         parts = [value(part) for part in of.args]
         if isinstance(of, (sympy.Add, sympy.Mul, sympy.Max, sympy.Min)):
             return functools.reduce(functions[of.func], parts)
@@ -71,8 +73,8 @@ def _fold(
     return value(expression)
 
 
-def _power(base: Tensor, exponent: sympy.Expr) -> Tensor:
-    return torch.sqrt(base) if exponent == sympy.S.Half else torch.pow(base, float(exponent))
+def _power(base: Tensor, exponent: Tensor, of: sympy.Expr) -> Tensor:
+    return torch.sqrt(base) if of == sympy.S.Half else torch.pow(base, exponent)
 
 
 _TENSORS: Mapping[type, Callable[..., Any]] = {
@@ -90,18 +92,18 @@ _TENSORS: Mapping[type, Callable[..., Any]] = {
 }
 
 
-def _interval_power(base: Any, exponent: sympy.Expr) -> Any:
+def _interval_power(base: Any, exponent: Any, of: sympy.Expr) -> Any:
     everything = iv.mpf([-math.inf, math.inf])
-    if exponent.is_Integer:
-        power = int(exponent)
+    if of.is_Integer:
+        power = int(of)
         if power < 0 and base.a <= 0 <= base.b:
             return everything
         if power % 2 == 0:
             base = _size(base)  # whose power is no less than 0
         return base**power
-    if base.a < 0 or (base.a == 0 and exponent < 0):
-        return everything
-    return base ** iv.mpf(float(exponent))
+    if base.a > 0 or (base.a == 0 and exponent.a > 0):
+        return base**exponent
+    return iv.mpf([-1, 1]) if base == -1 else everything  # (-1)^n: a cosine, as sympy writes it
 
 
 def _size(of: Any) -> Any:

@@ -75,9 +75,7 @@ def formula(
         of_rounded = module(given)
         box, real = _box(given, symbols)
         columns = dict(zip(real, given.T, strict=True))
-        expressions = [
-            simplified(of, columns) for of in _expressions(rounded, real, box)
-        ]
+        expressions = [simplified(of, columns) for of in _expressions(rounded, real, box)]
         agreement = max(
             disagreement(evaluate(of, columns), found)
             for of, found in zip(expressions, of_rounded.T, strict=True)
@@ -241,7 +239,7 @@ def _box(x: Tensor, symbols: Sequence[sympy.Symbol]) -> tuple[Box, list[sympy.Sy
     box, real = {}, []
     for symbol, low, high in zip(symbols, x.amin(0).tolist(), x.amax(0).tolist(), strict=True):
         sign = {"positive": True} if low > 0 else {"negative": True} if high < 0 else {}
-        real.append(sympy.Dummy(symbol.name, real=True, **sign))
+        real.append(sympy.Symbol(symbol.name, real=True, **sign))
         box[real[-1]] = (low, high)
     return box, real
 
@@ -278,5 +276,3 @@ def _weights(layer: str, weight: Any) -> LayerWeights:
         float(counted.max()) if counted.numel() else 0.0,
         int(far.sum()),
     )
-
-

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import sympy
+from sympy import Expr, Symbol, latex, preorder_traversal
 from torch import Tensor, nn
 
 from .rounding import Gate
@@ -68,7 +68,7 @@ class Formula:
     weights: tuple[LayerWeights, ...]
     gates: tuple[LayerGate, ...]
     agreement: float
-    _expressions: tuple[sympy.Expr, ...]
+    _expressions: tuple[Expr, ...]
     _module: nn.Sequential
 
     def sympy(self) -> Any:
@@ -80,8 +80,7 @@ class Formula:
         """The formula in LaTeX; a line for each output."""
         names = {symbol: _latex_name(symbol.name) for symbol in self._symbols}
         return "\n".join(
-            f"{_latex_name(name)} = {sympy.latex(of, symbol_names=names)}"
-            for name, of in self._outputs()
+            f"{_latex_name(name)} = {latex(of, symbol_names=names)}" for name, of in self._outputs()
         )
 
     def module(self) -> nn.Sequential:
@@ -97,7 +96,7 @@ class Formula:
     @property
     def complexity(self) -> int:
         """How many operations, inputs and constants the formula has."""
-        return sum(sum(1 for _ in sympy.preorder_traversal(of)) for of in self._expressions)
+        return sum(sum(1 for _ in preorder_traversal(of)) for of in self._expressions)
 
     @property
     def far(self) -> int:
@@ -153,10 +152,10 @@ class Formula:
         return json.dumps(content, indent=2, allow_nan=False)
 
     @property
-    def _symbols(self) -> Sequence[sympy.Symbol]:
-        return [sympy.Symbol(name) for name in self.names]
+    def _symbols(self) -> Sequence[Symbol]:
+        return [Symbol(name) for name in self.names]
 
-    def _outputs(self) -> list[tuple[str, sympy.Expr]]:
+    def _outputs(self) -> list[tuple[str, Expr]]:
         several = len(self._expressions) > 1
         return [(f"y{i}" if several else "y", of) for i, of in enumerate(self._expressions)]
 
@@ -204,6 +203,6 @@ def _finite(value: float) -> float | None:
 
 def _latex_name(name: str) -> str:
     if name.isidentifier():
-        return str(sympy.latex(sympy.Symbol(name)))
+        return str(latex(Symbol(name)))
     escaped = "".join(f"\\{c}" if c in "#$%&_{}" else c for c in name if c not in "\\^~")
     return f"\\text{{{escaped}}}"

@@ -8,7 +8,7 @@ reference define. Parameters that a tanh or a sigmoid squashes become so large t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -34,10 +34,10 @@ from ..reference.gnalu import LOG_GOLDEN_RATIO
 from .whole import POWERS, POWERS_OF_NALU, POWERS_OF_SIGMA, SIGNED, UNSIGNED, Rounded, near
 
 _SATURATED = 1000.0  # a float64 whose sigmoid and tanh are 0 or 1 and -1 or 1
-_NO_EPS = 1e-300  # |x| + it is |x| for all but the smallest numbers, and its logarithm is finite
-_NO_OMEGA = 700.0  # e to that is finite
-# An eps or omega is dropped if no given output changes by more, relative to its size.
-_NEEDLESS = 1e-6
+# |x| and this is |x| for all but the smallest numbers, and its logarithm is finite.
+_EPS = {"eps": 1e-300}
+_EPS_AND_OMEGA = {**_EPS, "omega": 700.0}  # e to that is finite
+_NEEDLESS = 1e-3  # they are out of the way if no given output changes by more, relative to its size
 _OF_LINEAR = 0.01  # of the tolerance: its numbers have no values that they tend to
 
 
@@ -119,18 +119,16 @@ def _set_pair(layer: Any, suffix: str, rounded: Rounded) -> None:
     _set(M_hat, torch.where(rounded.whole, torch.full_like(exact, _SATURATED), M_hat.data))
 
 
-def _drop_eps(layer: Any, x: Tensor, names: Sequence[tuple[str, float]]) -> None:
-    """Puts an eps, an omega, or both out of the way where the given inputs do not need them."""
-    kept = {name: getattr(layer, name) for name, _ in names}
-    before = layer(x)
-    for name, value in names:
+def _drop_guards(layer: Any, x: Tensor, guards: Mapping[str, float]) -> None:
+    """Puts an eps or an omega out of the way where the given inputs do not need it."""
+    for name, value in guards.items():
+        kept, before = getattr(layer, name), layer(x)
         setattr(layer, name, value)
-    after = layer(x)
-    size = before.abs()
-    scale = torch.maximum(size, size.median(0, keepdim=True).values)
-    if not bool(((after - before).abs() <= _NEEDLESS * scale).all()):
-        for name, value in kept.items():
-            setattr(layer, name, value)
+        off = (layer(x) - before).abs()
+        size = before.abs()
+        scale = torch.maximum(size, size.median(0, keepdim=True).values)
+        if not bool((off <= _NEEDLESS * scale).all()):
+            setattr(layer, name, kept)
 
 
 def _nac(layer: Any, tolerance: float, x: Tensor) -> RoundedLayer:
@@ -138,7 +136,7 @@ def _nac(layer: Any, tolerance: float, x: Tensor) -> RoundedLayer:
     rounded = near(W, POWERS_OF_NALU if layer.log_space else SIGNED, tolerance)
     _set_pair(layer, "", rounded)
     if layer.log_space:
-        _drop_eps(layer, x, [("eps", _NO_EPS)])
+        _drop_guards(layer, x, _EPS)
     return RoundedLayer(layer, rounded.values != 0, [_weight("W", W, rounded)])
 
 
@@ -146,7 +144,7 @@ def _nac_sigma(layer: Any, tolerance: float, x: Tensor) -> RoundedLayer:
     W = layer.W.detach()
     rounded = near(W, POWERS_OF_SIGMA, tolerance)
     _set(layer.W_hat, torch.where(rounded.whole, _logit(rounded.values), layer.W_hat.data))
-    _drop_eps(layer, x, [("eps", _NO_EPS)])
+    _drop_guards(layer, x, _EPS)
     return RoundedLayer(layer, rounded.values != 0, [_weight("W", W, rounded)])
 
 
@@ -160,7 +158,7 @@ def _plain(
         rounded = near(W, whole, tolerance)
         _set(layer.W, rounded.values)
         if drops_eps:
-            _drop_eps(layer, x, [("eps", _NO_EPS)])
+            _drop_guards(layer, x, _EPS)
         return RoundedLayer(layer, rounded.values != 0, [_weight("W", W, rounded)])
 
     return rounded_layer
@@ -204,12 +202,12 @@ def _power(layer: Any, tolerance: float, x: Tensor) -> RoundedLayer:
     if W_im is not None and imaginary is not None:
         weights.append(_weight("W_im", W_im, imaginary, is_open))
         _set(layer.W_im, torch.where(is_open, imaginary.values, 0))
-    gate = [tensor.expand_as(W_re) for tensor in (g, *gates)]
-    weights.append(Weight("g", *gate, needed.clone()))
+    of_gates = Rounded(*(tensor.expand_as(W_re) for tensor in gates))
+    weights.append(_weight("g", g.expand_as(W_re), of_gates, needed))
     _set(layer.g, torch.where(used_gates, gates.values, 0))
     if layer.eps is None:
         layer.eps = torch.finfo(torch.float64).eps
-    _drop_eps(layer, x, [("eps", _NO_EPS)])
+    _drop_guards(layer, x, _EPS)
     return RoundedLayer(layer, depends, weights)
 
 
@@ -287,14 +285,16 @@ def _nalu(layer: Any, tolerance: float, x: Tensor) -> RoundedLayer:
         dtype=G.dtype,
     ).eval()
     new.load_state_dict({**layer.state_dict(), "gate_bias": bias})
+    assert new.gate_bias is not None
+    new_bias = new.gate_bias.data
     for index, gate in enumerate(gates):
         if gate.dropped:
             new.G.data[index] = 0
-            new.gate_bias.data[index] = _SATURATED if gate.path == "sum" else -_SATURATED
+            new_bias[index] = _SATURATED if gate.path == "sum" else -_SATURATED
     paths = _paths(gates, layer.out_features)
     weights, depends = _round_paths(new, paths, tolerance)
     if bool(paths.product.any()):
-        _drop_eps(new, x, [("eps", _NO_EPS)])
+        _drop_guards(new, x, _EPS)
     return RoundedLayer(new, depends | (new.G.detach() != 0), weights, gates)
 
 
@@ -337,7 +337,7 @@ def _inalu(layer: Any, tolerance: float, x: Tensor) -> RoundedLayer:
     paths = _paths(gates, layer.out_features)
     weights, depends = _round_paths(new, paths, tolerance)
     if bool(paths.product.any()):
-        _drop_eps(new, x, [("eps", _NO_EPS), ("omega", _NO_OMEGA)])
+        _drop_guards(new, x, _EPS_AND_OMEGA)
     if new.g.dim() == 2:
         depends = depends | (new.g.detach() != 0)
     return RoundedLayer(new, depends, weights, gates)
@@ -389,4 +389,3 @@ KINDS = (*_ROUNDED, nn.Identity)
 def copied(layer: nn.Module) -> nn.Module:
     """In float64, on the CPU, as it is evaluated."""
     return copy.deepcopy(layer).to("cpu", torch.float64).eval().requires_grad_(False)
-

@@ -60,6 +60,8 @@ def _error(predicted: Tensor, targets: Tensor) -> Error:
 def verdict(readable: bool, inside: Errors, outside: Errors | None) -> str:
     """``readable``: all weights that count are whole numbers, and no gate is open."""
     both = [of.rounded for of in (inside, outside) if of is not None]
-    if not readable or not all(error.spread <= APPROXIMATE for error in both):
-        return VERDICTS[2]
-    return VERDICTS[0] if all(error.largest <= EXACT for error in both) else VERDICTS[1]
+    if readable and all(error.largest <= EXACT for error in both):
+        return VERDICTS[0]
+    if readable and all(error.spread <= APPROXIMATE for error in both):
+        return VERDICTS[1]
+    return VERDICTS[2]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 MOST_DENOMINATOR, MOST_POWER = 4, 4
+_LAST_DIGITS = 2.0**-51
 SIGNED = (-1.0, 0.0, 1.0)
 UNSIGNED = (0.0, 1.0)
 
@@ -48,6 +49,6 @@ def near(values: Tensor, whole: tuple[float, ...], tolerance: float) -> Rounded:
 
 
 def fraction(value: float, most: int = 12) -> Fraction | None:
-    """The small fraction that a float64 is, if it is one."""
+    """The small fraction that a float64 is, to its last digits, if it is one."""
     nearest = Fraction(value).limit_denominator(most)
-    return nearest if float(nearest) == value else None
+    return nearest if abs(float(nearest) - value) <= _LAST_DIGITS * abs(value) else None

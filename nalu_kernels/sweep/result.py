@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ from .state import (
 )
 from .success import wilson
 
+if TYPE_CHECKING:
+    from ..formulas.counts import Formulas
+
+Rows: TypeAlias = "tuple[Tensor, Tensor]"
 _METRICS = {
     "solved_at": FIRST_BELOW,
     "error_inside": BEST_INSIDE,
@@ -59,8 +63,10 @@ class Result:
         test_every: int,
         stop: str | None,
         stopped: str | None = None,
+        fresh: Callable[..., Rows] | None = None,
     ) -> None:
         self.stopped = stopped
+        self._fresh = fresh
         self._stop = stop
         self._stack, self._table, self._state = stack, table, state
         self._steps, self._every = steps, test_every
@@ -199,6 +205,49 @@ class Result:
                 f"run: {label} has no test to be best at; which='last' has its weights"
             )
         return self._stack.module(rows[number]).eval()
+
+    def formulas(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        inside: Rows | None = None,
+        outside: Rows | None = None,
+        tolerance: float = 0.01,
+        which: str = "best",
+    ) -> Formulas:
+        """What the runs found: each formula with the number of runs that have it.
+
+        :func:`nalu_kernels.formula` reads each run's network. ``print`` the answer for a table.
+
+        Args:
+            names: of the inputs.
+            inside, outside: inputs and targets, as of :func:`nalu_kernels.formula`; None draws 1000
+                rows of the task's ranges that neither training nor a test had.
+            tolerance: within which weights are rounded.
+            which: "best" or "last", as of :meth:`module`; runs without are counted as such.
+
+        Raises:
+            TypeError, ValueError: as :func:`nalu_kernels.formula`, and inside is None where the
+                task is a table, or the result was loaded from a folder.
+        """
+        from ..formulas.counts import count
+
+        if inside is None and outside is not None:
+            raise ValueError("outside: expected inside with it")
+        fresh = self._fresh
+        if inside is None and fresh is None:
+            raise ValueError("inside: expected rows for a result that was loaded, got None")
+        rows = self._rows(which)
+        found = []
+        for number, label in enumerate(self._table.index):
+            if bool(rows[number].isfinite().all()):
+                module = self._stack.module(rows[number])
+                if inside is not None:
+                    found.append((label, module, inside, outside))
+                elif fresh is not None:
+                    drawn = fresh(number, outside=False), fresh(number, outside=True)
+                    found.append((label, module, *drawn))
+        return count(found, len(self), names, tolerance)
 
     def modules(self, which: str = "best") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weights of all runs, in the form of ``torch.func.stack_module_state``.

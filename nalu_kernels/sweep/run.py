@@ -168,6 +168,7 @@ def run(
             test_every,
             stop,
             watch.stopped() if len(state.unfinished()) else watch.signal,
+            specification.fresh,
         )
 
 

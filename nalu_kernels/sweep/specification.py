@@ -217,6 +217,19 @@ class Specification:
         y = task.y_test if task.y_outside is None or not outside else task.y_outside
         return y.to(self.dtype)
 
+    def fresh(self, number: int, *, outside: bool, samples: int = 1000) -> tuple[Tensor, Tensor]:
+        """Inputs and targets in float64 that neither training nor a test of run ``number`` has.
+
+        Raises:
+            ValueError: the task is a table, which has no others.
+        """
+        if isinstance(self.task, Data):
+            raise ValueError("inside: expected rows that the sweep has not seen, got None")
+        assert self.columns.ranges is not None
+        range, seed = self.columns.ranges[number][int(outside)], int(self.columns.seeds[number])
+        x = self.task.test_inputs(outside, range, seed, samples, torch.float64, fresh=True)
+        return x, self.test_targets(number, x, outside=outside)
+
     def starts(self, rows: Tensor) -> Tensor:
         """Where the subsets of these runs begin: int64 (len(rows), 2)."""
         assert isinstance(self.task, Arithmetic)

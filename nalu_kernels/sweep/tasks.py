@@ -128,12 +128,21 @@ class _Drawn:
         )
 
     def test_inputs(
-        self, outside: bool, range: Range, seed: int, samples: int, dtype: torch.dtype
+        self,
+        outside: bool,
+        range: Range,
+        seed: int,
+        samples: int,
+        dtype: torch.dtype,
+        *,
+        fresh: bool = False,
     ) -> Tensor:
-        """Test inputs (samples, in_features), for a run with this seed."""
+        """Test inputs (samples, in_features), for a run with this seed; fresh ones are of the same
+        range, and no training and no test has them."""
         which = stream.OUTSIDE if outside else stream.INSIDE
         seed = seed if self.per_seed else self.test_seed
-        return inputs(stream.drawn(seed, which, 0, samples, self.in_features), range, dtype)
+        u = stream.drawn(seed, which, int(fresh), samples, self.in_features)
+        return inputs(u, range, dtype)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import sympy
 import torch
@@ -69,6 +69,7 @@ def put(layer: nn.Module, state: str) -> None:
         if name.startswith(("W_hat", "M_hat")):
             size = 8.0 if state == "near" else 0.7
             value = size * (whole(-1, *shape) if name.startswith("W") else torch.ones(shape))
+            value = value + uniform(0.02, 0.1, *shape)  # a half-trained one is no small fraction
         elif name in ("G", "g", "gate_bias") and not isinstance(layer, (NPU, RealNPU)):
             sides = torch.where(torch.rand(shape[:1]) < 0.5, -1.0, 1.0).double()
             value = (9.0 if state == "near" else 0.5) * sides.view(-1, *[1] * (len(shape) - 1))
@@ -94,8 +95,7 @@ def stack_of(number: int, kinds: list[int], state: str) -> nn.Sequential:
     torch.manual_seed(number)
     widths = [3, *torch.randint(1, 4, (len(kinds),)).tolist()]
     layers = [
-        KINDS[kind](ins, outs)
-        for kind, ins, outs in zip(kinds, widths, widths[1:], strict=False)
+        KINDS[kind](ins, outs) for kind, ins, outs in zip(kinds, widths, widths[1:], strict=False)
     ]
     for layer in layers:
         put(layer, state)
@@ -106,18 +106,19 @@ def rows(number: int) -> Tensor:
     """Of both signs, positive, or positive and negative by column."""
     generator = torch.Generator().manual_seed(number)
     x = torch.randn(60, 3, generator=generator, dtype=torch.float64)
-    return x if number % 2 else x.abs() + 0.1 if number % 4 else (x.abs() + 0.1) * torch.tensor([1, -1, 1])
+    return (
+        x
+        if number % 2
+        else x.abs() + 0.1
+        if number % 4
+        else (x.abs() + 0.1) * torch.tensor([1, -1, 1])
+    )
 
 
 def by_sympy(expression: sympy.Expr, names: list[str], x: Tensor) -> Tensor:
-    function = sympy.lambdify(names, expression, "math")
-    values = []
-    for row in x.tolist():
-        try:
-            values.append(float(function(*row)))
-        except (ZeroDivisionError, OverflowError):
-            values.append(math.nan)
-    return torch.tensor(values, dtype=torch.float64)
+    function = sympy.lambdify(names, expression, "numpy")
+    with np.errstate(all="ignore"):
+        return torch.as_tensor(function(*x.numpy().T), dtype=torch.float64).expand(len(x))
 
 
 @pytest.mark.parametrize(("number", "kinds", "state"), stacks())
@@ -139,7 +140,8 @@ def test_the_printed_formula_is_the_rounded_module(
         size = column.abs()[fits].clamp(min=1e-290)
         for of in (expression, sympy.sympify(text)):
             values = by_sympy(of, names, x)[fits]
-            assert bool(((values - column[fits]).abs() <= 1e-9 * size).all()), (of, values, column)
+            off = (values - column[fits]).abs() / size
+            assert bool((off <= 1e-9).all()), f"{off.max()} at {off.argmax()}: {str(of)[:500]}"
     assert found.agreement <= 1e-9
-    if state == "half":
+    if state == "half" and any(KINDS[kind] is not nn.Linear for kind in kinds):
         assert found.verdict == "not a formula"

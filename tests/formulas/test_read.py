@@ -1,0 +1,307 @@
+"""nalu_kernels.formula: what is rounded, dropped and refused, and the verdict."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sympy
+import torch
+from torch import Tensor, nn
+
+from nalu_kernels import (
+    INALU,
+    NAC,
+    NALU,
+    NAU,
+    NMRU,
+    NMU,
+    NPU,
+    NRU,
+    SNMU,
+    NACSigma,
+    RealNPU,
+    formula,
+)
+from nalu_kernels.formulas.whole import near
+
+NAMES = ["a", "b", "c"]
+
+
+def layer_of(layer: nn.Module, **parameters: Any) -> Any:
+    with torch.no_grad():
+        for name, value in parameters.items():
+            getattr(layer, name).copy_(torch.as_tensor(value))
+    return layer
+
+
+def rows(f: Callable[..., Tensor], low: float, high: float, count: int = 50) -> Any:
+    generator = torch.Generator().manual_seed(0)
+    x = low + (high - low) * torch.rand(count, 3, generator=generator, dtype=torch.float64)
+    return x, f(*x.T)
+
+
+def positive(f: Callable[..., Tensor]) -> dict[str, Any]:
+    return {"names": NAMES, "inside": rows(f, 1, 2), "outside": rows(f, 2, 6)}
+
+
+def signed(f: Callable[..., Tensor]) -> dict[str, Any]:
+    return {"names": NAMES, "inside": rows(f, -2, 2), "outside": rows(f, -6, 6)}
+
+
+W = [[1.0, -1.0, 0.0]]
+PRODUCT = [[1.0, 1.0, 0.0]]
+BIG = [[30.0, -30.0, 0.0]]
+FOUND = [
+    (layer_of(NAC(3, 1), W_hat=BIG, M_hat=[[30.0] * 3]), signed(lambda a, b, c: a - b), "a - b"),
+    (
+        layer_of(NAC(3, 1, log_space=True), W_hat=BIG, M_hat=[[30.0] * 3]),
+        positive(lambda a, b, c: a / b),
+        "a/b",
+    ),
+    (
+        layer_of(NAC(3, 1, log_space=True), W_hat=[[math.atanh(0.5), 0, 0]], M_hat=[[30.0] * 3]),
+        positive(lambda a, b, c: a.sqrt()),
+        "sqrt(a)",
+    ),
+    (
+        layer_of(NAC(3, 1, log_space=True), W_hat=BIG, M_hat=[[30.0] * 3]),
+        signed(lambda a, b, c: a.abs() / b.abs()),
+        "Abs(a)/Abs(b)",
+    ),
+    (layer_of(NACSigma(3, 1), W_hat=[[9.0, 9.0, -9]]), positive(lambda a, b, c: a * b), "a*b"),
+    (layer_of(NAU(3, 1), W=W), signed(lambda a, b, c: a - b), "a - b"),
+    (layer_of(NMU(3, 1), W=PRODUCT), signed(lambda a, b, c: a * b), "a*b"),
+    (layer_of(SNMU(3, 1), W=PRODUCT), signed(lambda a, b, c: a * b), "a*b"),
+    (layer_of(NRU(3, 1), W=W), signed(lambda a, b, c: a / b), "a/b"),
+    (
+        layer_of(NMRU(3, 1), W=[[1.0, 0, 0, 0, 1, 0]]),
+        signed(lambda a, b, c: a / b),
+        "a/b",
+    ),
+    (
+        layer_of(RealNPU(3, 1), W_re=[[2.0, -1, 0.3]], g=[1.0, 1, 0]),
+        signed(lambda a, b, c: a**2 / b),
+        "a**2/b",
+    ),
+    (
+        layer_of(NPU(3, 1), W_re=[[1.0, 1, 0]], W_im=[[0.0] * 3], g=[1.0, 1, 0.4]),
+        signed(lambda a, b, c: a * b),
+        "a*b",
+    ),
+    (
+        layer_of(NALU(3, 1), W_hat=BIG, M_hat=[[30.0] * 3], G=[[9.0] * 3]),
+        positive(lambda a, b, c: a - b),
+        "a - b",
+    ),
+    (
+        layer_of(NALU(3, 1), W_hat=BIG, M_hat=[[30.0] * 3], G=[[-9.0] * 3]),
+        positive(lambda a, b, c: a / b),
+        "a/b",
+    ),
+    (
+        layer_of(
+            INALU(3, 1),
+            W_hat=[[0.1] * 3],  # of the sum, which the gate leaves out
+            M_hat=[[0.1] * 3],
+            W_hat_mul=BIG,
+            M_hat_mul=[[30.0] * 3],
+            g=[-9.0],
+        ),
+        signed(lambda a, b, c: a / b),
+        "a/b",
+    ),
+    (
+        layer_of(
+            INALU(3, 1, gate="matrix", tied=True),
+            W_hat=[[30.0, 30, 0]],
+            M_hat=[[30.0] * 3],
+            g=[[-9.0] * 3],
+        ),
+        positive(lambda a, b, c: a * b),
+        "a*b",
+    ),
+    (
+        nn.Sequential(layer_of(NAU(3, 2), W=[[1.0, 1, 0], [0, 1, -1]]), layer_of(NMU(2, 1), W=[[1.0, 1]])),
+        signed(lambda a, b, c: (a + b) * (b - c)),
+        "(a + b)*(b - c)",
+    ),
+    (
+        # A hidden unit that the last layer does not take may be anything.
+        nn.Sequential(
+            layer_of(RealNPU(3, 2), W_re=[[1.0, -1, 0], [0.37, 0.1, -0.2]], g=[1.0, 1, 1]),
+            layer_of(NAU(2, 1), W=[[1.0, 0]]),
+        ),
+        signed(lambda a, b, c: a / b),
+        "a/b",
+    ),
+    (
+        nn.Sequential(layer_of(NMU(3, 1), W=PRODUCT), layer_of(nn.Linear(1, 1), weight=[[0.50001]], bias=[2.0])),
+        signed(lambda a, b, c: a * b / 2 + 2),
+        "a*b/2 + 2",
+    ),
+    (
+        nn.Sequential(layer_of(NAU(3, 1), W=W), nn.ReLU(), nn.Identity()),
+        signed(lambda a, b, c: (a - b).relu()),
+        "Max(0, a - b)",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "given", "expected"), FOUND, ids=lambda of: str(of)[:20])
+def test_what_is_found(model: nn.Module, given: dict[str, Any], expected: str) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = formula(model, **given)
+    assert (found.text, found.verdict) == (f"y = {expected}", "exact")
+    assert found.inside.rounded.largest < 1e-12
+    assert found.sympy() == sympy.sympify(expected)
+    x, y = given["outside"]
+    assert torch.allclose(found.module()(x)[:, 0], y, rtol=1e-12)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_are_rounded_within_the_tolerance_alone() -> None:
+    given = signed(lambda a, b, c: a - b)
+    model = layer_of(NAU(3, 1), W=[[0.995, -0.98, 0.004]])
+    found = formula(model, **given)
+    assert found.verdict == "not a formula" and found.far == 1
+    assert found.text == f"y = a - {0.9800000190734863}*b"
+    assert formula(model, **given, tolerance=0.03).verdict == "exact"
+    (weights,) = found.weights
+    assert weights.distance == pytest.approx(0.02, abs=1e-6)
+    assert weights.values.shape == weights.rounded.shape == (1, 3)
+
+
+def test_a_whole_number_that_is_wrong_is_not_exact() -> None:
+    found = formula(layer_of(NAU(3, 1), W=W), **signed(lambda a, b, c: a - b + 0.001 * c))
+    assert found.verdict == "approximate"
+    found = formula(layer_of(NAU(3, 1), W=W), **signed(lambda a, b, c: a + b))
+    assert found.verdict == "not a formula"
+
+
+def test_right_inside_and_wrong_outside() -> None:
+    given = positive(lambda a, b, c: a - b)
+    x, _ = given["outside"]
+    found = formula(layer_of(NAU(3, 1), W=W), NAMES, inside=given["inside"], outside=(x, x.sum(1)))
+    assert found.verdict == "not a formula"
+    assert found.inside.rounded.largest == 0 and found.outside is not None
+    assert found.outside.rounded.largest > 0.1
+    assert formula(layer_of(NAU(3, 1), W=W), inside=given["inside"]).verdict == "exact"
+
+
+def test_a_gate_is_dropped_only_if_it_is_shut_on_all_rows() -> None:
+    model = layer_of(NALU(3, 1), W_hat=BIG, M_hat=[[30.0] * 3], G=[[9.0, 0, 0]])
+    found = formula(model, **signed(lambda a, b, c: a - b))
+    assert found.verdict == "not a formula"
+    (of,) = found.gates
+    assert (of.gate.dropped, of.gate.path) == (False, "both")
+    assert "exp(-9*a)" in found.text
+    found = formula(model, **positive(lambda a, b, c: a - b))
+    (of,) = found.gates
+    assert (of.gate.dropped, of.gate.path, of.gate.proven) == (True, "sum", True)
+    assert of.gate.margin > 9
+
+
+def test_a_gate_that_samples_shut_and_bounds_do_not() -> None:
+    """a - b is above 1/2 on all rows, but not on their whole box."""
+    x = torch.tensor([[1.0, 0.0, 1.0], [2.0, 1.0, 1.0], [3.0, 2.0, 1.0]], dtype=torch.float64)
+    model = layer_of(NALU(3, 1), W_hat=BIG, M_hat=[[30.0] * 3], G=[[9.0, -9, 0]])
+    found = formula(model, inside=(x, x[:, 0] - x[:, 1]))
+    (of,) = found.gates
+    assert of.gate.dropped and not of.gate.proven and of.gate.margin == pytest.approx(9)
+    assert "0 proven" in str(found)
+
+
+def test_eps_stays_where_it_matters() -> None:
+    x = torch.tensor([[0.0, 1.0, 1.0], [1.0, 2.0, 1.0], [2.0, 1.0, 1.0]], dtype=torch.float64)
+    model = layer_of(NAC(3, 1, log_space=True), W_hat=[[-30.0, 0, 0]], M_hat=[[30.0] * 3])
+    found = formula(model, NAMES, inside=(x, model.double()(x)[:, 0]))
+    assert found.text == "y = 1/(a + 1.0e-7)"
+    assert found.verdict == "exact"
+
+
+def test_omega_stays_where_it_matters() -> None:
+    model = layer_of(
+        INALU(3, 1, tied=True, omega=1.0),
+        W_hat=[[30.0, 30, 0]],
+        M_hat=[[30.0] * 3],
+        g=[-9.0],
+    )
+    found = formula(model, **positive(lambda a, b, c: (a * b).clamp(max=math.e)))
+    assert found.text == "y = Min(E, a*b)" and found.verdict == "exact"
+
+
+def test_several_outputs() -> None:
+    x = torch.randn(20, 3, dtype=torch.float64)
+    y = torch.stack((x[:, 0] - x[:, 1], x[:, 2]), 1)
+    found = formula(layer_of(NAU(3, 2), W=[[1.0, -1, 0], [0, 0, 1]]), NAMES, inside=(x, y))
+    assert found.text == "y0 = a - b\ny1 = c"
+    assert found.sympy() == list(sympy.sympify(["a - b", "c"]))
+    assert found.latex() == "y_{0} = a - b\ny_{1} = c"
+
+
+def test_names_that_are_no_identifiers() -> None:
+    x, y = rows(lambda a, b, c: a * b, 1, 2)
+    found = formula(layer_of(NMU(3, 1), W=PRODUCT), ["mass (kg)", "50 %", "c"], inside=(x, y))
+    assert found.names == ("mass (kg)", "50 %", "c")
+    assert "\\text{mass (kg)}" in found.latex() and "\\%" in found.latex()
+
+
+def test_json_has_all_of_it() -> None:
+    model = layer_of(NALU(3, 1), W_hat=BIG, M_hat=[[30.0] * 3], G=[[9.0] * 3])
+    found = formula(model, **positive(lambda a, b, c: a - b))
+    content = json.loads(found.to_json())
+    assert content["formula"] == ["a - b"] and content["verdict"] == "exact"
+    assert content["weights"][0]["values"] == model.double().W.tolist()
+    assert content["gates"][0]["path"] == "sum" and content["gates"][0]["logits"] == [9.0] * 3
+    assert content["outside"]["rounded"]["largest"] == found.outside.rounded.largest
+
+
+def test_an_infinite_error_is_null_in_json() -> None:
+    x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    found = formula(layer_of(NRU(1, 1), W=[[-1.0]]), inside=(x, x))
+    assert found.inside.rounded.largest == math.inf and found.verdict == "not a formula"
+    assert json.loads(found.to_json())["inside"]["rounded"]["largest"] is None
+
+
+ROWS = (torch.ones(4, 3), torch.ones(4))
+REFUSED: list[tuple[type[Exception], str, Callable[[], Any]]] = [
+    (TypeError, "model: expected", lambda: formula(3, inside=ROWS)),  # type: ignore[arg-type]
+    (TypeError, "0 (Tanh)", lambda: formula(nn.Sequential(nn.Tanh()), inside=ROWS)),
+    (ValueError, "layer with weights", lambda: formula(nn.ReLU(), inside=ROWS)),
+    (ValueError, "stacked units", lambda: formula(NAU.stack([NAU(3, 1)]), inside=ROWS)),
+    (ValueError, "not finite", lambda: formula(layer_of(NAU(3, 1), W=[[math.nan] * 3]), inside=ROWS)),
+    (ValueError, "expects 2 inputs", lambda: formula(nn.Sequential(NAU(3, 1), NMU(2, 1)), inside=ROWS)),
+    (ValueError, "names: expected 3", lambda: formula(NAU(3, 1), ["a", "a", "b"], inside=ROWS)),
+    (TypeError, "names", lambda: formula(NAU(3, 1), "abc", inside=ROWS)),
+    (ValueError, "tolerance", lambda: formula(NAU(3, 1), inside=ROWS, tolerance=0.5)),
+    (TypeError, "inside: expected a pair", lambda: formula(NAU(3, 1), inside=ROWS[0])),  # type: ignore[arg-type]
+    (ValueError, "inside: expected inputs", lambda: formula(NAU(2, 1), inside=ROWS)),
+    (ValueError, "outside: expected targets", lambda: formula(NAU(3, 1), inside=ROWS, outside=(ROWS[0], torch.ones(3)))),
+    (ValueError, "inside: expected inputs", lambda: formula(NAU(3, 1), inside=(torch.ones(0, 3), torch.ones(0)))),
+    (ValueError, "finite", lambda: formula(NAU(3, 1), inside=(ROWS[0], torch.full((4,), math.inf)))),
+    (ValueError, "terms", lambda: formula(nn.Sequential(NAC(30, 30), NAC(30, 30), NAC(30, 30)), inside=(torch.ones(4, 30), torch.ones(4, 30)))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "words", "call"), REFUSED, ids=[words for _, words, _ in REFUSED])
+def test_what_is_refused(kind: type[Exception], words: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(kind) as raised:
+        call()
+    assert words in str(raised.value)
+
+
+def test_a_layer_with_hooks_is_refused() -> None:
+    layer = NAU(3, 1)
+    layer.register_forward_hook(lambda *of: None)
+    with pytest.raises(TypeError, match="hooks"):
+        formula(layer, inside=ROWS)
+
+
+def test_near() -> None:
+    rounded = near(torch.tensor([0.009, 0.011, -0.995, 3.0]).double(), (-1.0, 0.0, 1.0), 0.01)
+    assert rounded.values.tolist() == pytest.approx([0, 0.011, -1, 3], abs=1e-9)
+    assert rounded.whole.tolist() == [True, False, True, False]
