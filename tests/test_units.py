@@ -160,6 +160,9 @@ def test_an_input_for_all(name: str, backend: Backend, rng: Generator) -> None:
         torch.testing.assert_close(y, wanted)
         (found,), (true,) = (torch.autograd.grad(of.sum(), x) for of in (y, wanted))
         torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-5)
+    shared = draw(rng, 3, 2, 4)  # as many rows as units: expand says what is meant
+    wanted = torch.stack([layer(shared) for layer in layers])
+    torch.testing.assert_close(whole(shared.expand(3, *shared.shape)), wanted)
     deep = draw(rng, 3, 2, 6, 4)
     torch.testing.assert_close(whole(deep), torch.stack([m(deep[u]) for u, m in enumerate(layers)]))
 
@@ -376,6 +379,17 @@ def test_compile_and_export(name: str, backend: Backend, rng: Generator) -> None
 
 
 @on_cpu
+@by_layer
+def test_checks_leave_nothing_in_a_graph(name: str, backend: Backend, rng: Generator) -> None:
+    _, whole = make(name, 3)
+    for x in (draw(rng, 3, 5, 4), draw(rng, 5, 4)):
+        program = torch.export.export(whole, (x,))
+        made = [node for node in program.graph.nodes if node.op == "call_function"]
+        dead = [str(node.target) for node in made if not node.users]
+        assert made and all("assert" in name for name in dead), dead  # torch's own, of a .to()
+
+
+@on_cpu
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", ["NAC-log_space", "NALU", "NMU", "INALU"])
 def test_every_dtype(name: str, dtype: torch.dtype, backend: Backend, rng: Generator) -> None:
@@ -402,6 +416,7 @@ def test_of_a_stochastic_layer(rng: Generator) -> None:
     ("x", "error", "words"),
     [
         (torch.ones(2, 5, 4), ValueError, "input: expected 3 units .* as the first dimension"),
+        (torch.ones(2, 5, 4), ValueError, r"all units share is input.expand\(3, \*input.shape\)"),
         (torch.ones(3, 5, 3), ValueError, "input: expected a last dimension of in_features = 4"),
         (torch.ones(3, 5, 4).double(), TypeError, "W_hat: expected the dtype of input"),
         ([1.0], TypeError, "input: expected a torch.Tensor"),

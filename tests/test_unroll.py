@@ -517,6 +517,8 @@ def test_compile_and_export(name: str, backend: Backend, rng: Generator) -> None
         assert_near(found, wanted, 1e-6)
         program = torch.export.export(model, (x, hx, lengths))
         assert f"nalu_kernels.{cell._over_time.name}" in str(program.graph)
+        calls = [node for node in program.graph.nodes if node.op == "call_function"]
+        assert all(node.users for node in calls)  # of the checks nothing
         torch.testing.assert_close(program.module()(x, hx, lengths), wanted[0])
         with use_backend("reference"):  # for exporters that know no other operators
             plain = torch.export.export(model, (x, hx, lengths))

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..checks import Sized
 from ..family import OVER_UNITS, Function
 
 
@@ -16,8 +17,26 @@ def of_units(function: Function, tensors: tuple[Any, ...]) -> tuple[Function, tu
     An input of one or two dimensions is shared by all.
     """
     input, W = tensors[:2]
-    if not isinstance(W, Tensor) or W.dim() != 3:
+    if not _are_of_units(W):
         return function, tensors
-    if isinstance(input, Tensor) and input.dim() < 3:
+    if _is_shared(input):
         input = input.expand(W.shape[0], *input.shape)
     return OVER_UNITS[function.name], (input, *tensors[1:])
+
+
+def check(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...]) -> None:
+    """Raises what a call of the function, or of that for units, would raise; makes no tensor."""
+    input, W = tensors[:2]
+    if _are_of_units(W):
+        function = OVER_UNITS[function.name]
+        if _is_shared(input):
+            tensors = (Sized(input, (W.shape[0], *input.shape)), *tensors[1:])
+    function.check(*options, *tensors)
+
+
+def _are_of_units(weights: Any) -> bool:
+    return isinstance(weights, Tensor) and weights.dim() == 3
+
+
+def _is_shared(input: Any) -> bool:
+    return isinstance(input, Tensor) and input.dim() < 3

@@ -51,7 +51,8 @@ class Layer(nn.Module):
 
         Each parameter gets a dimension of units before its own, so that the state_dict is what
         ``torch.func.stack_module_state`` makes of the layers. An input of three or more dimensions
-        is (units, ..., in_features); one of one or two is shared by all units. The output is
+        is (units, ..., in_features); one of one or two is shared by all units, and one of more that
+        they share is ``input.expand(units, *input.shape)``, which copies nothing. The output is
         (units, ..., out_features). A unit's output and gradients have the bits of a layer of its
         own, and nothing of one gets into another. :meth:`regularizer` gives one for each unit.
 
