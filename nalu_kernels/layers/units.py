@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .alike import difference, more_than_a_layer, not_own
+
 _Layer = TypeVar("_Layer", bound=nn.Module)
 _Method = TypeVar("_Method", bound=Callable[..., Tensor])
 
@@ -24,9 +26,9 @@ def stacked(kind: type[_Layer], layers: Sequence[_Layer]) -> _Layer:
         if type(layer) is not kind:
             got = type(layer).__name__
             raise TypeError(f"layers[{i}]: expected a {kind.__name__}, got {got}")
-        if found := _more_than_a_layer(layer):
+        if found := more_than_a_layer(layer):
             raise ValueError(f"layers[{i}]: {found}")
-        if found := _difference(layers[0], layer):
+        if found := difference(layers[0], layer):
             raise ValueError(
                 f"layers[{i}]: expected the sizes, options, dtype, device and mode of layers[0], "
                 f"whose {found}"
@@ -53,7 +55,7 @@ def unit_of(layer: _Layer, units: int | None, index: int) -> _Layer:
     if units is None:
         raise RuntimeError("unit: expected a layer of units (stack), got one without")
     _require_own(layer)
-    if found := _more_than_a_layer(layer):
+    if found := more_than_a_layer(layer):
         raise RuntimeError(f"unit: {found}")
     if not -units <= index < units:
         raise IndexError(f"index: expected -{units} to {units - 1}, got {index}")
@@ -70,79 +72,8 @@ def unit_of(layer: _Layer, units: int | None, index: int) -> _Layer:
 
 def _require_own(layer: Any) -> None:
     """Raises RuntimeError unless a stacked layer's parameters are its own."""
-    if found := _not_own(layer, f"stacked {type(layer).__name__}"):
+    if found := not_own(layer, f"stacked {type(layer).__name__}"):
         raise RuntimeError(found)
-
-
-def _not_own(layer: Any, kind: str) -> str | None:
-    """Which parameter is not, in words."""
-    missing = [name for name in layer._names if name not in layer._parameters]
-    if not missing:
-        return None
-    return (
-        f"expected a {kind} whose {missing[0]} is its own parameter, got one that computes it of "
-        "others (parametrized, pruned)"
-    )
-
-
-def _more_than_a_layer(layer: nn.Module) -> str | None:
-    """What of it would be lost, or stand for all units, in words."""
-    kind = type(layer).__name__
-    if found := _not_own(layer, kind):
-        return found
-    for name in (*layer._buffers, *layer._modules):
-        return f"expected a {kind} of parameters alone, got one that also holds {name}"
-    for name, hooks in _hooks(layer).items():
-        if hooks and name != _RENAMES:
-            hook = next(iter(hooks.values()))
-            called = getattr(hook, "__qualname__", type(hook).__qualname__)
-            what = name.strip("_").removesuffix("s").replace("_", " ")
-            return f"expected a {kind} without hooks, got one with a {what}, {called}"
-    for name, parameter in layer.named_parameters():
-        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-            return f"expected a {kind} without hooks, got one whose {name} has some"
-    return None
-
-
-# A converted layer has one, for the names of single layers in old checkpoints.
-_RENAMES = "_load_state_dict_pre_hooks"
-
-
-def _hooks(layer: nn.Module) -> dict[str, Any]:
-    return {name: of for name, of in vars(layer).items() if name.endswith("_hooks")}
-
-
-def _difference(one: nn.Module, other: nn.Module) -> str | None:
-    """The first of what has to be the same of two units and is not, in words."""
-    wanted, found = _about(one), _about(other)
-    for name in {**wanted, **found}:
-        if not _same(wanted.get(name), found.get(name)):
-            return f"{name} is {wanted.get(name)!r}, got {found.get(name)!r}"
-    return None
-
-
-def _about(layer: nn.Module) -> dict[str, Any]:
-    """All that has to be the same of two units, by name."""
-    parameters = {
-        name: None
-        if given is None
-        else f"{tuple(given.shape)}, {given.dtype} on {given.device}"
-        + ("" if given.requires_grad else ", frozen")
-        for name, given in layer._parameters.items()
-    }
-    own = {name: of for name, of in vars(layer).items() if name not in _OF_EVERY_MODULE}
-    return {**own, **parameters, "training": layer.training}
-
-
-# The last by a module's compile(), which no copy takes over.
-_OF_EVERY_MODULE = {*vars(nn.Module()), "_compiled_call_impl"}
-
-
-def _same(one: Any, other: Any) -> bool:
-    try:
-        return one is other or bool(one == other)
-    except (RuntimeError, TypeError, ValueError):  # arrays, whose equality is no bool
-        return False
 
 
 def _with_parameters(layer: _Layer, parameters: dict[str, Any]) -> _Layer:
