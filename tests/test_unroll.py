@@ -457,7 +457,8 @@ def test_operators(name: str, last_only: bool, backend: Backend, rng: Generator)
     function = cell._over_time
     layer = getattr(cell, cell._name)
     x, hx = (tensor.float() for tensor in draw(rng, 5, 4))
-    options = (*cell._options_of(layer, x), last_only)
+    eps = torch.finfo(x.dtype).eps  # where a RealNPUCell has None
+    options = (*(eps if of is None else of for of in cell._options_of(layer)), last_only)
     missing = [None] * (len(function.layer.tensors) - 1 - len(layer._tensors(x)))
     own = [tensor if tensor is None else tensor.detach() for tensor in layer._tensors(x)]
     reset = torch.rand(5, 4, generator=rng) < 0.3
