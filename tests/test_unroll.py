@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.func import functional_call, stack_module_state, vmap
 from torch.library import opcheck
 
 import nalu_kernels
@@ -561,6 +562,26 @@ def test_autocast(backend: Backend, rng: Generator) -> None:
     with torch.autocast("cpu"):
         output = cell.unroll(x, hx)
     assert torch.equal(output, cell.unroll(x, hx).bfloat16())
+
+
+@compared
+@by_cell
+def test_many_cells_side_by_side(name: str, backend: Backend, rng: Generator) -> None:
+    """By torch.func: each step is a call of the layer for all of them."""
+
+    def states(own: dict[str, Tensor], *given: Tensor) -> Tensor:
+        return cast(Tensor, functional_call(model, own, given))
+
+    models = [
+        _Unrolled(make(name, dtype=torch.float64, device=backend.device), False) for _ in range(3)
+    ]
+    model = models[0]
+    x, hx = draw(rng, 4, 5, device=backend.device)
+    lengths = torch.tensor([4, 0, 2, 1, 3], device=backend.device)
+    stacked, _ = stack_module_state(models)
+    found = vmap(states, in_dims=(0, None, None, None))(stacked, x, hx, lengths)
+    wanted = torch.stack([one(x, hx, lengths) for one in models])
+    assert_near([found.detach()], [wanted.detach()], 1e-9)
 
 
 @on_cpu
