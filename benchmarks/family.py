@@ -12,13 +12,10 @@ wants a gradient too (--inner).
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +36,7 @@ from nalu_kernels import (
     RealNPU,
 )
 
-from . import machine, markdown, memory
+from . import command, machine, markdown, memory
 from .cases import GRID, shape_name
 from .contenders import Empty
 from .timing import interleave, ratio
@@ -270,14 +267,12 @@ def section(results: Results) -> str:
     used = results["machine"]
     others = [row for row in results["rows"] if not _named(row)]
     faster = [row["times_faster"] for row in others]
-    busy = " while other work ran" if (used["load_before"] or 0) >= 0.5 else ""
     return "\n\n".join(
         [
             "Forward and backward in float32, with the gradients of the weights, against each "
             "layer's formula written plainly in PyTorch. Medians; the contenders of a row take "
-            f"turns, on {used['threads']} threads of an {used['processor']} "
-            f'({used["backend"].rpartition(", ")[2]}), torch {used["torch"]}{busy}. "Empty" is '
-            "an autograd.Function that computes nothing.",
+            f'turns, on {machine.ran_on(used)}{machine.busy(used)}. "Empty" is an '
+            "autograd.Function that computes nothing.",
             markdown.table(_rows(results, _named), left=2),
             f"Over {len(others)} more, of 1 to 1024 rows and of 1→1 to 1024→1024, it is "
             f"{statistics.median(faster):.1f} times faster in the median and {min(faster):.2f} at "
@@ -287,25 +282,16 @@ def section(results: Results) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.family",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command.parser(
+        "family", __doc__, "a shape", "writes them there; the pages' are of --grid"
     )
     parser.add_argument("--layers", nargs="+", choices=list(LAYERS), default=list(LAYERS))
     parser.add_argument("--grid", action="store_true", help="all shapes of the grid, too")
     parser.add_argument("--inner", action="store_true", help="the input wants a gradient")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a shape")
-    parser.add_argument("--results", type=Path, help="writes them there; the pages' are of --grid")
     given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    about = {**machine.describe(), "load_before": machine.load()}
-    found = measure(given.layers, given.grid, given.inner, given.seconds)
-    results: Results = {"machine": about, **found}
-    print(text(results))
-    if given.results is not None:
-        given.results.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    results = command.begin(given.threads)
+    results |= measure(given.layers, given.grid, given.inner, given.seconds)
+    command.finish(results, text, given.results)
 
 
 if __name__ == "__main__":

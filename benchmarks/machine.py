@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,18 @@ def _processor() -> str:
 def load() -> float | None:
     """How many other processes wanted a core in the last minute, where the system tells."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def ran_on(used: dict[str, Any]) -> str:
+    """A line for a page, of what :func:`describe` returned."""
+    threads = "one thread" if used["threads"] == 1 else f"{used['threads']} threads"
+    kernels = used["backend"].rpartition(", ")[2]
+    return f"{threads} of an {used['processor']} ({kernels}), torch {used['torch']}"
+
+
+def busy(used: dict[str, Any]) -> str:
+    """More for that line, where it holds."""
+    return " while other work ran" if (used["load_before"] or 0) >= 0.5 else ""
 
 
 def describe() -> dict[str, object]:

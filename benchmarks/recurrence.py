@@ -14,12 +14,9 @@ most.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +25,7 @@ from torch.nn.functional import linear
 
 from nalu_kernels import INALUCell, NACCell, NALUCell, NAUCell, NMUCell, RealNPUCell
 
-from . import machine, markdown, memory
+from . import command, machine, markdown, memory
 from .contenders import Empty
 from .family import inalu, nau, nmu, real_npu
 from .timing import interleave, ratio
@@ -232,9 +229,8 @@ def section(results: Results) -> str:
             "A forward over all steps and its backward, in float32; a cell's `unroll` against a "
             "loop of its single calls, the formulas written plainly in a loop, and torch.nn.RNN of "
             "the same size. ÷: how many times longer these take, medians of the rounds' ratios; "
-            f"{used['threads']} threads of an {used['processor']} "
-            f"({used['backend'].rpartition(', ')[2]}), torch {used['torch']}. The floor is an "
-            "empty autograd call and the matrix products at the rate of torch's BLAS.",
+            f"{machine.ran_on(used)}. The floor is an empty autograd call and the matrix products "
+            "at the rate of torch's BLAS.",
             markdown.table(_rows(results), left=2),
             f"{_missed(results)} {_memory(results)}",
         ]
@@ -242,34 +238,21 @@ def section(results: Results) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.recurrence",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("recurrence", __doc__, "a cell and size", "writes them there")
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=["NACCell", "NALUCell"])
     parser.add_argument("--sizes", nargs="+", type=_sizes, default=list(NEEDED))
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile of the plain step too"
     )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a cell and size")
-    parser.add_argument("--results", type=Path, help="writes them there")
     given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    results: Results = {
-        "machine": {**machine.describe(), "load_before": machine.load()},
-        "rows": [],
-    }
+    results: Results = {**command.begin(given.threads), "rows": []}
     for name in given.cells:
         for sizes in given.sizes:
             results["rows"].append(measure(name, sizes, given.seconds, given.compile))
             print(_rows({"rows": results["rows"][-1:]})[1], flush=True)
     if memory.is_known():
         results["peak_bytes"] = {name: peaks(name) for name in given.cells}
-    print(text(results))
-    if given.results is not None:
-        given.results.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    command.finish(results, text, given.results)
 
 
 def _sizes(text: str) -> Sizes:

@@ -290,8 +290,7 @@ def _ran_on(results: Results) -> str:
     used = results["machine"]
     return (
         "Processor time of a training step of one run, and how many times longer the others take; "
-        f"one thread of an {used['processor']} ({used['backend'].rpartition(', ')[2]}), torch "
-        f"{used['torch']}{' while other work ran' if (used['load_before'] or 0) >= 0.5 else ''}."
+        f"{machine.ran_on(used)}{machine.busy(used)}."
     )
 
 

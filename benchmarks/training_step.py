@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import nn
 
 from nalu_kernels import NALU
 
-from . import machine, markdown
+from . import command, machine, markdown
 from .compiled import Plain
 from .contenders import EAGER, LIBRARY
 from .timing import Call, Samples, interleave, processor_seconds, ratio
@@ -109,9 +108,7 @@ def _rows(results: Results) -> list[list[str]]:
 
 def _ran_on(results: Results) -> str:
     used = results["machine"]
-    kernels = used["backend"].rpartition(", ")[2]
-    busy = " while other work ran" if (used["load_before"] or 0) >= 0.5 else ""
-    return f"one thread of an {used['processor']} ({kernels}), torch {used['torch']}{busy}"
+    return machine.ran_on(used) + machine.busy(used)
 
 
 def text(results: Results) -> str:
@@ -144,15 +141,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step")
     parser.add_argument("--results", type=Path, default=RESULTS)
     path = parser.parse_args().results
-    torch.set_num_threads(1)
-    about = {**machine.describe(), "load_before": machine.load()}
-    results: Results = {"machine": about, "models": []}
+    results: Results = {**command.begin(1), "models": []}
     for name, (batch, features) in MODELS.items():
         samples = interleave(calls(batch, features), budget_s=8.0, seconds=processor_seconds)
         results["models"].append(record(name, samples))
-    print(text(results))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    command.finish(results, text, path)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,9 @@ about the least that the work can take.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +23,7 @@ from torch import Tensor, nn
 
 from nalu_kernels import NALU, NAU, NMU
 
-from . import machine, markdown
+from . import command, machine, markdown
 from .cases import GRID, shape_name
 from .family import nau, nmu
 from .timing import interleave, ratio
@@ -170,8 +167,7 @@ def section(results: Results) -> str:
             "parameters. ÷: how many times longer it takes to call the layers one after the other, "
             "to map the plain formulas over stacked parameters with torch.func.vmap, to write them "
             "with batched products, and to call one layer on all rows. Medians of the rounds' "
-            f"ratios; {used['threads']} threads of an {used['processor']} "
-            f"({used['backend'].rpartition(', ')[2]}), torch {used['torch']}.",
+            f"ratios; {machine.ran_on(used)}.",
             markdown.table(_rows(results, _named), left=2),
             f"Over {len(others)} more shapes the worst of these ratios, but the last, is "
             f"{worst:.2f}. {_missed(results)}",
@@ -180,29 +176,20 @@ def section(results: Results) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.units",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command.parser(
+        "units", __doc__, "a shape", "writes them there; the pages' are of --grid"
     )
     parser.add_argument("--layers", nargs="+", choices=list(LAYERS), default=["NALU"])
     parser.add_argument("--units", type=int, default=64)
     parser.add_argument("--grid", action="store_true", help="all shapes of the grid, too")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a shape")
-    parser.add_argument("--results", type=Path, help="writes them there; the pages' are of --grid")
     given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    about = {**machine.describe(), "load_before": machine.load()}
-    results: Results = {"machine": about, "units": given.units, "rows": []}
+    results: Results = {**command.begin(given.threads), "units": given.units, "rows": []}
     for name in given.layers:
         for sizes in shapes(name, given.units, given.grid):
             results["rows"].append(measure(name, sizes, given.units, given.seconds))
             row = results["rows"][-1]
             print(f"{name} {shape_name(sizes)}: {row['ratios']}", flush=True)
-    print(text(results))
-    if given.results is not None:
-        given.results.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    command.finish(results, text, given.results)
 
 
 if __name__ == "__main__":

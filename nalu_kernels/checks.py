@@ -31,8 +31,25 @@ def _kind(value: object) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _dense(name: str, value: object) -> Tensor:
-    if not isinstance(value, Tensor):
+class Sized:
+    """What the checks look at of a tensor, but of this shape. It is no tensor: one that is made
+    for a check stays in the graph that is being traced."""
+
+    def __init__(self, of: Tensor, shape: tuple[int, ...]) -> None:
+        self.of, self.shape = of, shape
+        self.dtype, self.device, self.layout = of.dtype, of.device, of.layout
+        self.is_nested = of.is_nested
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, (Tensor, Sized))
+
+
+def _dense(name: str, value: Any) -> Tensor:
+    if not _is_tensor(value):
         raise TypeError(f"{name}: expected a torch.Tensor, got {_kind(value)}")
     if value.is_nested:
         raise TypeError(
@@ -41,7 +58,8 @@ def _dense(name: str, value: object) -> Tensor:
         )
     if value.layout != torch.strided:
         raise TypeError(f"{name}: expected a dense (strided) tensor, got layout {value.layout}")
-    return value
+    tensor: Tensor = value
+    return tensor
 
 
 def _floating(name: str, value: object) -> Tensor:
@@ -53,6 +71,8 @@ def _floating(name: str, value: object) -> Tensor:
 
 def is_dtensor(value: object) -> bool:
     """Whether it is a DTensor, whose module takes long to import: who has one has imported it."""
+    if isinstance(value, Sized):
+        value = value.of
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(value, getattr(module, "DTensor", ()))
 
@@ -332,7 +352,7 @@ def check_nmru(eps: object, input: object, W: object) -> None:
 def check_over_units(check: Callable[..., None], names: tuple[str, ...], *arguments: Any) -> None:
     """Raises TypeError or ValueError if these are not arguments of a layer, whose own check is
     ``check``, with a dimension of units before those of its tensors, called ``names``."""
-    tensors = [of for of in arguments if of is None or isinstance(of, Tensor)]
+    tensors = [of for of in arguments if of is None or _is_tensor(of)]
     options = arguments[: len(arguments) - len(tensors)]
     W = tensors[1]
     if not isinstance(W, Tensor) or W.dim() != 3 or W.shape[0] == 0:
@@ -344,8 +364,11 @@ def check_over_units(check: Callable[..., None], names: tuple[str, ...], *argume
     for name, tensor in zip(names, tensors):  # noqa: B905 - the last may be left out
         if tensor is not None and (tensor.dim() == 0 or tensor.shape[0] != units):
             wanted = f"{units} units ({names[1]} is {tuple(W.shape)}) as the first dimension"
-            raise ValueError(f"{name}: expected {wanted}, got shape {tuple(tensor.shape)}")
-    check(*options, *(of if of is None else of.new_empty(of.shape[1:]) for of in tensors))
+            got = f"got shape {tuple(tensor.shape)}"
+            if name == "input":
+                got += f"; one that all units share is input.expand({units}, *input.shape), no copy"
+            raise ValueError(f"{name}: expected {wanted}, {got}")
+    check(*options, *(of if of is None else Sized(of, of.shape[1:]) for of in tensors))
 
 
 @_untraced
@@ -365,7 +388,7 @@ def check_over_time(
         )
     W = weights[0]
     columns = W.shape[-1] if isinstance(W, Tensor) and W.dim() == 2 else 1
-    check(*given, x.new_empty((0, columns)), *weights)
+    check(*given, Sized(x, (0, columns)), *weights)
     steps, batch, features = x.shape
     state = W.shape[0]
     if features + state != columns:

@@ -10,8 +10,8 @@ from torch import Tensor
 from . import mapped
 from .autocast import disabled
 from .autograd import with_gradients
-from .dispatch import has_kernels, namespace_in_graph, select, under_vmap
-from .family import FAMILY, OVER_UNITS, Function
+from .dispatch import namespace_in_graph, select
+from .family import Function
 
 # What an operator or the choice of a back end raises when an argument is wrong; the checks then
 # say which one. Anything else passes through.
@@ -22,10 +22,6 @@ PLAIN = (Tensor, torch.nn.Parameter)
 def _plain(function: Function, options: tuple[Any, ...]) -> tuple[Any, ...]:
     """The options as Python's own, for they may be ints or numpy's."""
     return tuple(kind(option) for kind, option in zip(function.types, options, strict=True))
-
-
-def _has_units(function: Function, input: Tensor) -> bool:
-    return has_kernels(input, OVER_UNITS[function.name].name)
 
 
 def execute(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...]) -> Tensor:
@@ -55,7 +51,7 @@ def execute(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ..
         if namespace:
             operator = getattr(getattr(torch.ops, namespace), function.name)
             return operator(*options, *tensors)
-    elif under_vmap() and function.name in FAMILY and _has_units(function, tensors[0]):
+    elif mapped.serves(function, tensors[0]):
         return mapped.run(lambda row, given: execute(row, options, given), function, tensors)
     with disabled(tensors[0]):
         return function.reference(*options, *tensors)

@@ -13,9 +13,19 @@ import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 
+from .dispatch import has_kernels, under_vmap
 from .family import OVER_UNITS, Function
 
 _functorch = torch._C._functorch
+
+
+def serves(function: Function, input: Tensor) -> bool:
+    """Whether a call of the function is to be ``run`` here: under vmap, and there are kernels."""
+    return (
+        under_vmap()
+        and function.name in OVER_UNITS
+        and has_kernels(input, OVER_UNITS[function.name].name)
+    )
 
 
 def run(

@@ -12,6 +12,7 @@ from torch import nn
 
 import nalu_kernels
 from nalu_kernels import checks, family, functional, layers, published, recognise, reference, triton
+from nalu_kernels.formulas import expressions, rounding
 from nalu_kernels.layers.base import Layer
 from nalu_kernels.sweep import stack
 
@@ -23,6 +24,7 @@ LAYERS = [
 NAMES = {"RealNPU": "real_npu", "NACSigma": "nac", "NACNMU": "real_npu"}
 # Chance, and what an input of 0 gives, set theirs and others' apart; the logarithms of the last two
 # are taken outside of their authors' layers.
+ROUNDED_TO_ANOTHER = ("SNMU", "GNALU")
 NOT_RECOGNISED = ("SNMU", "NRU", "NMRU", "NACSigma", "NACNMU")
 
 
@@ -86,6 +88,13 @@ PLACES: dict[str, Callable[[type[nn.Module]], bool]] = {
     ),
     "nalu_kernels/recognise.py": lambda layer: (
         any(form.layer is layer for form in recognise.FORMS) or layer.__name__ in NOT_RECOGNISED
+    ),
+    "nalu_kernels/formulas/rounding.py": lambda layer: layer in rounding.KINDS,
+    "nalu_kernels/formulas/expressions.py": lambda layer: (
+        layer in expressions._EXPRESSIONS or layer.__name__ in ROUNDED_TO_ANOTHER
+    ),
+    "tests/formulas/test_printed.py": lambda layer: found(
+        rf"\b{layer.__name__}\b", "tests/formulas/test_printed.py"
     ),
     "csrc/training.h": lambda layer: has_case("csrc/training.h", layer),
     "csrc/train/regularize.h": lambda layer: (

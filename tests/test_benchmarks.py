@@ -160,6 +160,8 @@ def test_every_shape_that_matters_is_in_the_speed_table() -> None:
     assert all(table.shape_name(shape) in shown for shape in NEEDED)
 
 
+# What a machine is described by, as far as pages say it.
+USED = {"processor": "p", "torch": "t", "backend": "cpu: kernels, avx9", "threads": 1}
 WRITTEN = ("README.md", "docs/speed.md", "docs/sweep.md", "docs/accuracy.md", "docs/family.md")
 
 
@@ -185,9 +187,8 @@ def test_a_family_layers_contenders_are_the_same_work(name: str) -> None:
 
 
 def test_the_familys_speed_is_measured_and_shown() -> None:
-    used = {"processor": "p", "torch": "t", "backend": "cpu: kernels, avx9", "threads": 2}
     results = {
-        "machine": {**used, "load_before": 2.0},
+        "machine": {**USED, "threads": 2, "load_before": 2.0},
         **family.measure(["NAU"], grid=False, inner=False, seconds=0),
     }
     results["rows"] += [
@@ -237,7 +238,7 @@ def test_training_steps_are_recorded_and_shown() -> None:
         part: place for place, part in enumerate(training_step.PARTS, start=1)
     }
     assert row["median_us"][training_step.key(training_step.ADAM, EAGER)] == 20
-    machine = {"processor": "p", "torch": "t", "backend": "cpu: kernels, avx9", "load_before": 0.1}
+    machine = {**USED, "load_before": 0.1}
     results = {"machine": machine, "models": [row]}
     for shown in (training_step.text(results), training_step.section(results)):
         assert all(part in shown for part in training_step.PARTS) and "avx9" in shown
@@ -287,7 +288,7 @@ def test_a_sweeps_contenders_train_and_are_shown() -> None:
         "microseconds": {sweep.SWEEP: 1.25},
         "times faster": {sweep.EAGER: 640.0, sweep.LIBRARY: 450.0, sweep.VMAP: 20.0},
     }
-    machine = {"processor": "p", "torch": "t", "backend": "cpu: kernels, avx9", "load_before": 2.0}
+    machine = {**USED, "load_before": 2.0}
     results = {"machine": machine, "networks": [row]}
     assert "| NALU 2→1 | 1.25 | 640.0 × | 450.0 × | 20.0 × | – |" in sweep.section(results)
     assert "other work" in sweep.text(results)

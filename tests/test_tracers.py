@@ -10,10 +10,22 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.utils import prune
+from torch.nn.utils.rnn import pack_sequence
 
 import nalu_kernels
 from conftest import Backend
-from nalu_kernels import NAC, NALU, NACCell, NALUCell
+from nalu_kernels import (
+    NAC,
+    NACRNN,
+    NALU,
+    NALURNN,
+    INALUCell,
+    NACCell,
+    NALUCell,
+    NAUCell,
+    NMUCell,
+    RealNPUCell,
+)
 
 
 class Model(nn.Module):
@@ -64,6 +76,58 @@ def test_symbolic_trace_of_a_layer_alone(rng: Generator) -> None:
         assert torch.equal(torch.fx.symbolic_trace(layer)(x), layer(x))
 
 
+class OverTime(nn.Module):
+    """All that unroll takes."""
+
+    def __init__(self, cell: NACCell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(
+        self,
+        x: Tensor,
+        hx: Tensor | None = None,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> Tensor:
+        return 2 * self.cell.unroll(x, hx, lengths=lengths, reset=reset)
+
+
+@pytest.mark.parametrize("kind", [NACCell, NALUCell, NAUCell, NMUCell, INALUCell, RealNPUCell])
+def test_symbolic_trace_of_unroll(kind: type[NACCell], rng: Generator) -> None:
+    model = OverTime(kind(3, 2))
+    traced = torch.fx.symbolic_trace(model)
+    traced.graph.lint()
+    names = [node.target.__name__ for node in traced.graph.nodes if node.op == "call_function"]
+    assert names == ["Cell", "unroll", "mul"]
+    x, hx = torch.rand(4, 5, 3, generator=rng), torch.rand(5, 2, generator=rng)
+    lengths, reset = torch.tensor([4, 0, 2, 1, 3]), torch.rand(4, 5, generator=rng) < 0.3
+    for given in ((x, hx, lengths, reset), (x,), (x[:2, :3], hx[:3]), (x[:, 0], hx[0])):
+        assert torch.equal(traced(*given), model(*given))
+    for found, wanted in zip(gradients(traced, x), gradients(model, x), strict=True):
+        assert torch.equal(found, wanted)
+    with pytest.raises(ValueError, match=r"input: expected shape \(steps, batch, 3\)"):
+        traced(x[..., :2])
+    layer = next(model.cell.children())
+    prune.l1_unstructured(layer, next(iter(layer._parameters)), 0.5)
+    with pytest.raises(RuntimeError, match="whose parameters are its own"):
+        torch.fx.symbolic_trace(model)
+
+
+@pytest.mark.parametrize("kind", [NACRNN, NALURNN])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_symbolic_trace_of_a_network(kind: type[NACRNN], batch_first: bool, rng: Generator) -> None:
+    model = kind(3, 2, 2, batch_first=batch_first)
+    traced = torch.fx.symbolic_trace(model)
+    x, hx = torch.rand(5, 4, 3, generator=rng), torch.rand(2, 4 + batch_first, 2, generator=rng)
+    packed = pack_sequence([x[:4, 0], x[:2, 1]])
+    for given in ((x, hx), (x,), (x[:, 0], hx[:, 0]), (packed,)):
+        found, wanted = traced(*given), model(*given)
+        assert torch.equal(found[1], wanted[1])
+        one, other = (of.data if given[0] is packed else of for of in (found[0], wanted[0]))
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize(
     "model", [nn.Sequential(NALU(3, 4), NAC(4, 2)), NAC(3, 2), NALU(3, 2)], ids=repr
 )
@@ -74,6 +138,15 @@ def test_what_was_traced_is_saved(model: nn.Module, rng: Generator) -> None:
     file.seek(0)
     x = torch.rand(5, 3, generator=rng)
     assert torch.equal(torch.load(file, weights_only=False)(x), model(x))
+
+
+@pytest.mark.parametrize("kind", [NACRNN, NALURNN])
+def test_a_network_that_was_traced_is_saved(kind: type[NACRNN], rng: Generator) -> None:
+    model, file = kind(3, 2), io.BytesIO()
+    torch.save(torch.fx.symbolic_trace(model), file)
+    file.seek(0)
+    x = torch.rand(5, 4, 3, generator=rng)
+    assert torch.equal(torch.load(file, weights_only=False)(x)[0], model(x)[0])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

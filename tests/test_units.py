@@ -160,6 +160,9 @@ def test_an_input_for_all(name: str, backend: Backend, rng: Generator) -> None:
         torch.testing.assert_close(y, wanted)
         (found,), (true,) = (torch.autograd.grad(of.sum(), x) for of in (y, wanted))
         torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-5)
+    shared = draw(rng, 3, 2, 4)  # as many rows as units: expand says what is meant
+    wanted = torch.stack([layer(shared) for layer in layers])
+    torch.testing.assert_close(whole(shared.expand(3, *shared.shape)), wanted)
     deep = draw(rng, 3, 2, 6, 4)
     torch.testing.assert_close(whole(deep), torch.stack([m(deep[u]) for u, m in enumerate(layers)]))
 
@@ -376,6 +379,17 @@ def test_compile_and_export(name: str, backend: Backend, rng: Generator) -> None
 
 
 @on_cpu
+@by_layer
+def test_checks_leave_nothing_in_a_graph(name: str, backend: Backend, rng: Generator) -> None:
+    _, whole = make(name, 3)
+    for x in (draw(rng, 3, 5, 4), draw(rng, 5, 4)):
+        program = torch.export.export(whole, (x,))
+        made = [node for node in program.graph.nodes if node.op == "call_function"]
+        dead = [str(node.target) for node in made if not node.users]
+        assert made and all("assert" in name for name in dead), dead  # torch's own, of a .to()
+
+
+@on_cpu
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", ["NAC-log_space", "NALU", "NMU", "INALU"])
 def test_every_dtype(name: str, dtype: torch.dtype, backend: Backend, rng: Generator) -> None:
@@ -402,6 +416,7 @@ def test_of_a_stochastic_layer(rng: Generator) -> None:
     ("x", "error", "words"),
     [
         (torch.ones(2, 5, 4), ValueError, "input: expected 3 units .* as the first dimension"),
+        (torch.ones(2, 5, 4), ValueError, r"all units share is input.expand\(3, \*input.shape\)"),
         (torch.ones(3, 5, 3), ValueError, "input: expected a last dimension of in_features = 4"),
         (torch.ones(3, 5, 4).double(), TypeError, "W_hat: expected the dtype of input"),
         ([1.0], TypeError, "input: expected a torch.Tensor"),
@@ -438,3 +453,72 @@ def test_words_for_wrong_layers() -> None:
         nalu_kernels.nac(torch.ones(2, 5, 3), W, W[:1])
     with use_backend("reference"), pytest.raises(ValueError, match="of one unit or more"):
         nalu_kernels.nac(torch.ones(0, 5, 3), W[:0], W[:0])
+
+
+class _Tagged(NALU):
+    """A layer of a user's, with an attribute of its own."""
+
+    def __init__(self, tag: Any) -> None:
+        super().__init__(2, 1)
+        self.tag = tag
+
+
+def test_layers_that_differ_in_anything_but_numbers() -> None:
+    """None of it is lost without a word."""
+    for change, words in (
+        (lambda layer: layer.eval(), "whose training is True, got False"),
+        (lambda layer: layer.G.requires_grad_(False), "whose G is .*, got .* frozen"),
+        (
+            lambda layer: setattr(layer, "G", nn.Parameter(layer.G.new_ones(2, 2))),
+            r"whose G is '\(1, 2\).*, got '\(2, 2\)",
+        ),
+        (
+            lambda layer: setattr(layer, "eps", 1.0000001e-7),
+            "whose eps is 1e-07, got 1.0000001e-07",
+        ),
+        (lambda layer: setattr(layer, "G", nn.Parameter(layer.G.double())), "got .*float64"),
+        (lambda layer: setattr(layer, "tag", 1), "whose tag is 0, got 1"),
+        (lambda layer: setattr(layer, "tag", torch.ones(2)), "whose tag is 0, got tensor"),
+        (lambda layer: setattr(layer, "other", 1), "whose other is None, got 1"),
+    ):
+        layers = [_Tagged(0) for _ in range(3)]
+        change(layers[2])
+        with pytest.raises(ValueError, match=rf"layers\[2\]: expected the sizes.* {words}"):
+            _Tagged.stack(layers)
+    assert _Tagged.stack([_Tagged((1, 2)), _Tagged((1, 2))]).tag == (1, 2)
+
+
+def test_layers_with_hooks_and_more() -> None:
+    """A hook of one layer would be called with all units, or not at all."""
+
+    def hook(*arguments: Any) -> None:
+        raise AssertionError
+
+    for change, words in (
+        (lambda layer: layer.register_forward_hook(hook), "forward hook, test_.*hook"),
+        (lambda layer: layer.register_forward_pre_hook(hook, with_kwargs=True), "forward pre hook"),
+        (lambda layer: layer.register_full_backward_hook(hook), "a backward hook"),
+        (lambda layer: layer.register_state_dict_pre_hook(hook), "state dict pre hook"),
+        (lambda layer: layer.W_hat.register_hook(hook), "whose W_hat has some"),
+        (lambda layer: layer.G.register_post_accumulate_grad_hook(hook), "whose G has some"),
+        (lambda layer: layer.register_buffer("seen", torch.zeros(1)), "also holds seen"),
+        (lambda layer: prune.identity(layer, "W_hat"), "whose W_hat is its own"),
+    ):
+        layers = [NALU(2, 1) for _ in range(3)]
+        whole = NALU.stack(layers)
+        change(layers[1])
+        with pytest.raises(ValueError, match=rf"layers\[1\]: expected a NALU .*{words}"):
+            NALU.stack(layers)
+        change(whole)
+        with pytest.raises(RuntimeError, match=f"expected a (stacked )?NALU .*{words}"):
+            whole.unit(0)
+
+
+def test_converted_layers_are_stacked() -> None:
+    """What renames their old checkpoints is of single layers, and stays behind."""
+    layers = [NALU(2, 1) for _ in range(2)]
+    for layer in layers:
+        layer.register_load_state_dict_pre_hook(lambda *_: None)
+    whole = NALU.stack(layers)
+    assert layers[0]._load_state_dict_pre_hooks and not whole._load_state_dict_pre_hooks
+    assert torch.equal(whole.unit(1).G, layers[1].G)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.func import functional_call, stack_module_state, vmap
 from torch.library import opcheck
 
 import nalu_kernels
@@ -457,7 +458,8 @@ def test_operators(name: str, last_only: bool, backend: Backend, rng: Generator)
     function = cell._over_time
     layer = getattr(cell, cell._name)
     x, hx = (tensor.float() for tensor in draw(rng, 5, 4))
-    options = (*cell._options_of(layer, x), last_only)
+    eps = torch.finfo(x.dtype).eps  # where a RealNPUCell has None
+    options = (*(eps if of is None else of for of in cell._options_of(layer)), last_only)
     missing = [None] * (len(function.layer.tensors) - 1 - len(layer._tensors(x)))
     own = [tensor if tensor is None else tensor.detach() for tensor in layer._tensors(x)]
     reset = torch.rand(5, 4, generator=rng) < 0.3
@@ -517,6 +519,8 @@ def test_compile_and_export(name: str, backend: Backend, rng: Generator) -> None
         assert_near(found, wanted, 1e-6)
         program = torch.export.export(model, (x, hx, lengths))
         assert f"nalu_kernels.{cell._over_time.name}" in str(program.graph)
+        calls = [node for node in program.graph.nodes if node.op == "call_function"]
+        assert all(node.users for node in calls)  # of the checks nothing
         torch.testing.assert_close(program.module()(x, hx, lengths), wanted[0])
         with use_backend("reference"):  # for exporters that know no other operators
             plain = torch.export.export(model, (x, hx, lengths))
@@ -545,7 +549,7 @@ def test_any_number_of_steps_is_one_graph(
         return graph.forward
 
     compiled = torch.compile(model, backend=compiler, fullgraph=True, dynamic=True)
-    for steps in (3, 5, 8):
+    for steps in (4, 6, 8):  # none of the other sizes, which torch would take for the same
         torch.testing.assert_close(compiled(other[:steps], first), model(other[:steps], first))
     assert len(made) == 1
 
@@ -558,6 +562,26 @@ def test_autocast(backend: Backend, rng: Generator) -> None:
     with torch.autocast("cpu"):
         output = cell.unroll(x, hx)
     assert torch.equal(output, cell.unroll(x, hx).bfloat16())
+
+
+@compared
+@by_cell
+def test_many_cells_side_by_side(name: str, backend: Backend, rng: Generator) -> None:
+    """By torch.func: each step is a call of the layer for all of them."""
+
+    def states(own: dict[str, Tensor], *given: Tensor) -> Tensor:
+        return cast(Tensor, functional_call(model, own, given))
+
+    models = [
+        _Unrolled(make(name, dtype=torch.float64, device=backend.device), False) for _ in range(3)
+    ]
+    model = models[0]
+    x, hx = draw(rng, 4, 5, device=backend.device)
+    lengths = torch.tensor([4, 0, 2, 1, 3], device=backend.device)
+    stacked, _ = stack_module_state(models)
+    found = vmap(states, in_dims=(0, None, None, None))(stacked, x, hx, lengths)
+    wanted = torch.stack([one(x, hx, lengths) for one in models])
+    assert_near([found.detach()], [wanted.detach()], 1e-9)
 
 
 @on_cpu
@@ -597,6 +621,13 @@ def test_words_for_wrong_arguments(
     for name in ("NAC", "NMU"):
         with pytest.raises(error, match=words):
             make(name).unroll(**given)
+
+
+def test_a_stacked_layer_is_none_of_a_cell() -> None:
+    cell = make("NAC")
+    cell.nac = nalu_kernels.NAC.stack([cell.nac, make("NAC").nac])
+    with pytest.raises(ValueError, match="W_hat: expected 2 dimensions"):
+        cell.unroll(torch.rand(4, 5, 3))
 
 
 def test_whole_numbers_are_refused() -> None:

@@ -30,8 +30,8 @@ def evaluate(expression: sympy.Expr, columns: Mapping[sympy.Symbol, Tensor]) -> 
 def bounds(expression: sympy.Expr, box: Box) -> tuple[float, float]:
     """Numbers between which the expression lies wherever its symbols lie in the box.
 
-    mpmath rounds them outwards, so that they prove what they say; -inf and inf where nothing is known. What an
-    expression has twice counts as two things, so they may be far apart.
+    mpmath rounds them outwards, so that they prove what they say; -inf and inf where nothing is
+    known. What an expression has twice counts as two things, so they may be far apart.
     """
     known = {symbol: iv.mpf(list(sides)) for symbol, sides in box.items()}
     try:

@@ -61,7 +61,7 @@ class Gate:
     dropped: bool
     path: str  # that is left: "sum" or "product"; "both" of one that is open
     margin: float  # the least |z|, where the gate is sigmoid(z)
-    # z = logits . inputs + bias, of |inputs| if ``sizes``; proven: z keeps its side on the whole box
+    # z = logits . inputs + bias, of |inputs| if ``sizes``. Proven: on the whole box it keeps its side.
     logits: Tensor = field(repr=False)
     bias: float = field(repr=False)
     sizes: bool = field(repr=False)

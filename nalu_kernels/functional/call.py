@@ -20,7 +20,7 @@ def call(function: Function, options: tuple[Any, ...], tensors: tuple[Any, ...])
     narrow = None
     if torch._C._is_any_autocast_enabled():
         narrow, tensors = widen(*tensors)
-    if isinstance(tensors[1], Tensor) and tensors[1].dim() == 3:
+    if isinstance(tensors[1], Tensor) and tensors[1].dim() == 3:  # not a call more for the others
         function, tensors = of_units(function, tensors)
     if type(tensors[0]) is not Tensor and is_dtensor(tensors[0]):
         function.check(*options, *tensors)

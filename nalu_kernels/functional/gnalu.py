@@ -9,7 +9,7 @@ from ..autocast import wide, widen
 from ..family import NALU
 from ..reference.gnalu import LOG_GOLDEN_RATIO
 from .nalu import nalu
-from .units import of_units
+from .units import check
 
 
 def gnalu(input: Tensor, W_hat: Tensor, M_hat: Tensor, G: Tensor, *, eps: float = 1e-7) -> Tensor:
@@ -48,8 +48,7 @@ def gnalu(input: Tensor, W_hat: Tensor, M_hat: Tensor, G: Tensor, *, eps: float 
     if has_torch_function(tensors):
         return handle_torch_function(gnalu, tensors, *tensors, eps=eps)
     narrow, tensors = widen(*tensors)
-    row, given = of_units(NALU, tensors)
-    row.check(eps, *given)
+    check(NALU, (eps,), tensors)
     x, *parameters = map(wide, tensors)
     scaled = (LOG_GOLDEN_RATIO * parameter for parameter in parameters)
     return nalu(x, *scaled, eps=eps).to(narrow or tensors[0].dtype)

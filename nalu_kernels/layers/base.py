@@ -51,16 +51,20 @@ class Layer(nn.Module):
 
         Each parameter gets a dimension of units before its own, so that the state_dict is what
         ``torch.func.stack_module_state`` makes of the layers. An input of three or more dimensions
-        is (units, ..., in_features); one of one or two is shared by all units. The output is
+        is (units, ..., in_features); one of one or two is shared by all units, and one of more that
+        they share is ``input.expand(units, *input.shape)``, which copies nothing. The output is
         (units, ..., out_features). A unit's output and gradients have the bits of a layer of its
         own, and nothing of one gets into another. :meth:`regularizer` gives one for each unit.
 
         Args:
-            layers: one or more of this class, with the same sizes and options. They are copied.
+            layers: one or more of this class that differ in the values of their parameters alone.
+                They are copied, without gradients.
 
         Raises:
             TypeError: one is of another class.
-            ValueError: there is none, or one differs in a size, an option, dtype or device.
+            ValueError: there is none; one differs in a size, an option or another attribute, in
+                dtype, device or mode, or in which parameters are frozen; or one has hooks, buffers
+                or parameters that are computed of others (pruned), which would see all units.
         """
         return stacked(cls, layers)
 
@@ -68,7 +72,8 @@ class Layer(nn.Module):
         """A copy of one of the units as a layer of its own.
 
         Raises:
-            RuntimeError: the layer is not of units.
+            RuntimeError: the layer is not of units, or has hooks, buffers or parameters that are
+                computed of others, which are of all units.
             IndexError: it has not so many.
         """
         return unit_of(self, self.units, index)

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from ..checks import check_flag, check_sequence, check_size, check_state
+from ..checks import check_size, check_state
 from ..family import OVER_TIME, OverTime
-from ..functional.npu import eps_of
-from ..functional.unroll import unroll
+from ..functional.unroll import Cell, unroll
 from .base import Layer
 from .inalu import INALU
 from .nac import NAC
@@ -101,27 +100,23 @@ class _Cell(nn.Module):
         Raises:
             TypeError, ValueError: an argument of the wrong type, shape, dtype, device or range.
         """
-        check_sequence(input, hx, lengths, reset, self.input_size, self.hidden_size)
-        batched = input.dim() == 3
-        last_only = check_flag("last_only", last_only)
-        if not batched:
-            input = input.unsqueeze(1)
-            hx = None if hx is None else hx.unsqueeze(0)
-            lengths = None if lengths is None else lengths.reshape(1)
-            reset = None if reset is None else reset.unsqueeze(1)
-        layer = getattr(self, self._name)
-        output = unroll(
-            self._over_time,
-            self._options_of(layer, input),
-            last_only,
-            input,
-            layer._tensors(input),
-            (hx, lengths, reset),
+        return unroll(
+            self._described(input), input, hx, lengths=lengths, reset=reset, last_only=last_only
         )
-        return output if batched else output.squeeze(-2)
+
+    def _described(self, input: Any) -> Cell:
+        """All that a call over time has to know of the cell."""
+        layer = getattr(self, self._name)
+        return Cell(
+            self._over_time.layer.name,
+            self._options_of(layer),
+            layer._tensors(input),
+            self.input_size,
+            self.hidden_size,
+        )
 
     @staticmethod
-    def _options_of(layer: Any, input: Tensor) -> tuple[Any, ...]:
+    def _options_of(layer: Any) -> tuple[Any, ...]:
         """Those of the layer's function."""
         return ()
 
@@ -168,7 +163,7 @@ class NACCell(_Cell):
     _over_time = OVER_TIME["nac"]
 
     @staticmethod
-    def _options_of(layer: NAC, input: Tensor) -> tuple[Any, ...]:
+    def _options_of(layer: NAC) -> tuple[Any, ...]:
         return layer.eps, layer.log_space
 
 
@@ -206,7 +201,7 @@ class NALUCell(_Cell):
     _over_time = OVER_TIME["nalu"]
 
     @staticmethod
-    def _options_of(layer: NALU, input: Tensor) -> tuple[Any, ...]:
+    def _options_of(layer: NALU) -> tuple[Any, ...]:
         return (layer.eps,)
 
 
@@ -308,7 +303,7 @@ class INALUCell(_Cell):
     _over_time = OVER_TIME["inalu"]
 
     @staticmethod
-    def _options_of(layer: INALU, input: Tensor) -> tuple[Any, ...]:
+    def _options_of(layer: INALU) -> tuple[Any, ...]:
         return layer.eps, layer.omega, layer.gate == "vector"
 
 
@@ -347,5 +342,5 @@ class RealNPUCell(_Cell):
     _over_time = OVER_TIME["npu"]
 
     @staticmethod
-    def _options_of(layer: RealNPU, input: Tensor) -> tuple[Any, ...]:
-        return eps_of(layer.eps, input), layer.gate_gradient == "straight-through"
+    def _options_of(layer: RealNPU) -> tuple[Any, ...]:
+        return layer.eps, layer.gate_gradient == "straight-through"

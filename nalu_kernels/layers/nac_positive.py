@@ -10,7 +10,7 @@ from ..checks import check_eps
 from ..family import NMU
 from ..functional.nac import nac
 from ..functional.npu import real_npu
-from ..functional.units import of_units
+from ..functional.units import check
 from .base import UNSIGNED, Layer, MeanLayer
 from .initialize import draw_normal, xavier_std
 
@@ -135,8 +135,7 @@ class NACNMU(MeanLayer):
     def forward(self, input: Tensor) -> Tensor:
         (W,) = self._tensors(input)
         if not has_torch_function((input, W)):
-            row, given = of_units(NMU, widen(input, W)[1])
-            row.check(*given)
+            check(NMU, (), widen(input, W)[1])
         gates = W.new_ones((*W.shape[:-2], W.shape[-1]))
         return real_npu(torch.abs(input), W, gates, eps=self.eps)
 

@@ -1,15 +1,13 @@
 """Recurrent networks of cells over whole sequences, with torch.nn.RNN's habits."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
-from ..checks import check_flag, check_network, check_size
+from ..checks import check_flag, check_size
+from ..functional.network import network
 from .cells import NACCell, NALUCell, _Cell
 
 
@@ -63,48 +61,14 @@ class _RNN(nn.Module):
         self, input: Tensor | PackedSequence, hx: Tensor | None = None
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """(output, h_n): all states of the uppermost cell, and the last state of each."""
-        check_network(input, hx, self.input_size, self.hidden_size, self.num_layers)
-        if isinstance(input, PackedSequence):
-            return self._packed(input, hx)
-        steps_second = self.batch_first and input.dim() == 3
-        x = input.transpose(0, 1) if steps_second else input
-        output, h_n = self._stack(x, hx, None)
-        return (output.transpose(0, 1) if steps_second else output), h_n
-
-    def _packed(self, packed: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
-        """Rows in the order in which they are packed, the longest first."""
-        sorted_indices, unsorted_indices = packed.sorted_indices, packed.unsorted_indices
-        if hx is not None and sorted_indices is not None:
-            hx = hx.index_select(1, sorted_indices)
-        x, lengths = pad_packed_sequence(PackedSequence(packed.data, packed.batch_sizes))
-        output, h_n = self._stack(x, hx, lengths.to(x.device))
-        data, batch_sizes, *_ = pack_padded_sequence(output, lengths)
-        if unsorted_indices is not None:
-            h_n = h_n.index_select(1, unsorted_indices)
-        return PackedSequence(data, batch_sizes, sorted_indices, unsorted_indices), h_n
-
-    def _stack(self, x: Tensor, hx: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        last = []
-        for number, cell in enumerate(self._layers()):
-            first = None if hx is None else hx[number]
-            x = cell.unroll(x, first, lengths=lengths)
-            last.append(_last_state(x, first, lengths))
-        return x, torch.stack(last)
+        cells = [cell._described(input) for cell in self._layers()]
+        return network(cells, input, hx, batch_first=self.batch_first)
 
     def extra_repr(self) -> str:
         text = f"input_size={self.input_size}, hidden_size={self.hidden_size}"
         if self.num_layers != 1:
             text += f", num_layers={self.num_layers}"
         return text + (", batch_first=True" if self.batch_first else "")
-
-
-def _last_state(states: Tensor, first: Tensor | None, lengths: Tensor | None) -> Tensor:
-    if states.shape[0] == 0:
-        return states.new_zeros(states.shape[1:]) if first is None else first
-    if lengths is None:
-        return states[-1]
-    rows = torch.arange(states.shape[1], device=states.device)
-    return states[lengths - 1, rows]
 
 
 class NACRNN(_RNN):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from .alike import difference, more_than_a_layer, not_own
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
 _Method = TypeVar("_Method", bound=Callable[..., Tensor])
@@ -23,10 +26,12 @@ def stacked(kind: type[_Layer], layers: Sequence[_Layer]) -> _Layer:
         if type(layer) is not kind:
             got = type(layer).__name__
             raise TypeError(f"layers[{i}]: expected a {kind.__name__}, got {got}")
-        if _about(layer) != _about(layers[0]):
+        if found := more_than_a_layer(layer):
+            raise ValueError(f"layers[{i}]: {found}")
+        if found := difference(layers[0], layer):
             raise ValueError(
-                f"layers[{i}]: expected the sizes, options, dtype and device of layers[0], "
-                f"{_about(layers[0])}, got {_about(layer)}"
+                f"layers[{i}]: expected the sizes, options, dtype, device and mode of layers[0], "
+                f"whose {found}"
             )
     first = layers[0]
     if getattr(first, "units", None) is not None:
@@ -50,6 +55,8 @@ def unit_of(layer: _Layer, units: int | None, index: int) -> _Layer:
     if units is None:
         raise RuntimeError("unit: expected a layer of units (stack), got one without")
     _require_own(layer)
+    if found := more_than_a_layer(layer):
+        raise RuntimeError(f"unit: {found}")
     if not -units <= index < units:
         raise IndexError(f"index: expected -{units} to {units - 1}, got {index}")
     return _with_parameters(
@@ -65,30 +72,15 @@ def unit_of(layer: _Layer, units: int | None, index: int) -> _Layer:
 
 def _require_own(layer: Any) -> None:
     """Raises RuntimeError unless a stacked layer's parameters are its own."""
-    missing = [name for name in layer._names if name not in layer._parameters]
-    if missing:
-        raise RuntimeError(
-            f"expected a stacked {type(layer).__name__} whose {missing[0]} is its own parameter, "
-            "got one that computes it of others (parametrized, pruned)"
-        )
-
-
-def _about(layer: nn.Module) -> str:
-    """All that has to be the same of two units."""
-    first = next(layer.parameters())
-    names = ", ".join(
-        name if given.requires_grad else f"{name} (frozen)"
-        for name, given in layer._parameters.items()
-        if given is not None
-    )
-    mode = "training" if layer.training else "eval"
-    return f"({layer.extra_repr()}) {first.dtype} {first.device} {names} {mode}"
+    if found := not_own(layer, f"stacked {type(layer).__name__}"):
+        raise RuntimeError(found)
 
 
 def _with_parameters(layer: _Layer, parameters: dict[str, Any]) -> _Layer:
-    """A copy of the layer with these parameters in the place of its own."""
+    """A copy of the layer with these parameters in the place of its own, and without hooks."""
     bare = copy.copy(layer)
     bare._parameters = dict.fromkeys(parameters)
+    bare._load_state_dict_pre_hooks = OrderedDict()
     new = copy.deepcopy(bare)
     new._parameters.update(parameters)
     return new

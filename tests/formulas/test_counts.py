@@ -38,7 +38,7 @@ def test_fresh_rows_are_of_no_test() -> None:
     task = sweep.Arithmetic("a + b", in_features=2, train=(1, 5), test=(5, 10))
     of_test = task.test_inputs(False, ((1.0, 5.0),), 0, 100, torch.float64)
     fresh = task.test_inputs(False, ((1.0, 5.0),), 0, 100, torch.float64, fresh=True)
-    assert 1 <= float(fresh.min()) and float(fresh.max()) < 5
+    assert float(fresh.min()) >= 1 and float(fresh.max()) < 5
     assert not torch.isin(fresh, of_test).any()
 
 

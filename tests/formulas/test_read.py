@@ -125,7 +125,9 @@ FOUND = [
         "a*b",
     ),
     (
-        nn.Sequential(layer_of(NAU(3, 2), W=[[1.0, 1, 0], [0, 1, -1]]), layer_of(NMU(2, 1), W=[[1.0, 1]])),
+        nn.Sequential(
+            layer_of(NAU(3, 2), W=[[1.0, 1, 0], [0, 1, -1]]), layer_of(NMU(2, 1), W=[[1.0, 1]])
+        ),
         signed(lambda a, b, c: (a + b) * (b - c)),
         "(a + b)*(b - c)",
     ),
@@ -139,7 +141,10 @@ FOUND = [
         "a/b",
     ),
     (
-        nn.Sequential(layer_of(NMU(3, 1), W=PRODUCT), layer_of(nn.Linear(1, 1), weight=[[0.50001]], bias=[2.0])),
+        nn.Sequential(
+            layer_of(NMU(3, 1), W=PRODUCT),
+            layer_of(nn.Linear(1, 1), weight=[[0.50001]], bias=[2.0]),
+        ),
         signed(lambda a, b, c: a * b / 2 + 2),
         "a*b/2 + 2",
     ),
@@ -267,30 +272,42 @@ def test_an_infinite_error_is_null_in_json() -> None:
     assert json.loads(found.to_json())["inside"]["rounded"]["largest"] is None
 
 
-ROWS = (torch.ones(4, 3), torch.ones(4))
-REFUSED: list[tuple[type[Exception], str, Callable[[], Any]]] = [
-    (TypeError, "model: expected", lambda: formula(3, inside=ROWS)),  # type: ignore[arg-type]
-    (TypeError, "0 (Tanh)", lambda: formula(nn.Sequential(nn.Tanh()), inside=ROWS)),
-    (ValueError, "layer with weights", lambda: formula(nn.ReLU(), inside=ROWS)),
-    (ValueError, "stacked units", lambda: formula(NAU.stack([NAU(3, 1)]), inside=ROWS)),
-    (ValueError, "not finite", lambda: formula(layer_of(NAU(3, 1), W=[[math.nan] * 3]), inside=ROWS)),
-    (ValueError, "expects 2 inputs", lambda: formula(nn.Sequential(NAU(3, 1), NMU(2, 1)), inside=ROWS)),
-    (ValueError, "names: expected 3", lambda: formula(NAU(3, 1), ["a", "a", "b"], inside=ROWS)),
-    (TypeError, "names", lambda: formula(NAU(3, 1), "abc", inside=ROWS)),
-    (ValueError, "tolerance", lambda: formula(NAU(3, 1), inside=ROWS, tolerance=0.5)),
-    (TypeError, "inside: expected a pair", lambda: formula(NAU(3, 1), inside=ROWS[0])),  # type: ignore[arg-type]
-    (ValueError, "inside: expected inputs", lambda: formula(NAU(2, 1), inside=ROWS)),
-    (ValueError, "outside: expected targets", lambda: formula(NAU(3, 1), inside=ROWS, outside=(ROWS[0], torch.ones(3)))),
-    (ValueError, "inside: expected inputs", lambda: formula(NAU(3, 1), inside=(torch.ones(0, 3), torch.ones(0)))),
-    (ValueError, "finite", lambda: formula(NAU(3, 1), inside=(ROWS[0], torch.full((4,), math.inf)))),
-    (ValueError, "terms", lambda: formula(nn.Sequential(NAC(30, 30), NAC(30, 30), NAC(30, 30)), inside=(torch.ones(4, 30), torch.ones(4, 30)))),
-]  # fmt: skip
+def of(x: Any, y: Any = None) -> tuple[Tensor, Tensor]:
+    return torch.full((4, 3), 1.0) if x is None else x, torch.full((4,), 1.0) if y is None else y
 
 
-@pytest.mark.parametrize(("kind", "words", "call"), REFUSED, ids=[words for _, words, _ in REFUSED])
-def test_what_is_refused(kind: type[Exception], words: str, call: Callable[[], Any]) -> None:
+ROWS = of(None)
+WIDE = nn.Sequential(NAC(30, 30), NAC(30, 30), NAC(30, 30))
+REFUSED: list[tuple[type[Exception], str, Any, dict[str, Any]]] = [
+    (TypeError, "model: expected", 3, {}),
+    (TypeError, "0 (Tanh)", nn.Sequential(nn.Tanh()), {}),
+    (ValueError, "layer with weights", nn.ReLU(), {}),
+    (ValueError, "stacked units", NAU.stack([NAU(3, 1)]), {}),
+    (ValueError, "that is not finite", layer_of(NAU(3, 1), W=[[math.nan] * 3]), {}),
+    (ValueError, "expects 2 inputs", nn.Sequential(NAU(3, 1), NMU(2, 1)), {}),
+    (ValueError, "expected inputs and outputs", NAU(3, 0), {}),
+    (ValueError, "names: expected 3", NAU(3, 1), {"names": ["a", "a", "b"]}),
+    (TypeError, "names: expected", NAU(3, 1), {"names": "abc"}),
+    (ValueError, "tolerance: expected", NAU(3, 1), {"tolerance": 0.5}),
+    (TypeError, "tolerance: expected", NAU(3, 1), {"tolerance": "small"}),
+    (TypeError, "inside: expected a pair", NAU(3, 1), {"inside": ROWS[0]}),
+    (TypeError, "inside: expected tensors", NAU(3, 1), {"inside": ([1.0], [1.0])}),
+    (ValueError, "inside: expected inputs", NAU(2, 1), {}),
+    (ValueError, "inside: expected inputs", NAU(3, 1), {"inside": of(ROWS[0][:0], ROWS[1][:0])}),
+    (ValueError, "outside: expected targets", NAU(3, 1), {"outside": of(None, ROWS[1][:3])}),
+    (ValueError, "finite numbers", NAU(3, 1), {"inside": of(None, ROWS[1] / 0)}),
+    (ValueError, "terms", WIDE, {"inside": of(torch.ones(4, 30), torch.ones(4, 30))}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "model", "given"), REFUSED, ids=[words for _, words, _, _ in REFUSED]
+)
+def test_what_is_refused(
+    kind: type[Exception], words: str, model: Any, given: dict[str, Any]
+) -> None:
     with pytest.raises(kind) as raised:
-        call()
+        formula(model, **{"inside": ROWS, **given})
     assert words in str(raised.value)
 
 

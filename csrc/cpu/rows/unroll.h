@@ -124,7 +124,7 @@ inline Chunks chunks_of_steps(const UnrollCall& call, bool helped) {
   }
   const StackLayer& layer = call.cell.layer;
   const double in = static_cast<double>(layer.in), out = static_cast<double>(layer.out);
-  const bool logs = layer.kind != Kind::nac && layer.kind != Kind::nau && layer.kind != Kind::nmu;
+  const bool logs = needs_forward(layer.kind); // all of these take some
   const double nanoseconds = 1 + (logs ? 2.5 : 0.3) * in + out + in * out * 0.05; // of a row's step
   constexpr int64_t least = 32;
   int64_t rows = least;
