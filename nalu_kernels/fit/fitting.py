@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ..experiments.refusal import Refusal
 from ..formulas import Formula, formula
 from .baseline import least_squares, plain_factor, power_law
-from .search import search
+from .search import Found, search
 from .split import Split, split
 from .table import Table
 
@@ -118,7 +119,7 @@ def fit(
 
     Args:
         seconds: for all of it; the search takes the largest part, and ends early where it has found
-            a law.
+            a law, or by Ctrl-C.
         seed: of the split and of the search.
         outside: the share of rows held back as the test of extrapolation, of :func:`split`.
         threads: of the search; None is one for each core.
@@ -201,15 +202,17 @@ def _models(
         models.append(judged(_OF_POWERS, POWERS, every, powers))
     is_law = min(model.error for model in (linear, *models)) <= _NOTHING
     if seconds and len(table) >= LEAST_FOR_SEARCH and not is_law:
-        found = search(
-            x,
-            y,
-            choosing_x=choosing_x,
-            choosing_y=choosing_y,
-            seconds=seconds - min(_FOR_READING * seconds, _SECONDS_FOR_READING),
-            seed=seed,
-            threads=threads,
-        )
+        found: list[Found] = []
+        with suppress(KeyboardInterrupt):  # the regressions are there all the same
+            found = search(
+                x,
+                y,
+                choosing_x=choosing_x,
+                choosing_y=choosing_y,
+                seconds=seconds - min(_FOR_READING * seconds, _SECONDS_FOR_READING),
+                seed=seed,
+                threads=threads,
+            )
         for one in found:
             columns = every if one.columns is None else one.columns
             model = _scaled(one.model, one.scale, x[:, columns], y)

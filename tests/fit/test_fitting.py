@@ -138,6 +138,14 @@ def test_few_rows_are_not_searched(
     assert found.predict(found.table.x).isfinite().all()
 
 
+def test_ctrl_c_leaves_the_regressions(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(*tensors: Tensor, **options: Any) -> list[Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "search", search)
+    assert {row.candidate for row in fit(table).rows} == {"linear regression", "power law"}
+
+
 def row(complexity: int, error: float, verdict: str) -> Row:
     formula: Any = SimpleNamespace(complexity=complexity, verdict=verdict)
     return Row("", error, (), nn.Sequential(), formula)
