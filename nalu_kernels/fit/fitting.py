@@ -23,6 +23,7 @@ LINEAR, POWERS = "linear regression", "power law"
 _OF_POWERS = 3  # the complexity of a stack of one layer
 LEAST_FOR_SEARCH = 12  # rows; a linear regression is all that fewer get
 _LARGEST = 1e60  # magnitude of a column's largest number, and 1 / that of its least
+_SEARCHED = 2000  # rows at most that a search gets: a law holds on any, and more take longer
 _READ = 8  # models at most that are read and checked
 _FOR_READING = 0.15  # of the seconds; at most _SECONDS_FOR_READING
 _SECONDS_FOR_READING = 5.0
@@ -110,7 +111,7 @@ def fit(
 ) -> Fit:
     """Searches a formula of the table's target in its inputs, and checks what it finds.
 
-    The search sees the training rows, and ranks by the choosing rows. Before any other row is
+    The search sees the training rows, and ranks by the choosing rows, 2,000 of each at most. Before any other row is
     looked at, at most 8 models are set apart: those that no simpler one is as good as, and a linear
     regression. Where that, or a product of powers, is a law on the choosing rows, nothing is
     searched. Each model is rounded, and its verdict is from the checking rows and those outside.
@@ -204,11 +205,11 @@ def _models(
     if seconds and len(table) >= LEAST_FOR_SEARCH and not is_law:
         found: list[Found] = []
         with suppress(KeyboardInterrupt):  # the regressions are there all the same
+            some_x, some_y = _some(choosing_x, choosing_y)
             found = search(
-                x,
-                y,
-                choosing_x=choosing_x,
-                choosing_y=choosing_y,
+                *_some(x, y),
+                choosing_x=some_x,
+                choosing_y=some_y,
                 seconds=seconds - min(_FOR_READING * seconds, _SECONDS_FOR_READING),
                 seed=seed,
                 threads=threads,
@@ -218,6 +219,12 @@ def _models(
             model = _scaled(one.model, one.scale, x[:, columns], y)
             models.append(judged(one.candidate.complexity, one.candidate.name, columns, model))
     return [*_set_apart(model for model in models if math.isfinite(model.error)), linear]
+
+
+def _some(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """As many of the rows as a search has a use for, from all of the table."""
+    step = -(-len(x) // _SEARCHED)
+    return x[::step], y[::step]
 
 
 def _scaled(model: nn.Sequential, scale: float, x: Tensor, y: Tensor) -> nn.Sequential:

@@ -96,6 +96,15 @@ def test_the_search_sees_training_and_choosing_rows_alone(
     assert search.given["seconds"] == pytest.approx(17)
 
 
+def test_a_large_table_is_searched_in_part(rng: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search()
+    monkeypatch.setattr(fitting, "search", search)
+    found = fit(drawn(rng, lambda a, b, c: (a + b) * c, rows=20_000))
+    assert 1000 < len(search.given["x"]) == len(search.given["y"]) <= 2000
+    assert 1000 < len(search.given["choosing_x"]) == len(search.given["choosing_y"]) <= 2000
+    assert len(found.split.training) > 9000
+
+
 def test_rows_held_back_change_no_choice(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for "exact", which nothing is here."""
     monkeypatch.setattr(fitting, "search", Search(NEARLY))
