@@ -111,12 +111,12 @@ def fit(
 ) -> Fit:
     """Searches a formula of the table's target in its inputs, and checks what it finds.
 
-    The search sees the training rows, and ranks by the choosing rows, 2,000 of each at most. Before any other row is
-    looked at, at most 8 models are set apart: those that no simpler one is as good as, and a linear
-    regression. Where that, or a product of powers, is a law on the choosing rows, nothing is
-    searched. Each model is rounded, and its verdict is from the checking rows and those outside.
-    Chosen is the simplest that is exact; if none is, the simplest of those whose error on the
-    choosing rows is within a quarter of the least.
+    The search sees the training rows, and ranks by the choosing rows, 2,000 of each at most. Before
+    any other row is looked at, at most 8 models are set apart: those that no simpler one is as good
+    as, and a linear regression. Where that, or a product of powers, is a law on the choosing rows,
+    nothing is searched. Each model is rounded, and its verdict is from the checking rows and those
+    outside. Chosen is the simplest that is exact; if none is, the simplest of those whose error on
+    the choosing rows is within a quarter of the least.
 
     Args:
         seconds: for all of it; the search takes the largest part, and ends early where it has found
