@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from ..experiments.refusal import Refusal
 from ..formulas import Formula, formula
 from .baseline import least_squares, plain_factor, power_law
-from .search import Found, search
+from .search import search
 from .split import Split, split
 from .table import Table
 
@@ -203,17 +202,15 @@ def _models(
         models.append(judged(_OF_POWERS, POWERS, every, powers))
     is_law = min(model.error for model in (linear, *models)) <= _NOTHING
     if seconds and len(table) >= LEAST_FOR_SEARCH and not is_law:
-        found: list[Found] = []
-        with suppress(KeyboardInterrupt):  # the regressions are there all the same
-            some_x, some_y = _some(choosing_x, choosing_y)
-            found = search(
-                *_some(x, y),
-                choosing_x=some_x,
-                choosing_y=some_y,
-                seconds=seconds - min(_FOR_READING * seconds, _SECONDS_FOR_READING),
-                seed=seed,
-                threads=threads,
-            )
+        some_x, some_y = _some(choosing_x, choosing_y)
+        found = search(
+            *_some(x, y),
+            choosing_x=some_x,
+            choosing_y=some_y,
+            seconds=seconds - min(_FOR_READING * seconds, _SECONDS_FOR_READING),
+            seed=seed,
+            threads=threads,
+        )
         for one in found:
             columns = every if one.columns is None else one.columns
             model = _scaled(one.model, one.scale, x[:, columns], y)

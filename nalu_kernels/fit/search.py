@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ def search(
     Args:
         x, y: the rows to learn from: inputs (rows, inputs) and targets (rows,) in float64.
         choosing_x, choosing_y: other rows, by whose error the models are sorted.
-        seconds: of the clock, at most. It ends earlier with a model below ``tolerance``.
+        seconds: of the clock, at most. It ends earlier with a model below ``tolerance``, and by
+            Ctrl-C.
         seed: of the trainings.
         threads: as of :func:`nalu_kernels.sweep.run`.
         candidates: what is trained, in this order.
@@ -68,14 +70,15 @@ def search(
         raise ValueError(f"seed: expected one in [0, 2**31), got {seed}")
     deadline = time.perf_counter() + seconds
     searches = [_Search(candidate, x, y, seed) for candidate in candidates]
-    for one, seeds, times in _plan(searches):
-        left = deadline - time.perf_counter()
-        if left < _LEAST_SECONDS:
-            break
-        if one.go_on(seeds, times, choosing_x, choosing_y, left, threads):
-            break
-        if one.error <= tolerance:
-            break
+    with suppress(KeyboardInterrupt):  # ends it as the clock does
+        for one, seeds, times in _plan(searches):
+            left = deadline - time.perf_counter()
+            if left < _LEAST_SECONDS:
+                break
+            if one.go_on(seeds, times, choosing_x, choosing_y, left, threads):
+                break
+            if one.error <= tolerance:
+                break
     every = [model for one in searches for model in one.models]
     return sorted(every, key=lambda model: (model.error, model.candidate.complexity))
 

@@ -12,7 +12,7 @@ from laws import drawn
 from torch import Generator, Tensor, nn
 
 from nalu_kernels import NAU, RealNPU
-from nalu_kernels.fit import Row, Table, fit, fitting
+from nalu_kernels.fit import Row, Table, fit, fitting, search
 
 
 def sum_and_product(
@@ -147,12 +147,23 @@ def test_few_rows_are_not_searched(
     assert found.predict(found.table.x).isfinite().all()
 
 
-def test_ctrl_c_leaves_the_regressions(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    def search(*tensors: Tensor, **options: Any) -> list[Any]:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("calls", [0, 2])
+def test_ctrl_c_leaves_what_was_found(
+    calls: int, rng: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, done = search.train, []
 
-    monkeypatch.setattr(fitting, "search", search)
-    assert {row.candidate for row in fit(table).rows} == {"linear regression", "power law"}
+    def train(candidate: Any, *tables: Any, **options: Any) -> Any:
+        if len(done) == calls:
+            raise KeyboardInterrupt
+        done.append(candidate.name)
+        return whole(candidate, *tables, **options)
+
+    monkeypatch.setattr(search, "train", train)
+    found = fit(drawn(rng, lambda a, b, c: torch.sin(a * b) + c))
+    assert len(done) == calls
+    assert {row.candidate for row in found.rows} <= {"linear regression", "power law", *done}
+    assert bool(done) == any(row.candidate in done for row in found.rows)
 
 
 def row(complexity: int, error: float, verdict: str) -> Row:
