@@ -186,14 +186,6 @@ def test_the_choice(rows: list[tuple[int, float, str]], best: int) -> None:
     assert fitting.choose(made) is made[best]
 
 
-def test_errors_count_small_targets_by_the_median() -> None:
-    y = torch.tensor([0.0, 2.0, -4.0], dtype=torch.float64)
-    assert fitting.error(y, y) == 0
-    assert fitting.error(y + 1, y) == pytest.approx((1 / 2 + 1 / 4 + 1 / 6) / 3)
-    assert fitting.error(torch.zeros(3), torch.zeros(3)) == 0
-    assert fitting.error(y * float("nan"), y) == float("inf")
-
-
 def test_what_is_refused(table: Table) -> None:
     with pytest.raises(ValueError, match="seconds: expected at least 0, got -1"):
         fit(table, seconds=-1)
