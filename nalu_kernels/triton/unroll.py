@@ -14,6 +14,7 @@ import triton.language as tl
 
 from .conversions import compute_type, rounded
 from .loads import load, tiles
+from .unroll_forms import Columns
 from .unroll_step import gradients, matrices, no_sums, store_sums, values
 
 
@@ -84,19 +85,40 @@ def _block(sequence, number, CELL: tl.constexpr):
 
 
 @triton.jit
-def _x(sequence, block, t, CELL: tl.constexpr):
-    """The columns of x for step t; 0 in the others, and behind a row's end."""
-    mask = (t < block.length) & (block.k < CELL.I)
+def _column(j):
+    """As the number of one column alone, in the place of ``Block.k``."""
+    return tl.full([1, 1], j, tl.int32)
+
+
+@triton.jit
+def _load_x(sequence, block, t, k, CELL: tl.constexpr):
+    """The columns k of x for step t; 0 in the others, and behind a row's end."""
+    mask = (t < block.length) & (k < CELL.I)
     x = sequence.x + (_wide(t) * sequence.x_step + block.first * sequence.x_row)
-    at = block.r.to(tl.int64) * sequence.x_row + block.k.to(tl.int64) * sequence.x_col
+    at = block.r.to(tl.int64) * sequence.x_row + k.to(tl.int64) * sequence.x_col
     return load(x + at, mask, compute_type(sequence.x))
 
 
 @triton.jit
-def _state_columns(block, CELL: tl.constexpr):
-    """Of [x, h]: where a row's states lie from those of the block's first on, and which columns
-    have one."""
-    h = block.k - CELL.I
+def _x(sequence, block, t, CELL: tl.constexpr):
+    """``Columns`` of step t, without the state."""
+    COUNT: tl.constexpr = CELL.I + CELL.H
+    tile = tl.zeros([1, 1], compute_type(sequence.x))
+    each = ()
+    if CELL.layer != "nmu":
+        tile = _load_x(sequence, block, t, block.k, CELL)
+    if CELL.factor != "":
+        for j in tl.static_range(COUNT):
+            x = _load_x(sequence, block, t, _column(j), CELL)
+            each = each + (x,)  # type: ignore[assignment]  # noqa: RUF005
+    return Columns(tile, each)
+
+
+@triton.jit
+def _state_columns(block, k, CELL: tl.constexpr):
+    """Of the columns k of [x, h]: where a row's states lie from those of the block's first on, and
+    which columns have one."""
+    h = k - CELL.I
     return block.r * CELL.H + h, block.exist & (h >= 0) & (h < CELL.H)
 
 
@@ -111,17 +133,35 @@ def _begins(sequence, block, t):
 
 
 @triton.jit
-def _columns(x, before, sequence, block, t, CELL: tl.constexpr):
-    """[x, h] of step t, of the block's states ``before`` it; and which columns exist."""
-    at, has = _state_columns(block, CELL)
+def _with_state(x, before, sequence, block, begins, t, k, CELL: tl.constexpr):
+    at, has = _state_columns(block, k, CELL)
     going = t < block.length
-    begins = _begins(sequence, block, t) | (t == 0)
     columns = x + load(before + at, has & going & ~begins, x.dtype)
     if sequence.hx is not None:
         hx = sequence.hx + block.first * CELL.H
         columns += load(hx + at, has & going & begins, x.dtype)
-    there = block.k < CELL.I + CELL.H
-    return tl.where(there & ~going, 1.0, columns), there
+    return tl.where((k < CELL.I + CELL.H) & ~going, 1.0, columns)
+
+
+@triton.jit
+def _columns(x, before, sequence, block, t, CELL: tl.constexpr):
+    """``Columns`` of step t, of x and the block's states ``before`` it."""
+    COUNT: tl.constexpr = CELL.I + CELL.H
+    begins = _begins(sequence, block, t) | (t == 0)
+    tile = x.tile
+    each = ()
+    if CELL.layer != "nmu":
+        tile = _with_state(x.tile, before, sequence, block, begins, t, block.k, CELL)
+    if CELL.factor != "":
+        for j in tl.static_range(COUNT):
+            one = _with_state(x.each[j], before, sequence, block, begins, t, _column(j), CELL)
+            each = each + (one,)  # type: ignore[assignment]  # noqa: RUF005
+    return Columns(tile, each)
+
+
+@triton.jit
+def _step(columns, block, w, eps, C: tl.constexpr, CELL: tl.constexpr):
+    return values(columns, block.k < CELL.I + CELL.H, w, eps, C, CELL)
 
 
 @triton.jit
@@ -161,9 +201,9 @@ def unroll_kernel(sequence, weights, output, saved, stretch, eps: tl.float64, CE
         if saved is not None:  # noqa: SIM102 - which the compiler knows, and not the rest
             if t % stretch == 0:
                 _copy(output, saved + t // stretch * plane, block, CELL)
-        columns, there = _columns(x, before, sequence, block, t, CELL)
+        columns = _columns(x, before, sequence, block, t, CELL)
         x = _x(sequence, block, t + 1, CELL)  # while this step computes
-        y = rounded(values(columns, there, w, eps, CELL).y, S)
+        y = rounded(_step(columns, block, w, eps, C, CELL).y, S)
         going = t < block.length
         if CELL.last_only:
             tl.debug_barrier()  # all have read what is written
@@ -180,6 +220,7 @@ def unroll_kernel(sequence, weights, output, saved, stretch, eps: tl.float64, CE
 def _again(sequence, w, block, first, end, up, stretch, eps, CELL: tl.constexpr):
     """The states before the steps from ``first`` to ``end``, of the first of them, into
     ``between``."""
+    C: tl.constexpr = compute_type(sequence.x)
     S: tl.constexpr = up.between.dtype.element_ty
     plane = _wide(sequence.B) * CELL.H
     at, has = _own(block, CELL)
@@ -187,8 +228,8 @@ def _again(sequence, w, block, first, end, up, stretch, eps, CELL: tl.constexpr)
     tl.debug_barrier()
     for t in range(first, end - 1):
         before = up.between + block.first * CELL.H + (t - first) * plane
-        columns, there = _columns(_x(sequence, block, t, CELL), before, sequence, block, t, CELL)
-        y = rounded(values(columns, there, w, eps, CELL).y, S)
+        columns = _columns(_x(sequence, block, t, CELL), before, sequence, block, t, CELL)
+        y = rounded(_step(columns, block, w, eps, C, CELL).y, S)
         tl.store(before + plane + at, y, mask=has)
         tl.debug_barrier()
 
@@ -201,11 +242,41 @@ def _dy(up, block, t, mask):
 
 
 @triton.jit
-def _store_x(dx, d, sequence, block, t, CELL: tl.constexpr):
-    """The columns of x, in step t."""
+def _store_x(dx, d, sequence, block, t, k, CELL: tl.constexpr):
+    """The columns k of x, in step t; 0 behind a row's end."""
     step = dx + (_wide(t) * sequence.B + block.first) * CELL.I
-    mask = block.exist & (block.k < CELL.I)
-    tl.store(step + (block.r * CELL.I + block.k), d, mask=mask)
+    mask = block.exist & (k < CELL.I)
+    d = rounded(tl.where(t < block.length, d, 0.0), dx.dtype.element_ty)
+    tl.store(step + (block.r * CELL.I + k), d, mask=mask)
+
+
+@triton.jit
+def _store_all_x(dx, d, sequence, block, t, CELL: tl.constexpr):
+    """Of ``Columns``."""
+    COUNT: tl.constexpr = CELL.I
+    if CELL.layer == "nmu":
+        for j in tl.static_range(COUNT):
+            _store_x(dx, d.each[j], sequence, block, t, _column(j), CELL)
+    else:
+        _store_x(dx, d.tile, sequence, block, t, block.k, CELL)
+
+
+@triton.jit
+def _store_state(carried, d, block, t, k, CELL: tl.constexpr):
+    """The columns k of [x, h] that are states', for the step before."""
+    at, has = _state_columns(block, k, CELL)
+    tl.store(carried + at, d, mask=has & (t < block.length))
+
+
+@triton.jit
+def _store_all_states(carried, d, block, t, CELL: tl.constexpr):
+    """Of ``Columns``."""
+    COUNT: tl.constexpr = CELL.H
+    if CELL.layer == "nmu":
+        for h in tl.static_range(COUNT):
+            _store_state(carried, d.each[CELL.I + h], block, t, _column(CELL.I + h), CELL)
+    else:
+        _store_state(carried, d.tile, block, t, block.k, CELL)
 
 
 @triton.jit
@@ -227,15 +298,13 @@ def _step_back(
         dy = tl.where(begins, 0.0, dy)
     if not CELL.last_only:
         dy += _dy(up, block, t, counts)
-    columns, there = _columns(_x(sequence, block, t, CELL), before, sequence, block, t, CELL)
-    found = values(columns, there, w, eps, CELL)
+    columns = _columns(_x(sequence, block, t, CELL), before, sequence, block, t, CELL)
+    found = _step(columns, block, w, eps, dy.dtype, CELL)
     d, sums = gradients(dy, columns, going, counts, found, w, sums, parts, eps, CELL)
     if dx is not None:
-        of_x = rounded(tl.where(going, d, 0.0), dx.dtype.element_ty)
-        _store_x(dx, of_x, sequence, block, t, CELL)
-    at, has = _state_columns(block, CELL)
+        _store_all_x(dx, d, sequence, block, t, CELL)
     tl.debug_barrier()  # all have read what is written
-    tl.store(carried + at, d, mask=has & going)
+    _store_all_states(carried, d, block, t, CELL)
     tl.debug_barrier()
     return sums
 
@@ -278,9 +347,9 @@ def unroll_backward_kernel(
                 sums = _step_back(t, here, sums, sequence, w, block, up, dx, parts, eps, CELL)
             end = first
         if dx is not None:
-            nothing = tl.zeros([ROWS, COLUMNS], dx.dtype.element_ty)
+            nothing = tl.zeros([ROWS, COLUMNS], C)
             for t in range(block.longest, sequence.T):
-                _store_x(dx, nothing, sequence, block, t, CELL)
+                _store_x(dx, nothing, sequence, block, t, block.k, CELL)
         if dhx is not None:
             of_first = tl.load(up.carried + own + at, mask=has, other=0.0)
             if sequence.reset is not None:
