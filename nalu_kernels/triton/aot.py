@@ -86,7 +86,8 @@ _STACKS = {
 # (B, I, O) for each width of a tile of a product over the inputs.
 _REDUCED = ((128, 100, 2), (128, 100, 10), (1024, 64, 64))
 # Cells over time: the layer as of ``unroll_forms.Cell``, and what it has; gates are as many as
-# states, or one. And (B, I, O), of which I counts the state too.
+# states, or one. And (B, I, O), of which I counts the state too: the largest that a program holds,
+# of most and of an iNALU, and a small one.
 _CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "NALU": ("nalu", {"gates": 99, "bias": True, "untied": True}),
     "NALU-sample": ("nalu", {"gates": 1, "bias": True}),
@@ -100,6 +101,7 @@ _CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "RealNPU": ("npu", {}),
 }
 _CELL_SHAPES = ((128, 32, 16), (128, 5, 2))
+_INALU_SHAPES = ((128, 8, 4), (128, 5, 2))
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Instructions at least, one of them a product of tiles, for each of a kernel's products.
 _PIECES = {"bf16x6": 6, "bf16x3": 3, "bf16": 1, "fp16": 1}
@@ -262,10 +264,11 @@ def _over_time(chip: Chip) -> dict[Variant, trace.Launch]:
     of a small one; with the dtypes, and all states or the last, in turn."""
     found = {}
     dtypes = _DTYPES if chip.family == "gfx942" else _DTYPES[:3]
-    cells = itertools.product(enumerate(_CELL_SHAPES), _CELLS)
-    for turn, ((size, shape), cell) in enumerate(cells, tiles.FAMILIES.index(chip.family)):
+    cells = itertools.product(range(2), _CELLS)
+    for turn, (size, cell) in enumerate(cells, tiles.FAMILIES.index(chip.family)):
         dtype, last_only = dtypes[turn % len(dtypes)], (turn + size) % 2 == 1
         layer, options = _CELLS[cell]
+        shape = (_INALU_SHAPES if layer.startswith("inalu") else _CELL_SHAPES)[size]
         gates = min(options.get("gates", 0), shape[2])
         sample = trace.Sample(*shape, dtype, **{**options, "gates": gates})
         for one in trace.unroll(sample, 100, chip, layer=layer, last_only=last_only):

@@ -16,9 +16,9 @@ from .unroll import Sequence, Upstream, unroll_backward_kernel, unroll_kernel
 from .unroll_forms import Cell
 from .unroll_layers import CELL_LAYERS
 
-# Of a program's tiles: the fewest rows that a product has, and the most columns of [x, h] and
-# states for which no gradient spills. Narrower tiles do: their layouts keep copies.
-_ROWS, _COLUMNS, _STATES = 16, 32, 16
+# Of a program's tiles: the fewest rows that a product has, and the most states for which no
+# gradient spills.
+_ROWS, _STATES = 16, 16
 
 
 def stretch(T: int) -> int:
@@ -85,19 +85,20 @@ class Unroll:
         self.kept = blocks(self.T, self.stretch) * self.B * self.H
         self.row_blocks = blocks(self.B, _ROWS)
         double = self.compute == torch.float64
+        exact = double or chip.family == "gfx942" or not self.layer.in_pieces
         self.cell = Cell(
             **self.layer.form,
             last_only=last_only,
-            # All bits of float32, by matrix cores.
-            product="ieee" if double or chip.family == "gfx942" else "bf16x6",
+            # All bits of float32, by matrix cores where the layer leaves them registers.
+            product="ieee" if exact else "bf16x6",
             I=self.I,
             H=self.H,
             rows=_ROWS,
-            columns=_COLUMNS,
+            columns=self.layer.columns,
             states=_STATES,
         )
         # Whether a program can hold a step; of doubles NVIDIA's registers cannot.
-        small = width <= _COLUMNS and self.H <= _STATES
+        small = width <= self.layer.most and self.H <= _STATES
         self.warps = 4 if chip.family == "gfx942" else 8  # of 64 threads, and 32
         self.fits = small and self.layer.fits and not (double and chip.family.startswith("sm_"))
 

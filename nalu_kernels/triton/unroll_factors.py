@@ -7,22 +7,19 @@ import triton
 import triton.language as tl
 
 from . import factors
-from .loads import load
 
 
 @triton.jit
-def weight_columns(W, C: tl.constexpr, CELL: tl.constexpr):
-    """Each column of W, [1, h]."""
+def _terms(W, j, C: tl.constexpr, CELL: tl.constexpr):
+    """Of weight number j of each output; read at each step, for all of them would leave no registers
+    for the rest."""
     COUNT: tl.constexpr = CELL.I + CELL.H
     o = tl.arange(0, CELL.states)[None, :]
-    each = ()
-    for j in tl.static_range(COUNT):
-        each = each + (load(W + (o * COUNT + j), o < CELL.H, C),)  # type: ignore[assignment]  # noqa: RUF005
-    return each
+    return factors.load_terms(W, o, j, CELL.H, COUNT, C, CELL.factor)
 
 
 @triton.jit
-def multiplied(columns, weights, C: tl.constexpr, CELL: tl.constexpr):
+def multiplied(columns, W, C: tl.constexpr, CELL: tl.constexpr):
     """The product of all factors, [rows, h], and the products before each."""
     ROWS: tl.constexpr = CELL.rows
     STATES: tl.constexpr = CELL.states
@@ -32,7 +29,7 @@ def multiplied(columns, weights, C: tl.constexpr, CELL: tl.constexpr):
     for j in tl.static_range(COUNT):
         befores = befores + (product,)  # type: ignore[assignment]  # noqa: RUF005
         input = factors.input_of(columns[j], CELL.factor)
-        terms = factors.terms_of(weights[j], CELL.factor)
+        terms = _terms(W, j, C, CELL)
         product *= factors.value(input, terms, CELL.factor)
     return product, befores
 
@@ -50,7 +47,7 @@ def no_sums(C: tl.constexpr, CELL: tl.constexpr):
 
 @triton.jit
 def gradients(
-    dy, columns, counts, befores, weights, sums, WANTS_W: tl.constexpr, CELL: tl.constexpr
+    dy, columns, counts, befores, W, sums, WANTS_W: tl.constexpr, CELL: tl.constexpr
 ):
     """From the product to each column, [rows, 1], if it has a slope in them; and the sums of the
     weights', which keep the rows apart, with this step's. ``counts``: what is among them."""
@@ -60,7 +57,7 @@ def gradients(
     of_weights = ()
     for back in tl.static_range(COUNT):
         input = factors.input_of(columns[COUNT - 1 - back], CELL.factor)
-        terms = factors.terms_of(weights[COUNT - 1 - back], CELL.factor)
+        terms = _terms(W, COUNT - 1 - back, dy.dtype, CELL)
         grad = behind * befores[COUNT - 1 - back]
         if WANTS_W:
             slope = tl.where(counts, factors.grad_weight(grad, input, terms, CELL.factor), 0.0)

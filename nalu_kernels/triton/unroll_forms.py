@@ -38,14 +38,14 @@ class Columns(NamedTuple):
 
 class Matrices(NamedTuple):
     """The weights as a step multiplies by them: W's are transformed, [h, x and h]; an NPU's gate,
-    clamped, is ``G``. ``each`` column of those of a product over the inputs is [1, h]. 0 stands for
-    those that the layer lacks."""
+    clamped, is ``G``. 0 stands for those that the layer lacks. ``of_product``: where the product's
+    lie."""
 
     W: Any
     W_mul: Any
     G: Any
     gate_bias: Any
-    each: Any
+    of_product: Any
 
 
 class Values(NamedTuple):

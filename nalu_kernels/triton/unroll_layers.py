@@ -31,6 +31,9 @@ class CellLayer:
     eps = 0.0
     form: dict[str, Any]
     fits = True  # whether the kernels have all of it
+    # Of a program's tile of [x, h]: its columns, of which so many are taken at most. Narrower tiles
+    # of products in pieces spill: their layouts keep copies.
+    columns, most, in_pieces = 32, 32, True
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a weight."""
@@ -81,6 +84,8 @@ class Mixed(CellLayer):
     ) -> None:
         self.call = one = Layer(chip, eps, linear, log_space, described, layer, omega)
         self.weights, self.eps = one.weights, one.eps
+        if one.signed:  # what each column adds to the sign's gradient takes the registers
+            self.columns, self.most, self.in_pieces = 16, 8, False
         sees_nothing = one.gate_kind != "none" and one.weights.G is None
         self.form = {
             "layer": layer,

@@ -32,12 +32,11 @@ def matrices(weights, C: tl.constexpr, CELL: tl.constexpr):
     at, mask = _elements(o, k, CELL)
     nothing = tl.zeros([1, 1], C)
     if CELL.layer == "nmu":
-        each = unroll_factors.weight_columns(weights.W_hat, C, CELL)
-        return Matrices(nothing, nothing, nothing, nothing, each)
+        return Matrices(nothing, nothing, nothing, nothing, weights.W_hat)
     elif CELL.layer == "npu":
         W = load(weights.W_re + at, mask, C)
         gate = power.clamped(load(weights.g + k, k < width, C))[None, :]
-        return Matrices(W, W, gate, nothing, ())
+        return Matrices(W, W, gate, nothing, None)
     else:
         W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, CELL.layer)
         W_mul = product_weight_tile(weights, W, at, mask, C)
@@ -51,18 +50,15 @@ def matrices(weights, C: tl.constexpr, CELL: tl.constexpr):
                 gate_bias = widened(tl.load(weights.gate_bias + tl.arange(0, 1)), C)[None, :]
             else:
                 gate_bias = load(weights.gate_bias + o, o < CELL.H, C)[None, :]
-        each = ()
-        if CELL.factor == "inalu":
-            of_product = weights.W_hat_mul if CELL.untied else weights.W_hat
-            each = unroll_factors.weight_columns(of_product, C, CELL)
-        return Matrices(W, W_mul, G, gate_bias, each)
+        of_product = weights.W_hat_mul if CELL.untied else weights.W_hat
+        return Matrices(W, W_mul, G, gate_bias, of_product)
 
 
 @triton.jit
 def values(columns, there, weights, eps, C: tl.constexpr, CELL: tl.constexpr):
     """The layer of ``Columns``. ``there``: which exist; in the others x is 0."""
     if CELL.layer == "nmu":
-        y, befores = unroll_factors.multiplied(columns.each, weights.each, C, CELL)
+        y, befores = unroll_factors.multiplied(columns.each, weights.of_product, C, CELL)
         return Values(y, y, y, y, y, y, befores)
     elif CELL.layer == "npu":
         y, other, log, k = unroll_power.values(columns.tile, there, weights, eps, CELL)
@@ -95,7 +91,7 @@ def _mixed(columns, there, weights, eps, C: tl.constexpr, CELL: tl.constexpr):
             z = tl.sum(seen_by_gate(x, CELL.layer) * weights.G, axis=1)[:, None] + z
         g = maths.sigmoid(z)
     if CELL.factor == "inalu":
-        s, befores = unroll_factors.multiplied(columns.each, weights.each, C, CELL)
+        s, befores = unroll_factors.multiplied(columns.each, weights.of_product, C, CELL)
         y, m = maths.mix_signed(a, l, s, g, tl.full([1, 1], CELL.omega, C))
     elif CELL.log_space:
         m = maths.exp(l)
@@ -131,7 +127,7 @@ def gradients(dy, columns, going, counts, found, weights, sums, parts, eps, CELL
             columns.each,
             counts,
             found.befores,
-            weights.each,
+            weights.of_product,
             sums.each,
             parts.W is not None,
             CELL,
@@ -163,7 +159,7 @@ def _gradients_of_mixed(
         of_sign = maths.grad_sign(dy, found.m, found.g)
         WANTS_SIGN: tl.constexpr = parts.W_mul is not None if CELL.untied else parts.W is not None
         _, each = unroll_factors.gradients(
-            of_sign, columns.each, counts, found.befores, weights.each, each, WANTS_SIGN, CELL
+            of_sign, columns.each, counts, found.befores, weights.of_product, each, WANTS_SIGN, CELL
         )
     elif CELL.gates != "none":
         da, dl, dg = maths.grad_mix(dy, found.a, found.m, found.g)
