@@ -88,11 +88,7 @@ def load_input(batch, rows, j, columns, eps, LAYER: tl.constexpr):
 def load_terms(W, cols, j, O, columns, C: tl.constexpr, LAYER: tl.constexpr):  # noqa: E741
     """Of weight number j of each column; beyond the last it is 0, of which every factor is 1."""
     j = tl.full([1, 1], j, tl.int64)
-    return terms_of(load(W + (cols * columns + j), (cols < O) & (j < columns), C), LAYER)
-
-
-@triton.jit
-def terms_of(w, LAYER: tl.constexpr):
+    w = load(W + (cols * columns + j), (cols < O) & (j < columns), C)
     if LAYER == "nmu" or LAYER == "nmru":
         return Terms(w, w, 1.0 - w, w)
     elif LAYER == "nru_training":

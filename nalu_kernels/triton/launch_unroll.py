@@ -32,8 +32,8 @@ def _as_it_is(one: Described) -> Given:
 
 
 class Unroll:
-    """A call of ``layer``, of those of ``CELL_LAYERS``, with what it takes, over the steps of x. The
-    weights are checked as the layer's own, whose input has all columns. The tensors: x, the
+    """A call of ``layer``, of those of ``CELL_LAYERS``, with what it takes, over the steps of x.
+    The weights are checked as the layer's own, whose input has all columns. The tensors: x, the
     weights, hx, lengths, reset.
     """
 

@@ -28,8 +28,8 @@ class Launch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A layer and its batch; ``gates`` is 0, 1 or O. A bias without gates is that of a gate for each
-    output that sees no input."""
+    """A layer and its batch; ``gates`` is 0, 1 or O. A bias without gates is that of a gate for
+    each output that sees no input."""
 
     B: int
     I: int  # noqa: E741

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from .conversions import compute_type, rounded
 from .loads import load, tiles
-from .unroll_forms import Columns
+from .unroll_columns import begins, store_no_x, store_states, store_x, wide, with_states, x_columns
 from .unroll_step import gradients, matrices, no_sums, store_sums, values
 
 
@@ -65,14 +65,8 @@ class Block(NamedTuple):
 
 
 @triton.jit
-def _wide(number):
-    """With 64 bits, for offsets beyond 2^31."""
-    return tl.full([], number, tl.int64)
-
-
-@triton.jit
 def _block(sequence, number, CELL: tl.constexpr):
-    first = _wide(number) * CELL.rows
+    first = wide(number) * CELL.rows
     r = tl.arange(0, CELL.rows)[:, None]
     exist = r < sequence.B - first
     longest = tl.full([], sequence.T, tl.int32)
@@ -82,81 +76,6 @@ def _block(sequence, number, CELL: tl.constexpr):
         longest = tl.max(tl.max(length, axis=1), axis=0)
     k = tl.arange(0, CELL.columns)[None, :]
     return Block(first, r, exist, length, longest, k, tl.arange(0, CELL.states)[None, :])
-
-
-@triton.jit
-def _column(j):
-    """As the number of one column alone, in the place of ``Block.k``."""
-    return tl.full([1, 1], j, tl.int32)
-
-
-@triton.jit
-def _load_x(sequence, block, t, k, CELL: tl.constexpr):
-    """The columns k of x for step t; 0 in the others, and behind a row's end."""
-    mask = (t < block.length) & (k < CELL.I)
-    x = sequence.x + (_wide(t) * sequence.x_step + block.first * sequence.x_row)
-    at = block.r.to(tl.int64) * sequence.x_row + k.to(tl.int64) * sequence.x_col
-    return load(x + at, mask, compute_type(sequence.x))
-
-
-@triton.jit
-def _x(sequence, block, t, CELL: tl.constexpr):
-    """``Columns`` of step t, without the state."""
-    COUNT: tl.constexpr = CELL.I + CELL.H
-    tile = tl.zeros([1, 1], compute_type(sequence.x))
-    each = ()
-    if CELL.layer != "nmu":
-        tile = _load_x(sequence, block, t, block.k, CELL)
-    if CELL.factor != "":
-        for j in tl.static_range(COUNT):
-            x = _load_x(sequence, block, t, _column(j), CELL)
-            each = each + (x,)  # type: ignore[assignment]  # noqa: RUF005
-    return Columns(tile, each)
-
-
-@triton.jit
-def _state_columns(block, k, CELL: tl.constexpr):
-    """Of the columns k of [x, h]: where a row's states lie from those of the block's first on, and
-    which columns have one."""
-    h = k - CELL.I
-    return block.r * CELL.H + h, block.exist & (h >= 0) & (h < CELL.H)
-
-
-@triton.jit
-def _begins(sequence, block, t):
-    """The rows whose state is hx again before step t, if they take it."""
-    begins = block.length < 0
-    if sequence.reset is not None:
-        marks = sequence.reset + (_wide(t) * sequence.B + block.first) + block.r
-        begins = tl.load(marks, mask=t < block.length, other=0) != 0
-    return begins
-
-
-@triton.jit
-def _with_state(x, before, sequence, block, begins, t, k, CELL: tl.constexpr):
-    at, has = _state_columns(block, k, CELL)
-    going = t < block.length
-    columns = x + load(before + at, has & going & ~begins, x.dtype)
-    if sequence.hx is not None:
-        hx = sequence.hx + block.first * CELL.H
-        columns += load(hx + at, has & going & begins, x.dtype)
-    return tl.where((k < CELL.I + CELL.H) & ~going, 1.0, columns)
-
-
-@triton.jit
-def _columns(x, before, sequence, block, t, CELL: tl.constexpr):
-    """``Columns`` of step t, of x and the block's states ``before`` it."""
-    COUNT: tl.constexpr = CELL.I + CELL.H
-    begins = _begins(sequence, block, t) | (t == 0)
-    tile = x.tile
-    each = ()
-    if CELL.layer != "nmu":
-        tile = _with_state(x.tile, before, sequence, block, begins, t, block.k, CELL)
-    if CELL.factor != "":
-        for j in tl.static_range(COUNT):
-            one = _with_state(x.each[j], before, sequence, block, begins, t, _column(j), CELL)
-            each = each + (one,)  # type: ignore[assignment]  # noqa: RUF005
-    return Columns(tile, each)
 
 
 @triton.jit
@@ -188,21 +107,21 @@ def unroll_kernel(sequence, weights, output, saved, stretch, eps: tl.float64, CE
     C: tl.constexpr = compute_type(sequence.x)
     S: tl.constexpr = output.dtype.element_ty
     block = _block(sequence, tl.program_id(0), CELL)
-    plane = _wide(sequence.B) * CELL.H
+    plane = wide(sequence.B) * CELL.H
     at, has = _own(block, CELL)
     own = output + block.first * CELL.H
     w = matrices(weights, C, CELL)
     if CELL.last_only:
         _copy(sequence.hx, output, block, CELL)
         tl.debug_barrier()
-    x = _x(sequence, block, block.longest * 0, CELL)
+    x = x_columns(sequence, block, block.longest * 0, CELL)
     for t in range(block.longest * 0, block.longest):
         before = own if CELL.last_only else own + (t - 1) * plane
         if saved is not None:  # noqa: SIM102 - which the compiler knows, and not the rest
             if t % stretch == 0:
                 _copy(output, saved + t // stretch * plane, block, CELL)
-        columns = _columns(x, before, sequence, block, t, CELL)
-        x = _x(sequence, block, t + 1, CELL)  # while this step computes
+        columns = with_states(x, before, sequence, block, t, CELL)
+        x = x_columns(sequence, block, t + 1, CELL)  # while this step computes
         y = rounded(_step(columns, block, w, eps, C, CELL).y, S)
         going = t < block.length
         if CELL.last_only:
@@ -222,13 +141,13 @@ def _again(sequence, w, block, first, end, up, stretch, eps, CELL: tl.constexpr)
     ``between``."""
     C: tl.constexpr = compute_type(sequence.x)
     S: tl.constexpr = up.between.dtype.element_ty
-    plane = _wide(sequence.B) * CELL.H
+    plane = wide(sequence.B) * CELL.H
     at, has = _own(block, CELL)
     _copy(up.states + first // stretch * plane, up.between, block, CELL)
     tl.debug_barrier()
     for t in range(first, end - 1):
         before = up.between + block.first * CELL.H + (t - first) * plane
-        columns = _columns(_x(sequence, block, t, CELL), before, sequence, block, t, CELL)
+        columns = with_states(x_columns(sequence, block, t, CELL), before, sequence, block, t, CELL)
         y = rounded(_step(columns, block, w, eps, C, CELL).y, S)
         tl.store(before + plane + at, y, mask=has)
         tl.debug_barrier()
@@ -236,47 +155,9 @@ def _again(sequence, w, block, first, end, up, stretch, eps, CELL: tl.constexpr)
 
 @triton.jit
 def _dy(up, block, t, mask):
-    dy = up.dy + (_wide(t) * up.dy_step + block.first * up.dy_row)
+    dy = up.dy + (wide(t) * up.dy_step + block.first * up.dy_row)
     at = block.r.to(tl.int64) * up.dy_row + block.o.to(tl.int64) * up.dy_col
     return load(dy + at, mask, up.carried.dtype.element_ty)
-
-
-@triton.jit
-def _store_x(dx, d, sequence, block, t, k, CELL: tl.constexpr):
-    """The columns k of x, in step t; 0 behind a row's end."""
-    step = dx + (_wide(t) * sequence.B + block.first) * CELL.I
-    mask = block.exist & (k < CELL.I)
-    d = rounded(tl.where(t < block.length, d, 0.0), dx.dtype.element_ty)
-    tl.store(step + (block.r * CELL.I + k), d, mask=mask)
-
-
-@triton.jit
-def _store_all_x(dx, d, sequence, block, t, CELL: tl.constexpr):
-    """Of ``Columns``."""
-    COUNT: tl.constexpr = CELL.I
-    if CELL.layer == "nmu":
-        for j in tl.static_range(COUNT):
-            _store_x(dx, d.each[j], sequence, block, t, _column(j), CELL)
-    else:
-        _store_x(dx, d.tile, sequence, block, t, block.k, CELL)
-
-
-@triton.jit
-def _store_state(carried, d, block, t, k, CELL: tl.constexpr):
-    """The columns k of [x, h] that are states', for the step before."""
-    at, has = _state_columns(block, k, CELL)
-    tl.store(carried + at, d, mask=has & (t < block.length))
-
-
-@triton.jit
-def _store_all_states(carried, d, block, t, CELL: tl.constexpr):
-    """Of ``Columns``."""
-    COUNT: tl.constexpr = CELL.H
-    if CELL.layer == "nmu":
-        for h in tl.static_range(COUNT):
-            _store_state(carried, d.each[CELL.I + h], block, t, _column(CELL.I + h), CELL)
-    else:
-        _store_state(carried, d.tile, block, t, block.k, CELL)
 
 
 @triton.jit
@@ -291,20 +172,20 @@ def _step_back(
     carried = up.carried + block.first * CELL.H
     dy = tl.load(carried + at, mask=counts, other=0.0)
     if sequence.reset is not None:  # before the step after this one the state began anew
-        begins = _begins(sequence, block, t + 1)
+        anew = begins(sequence, block, t + 1)
         of_start = up.of_start + block.first * CELL.H + at
-        sum = tl.load(of_start, mask=counts & begins, other=0.0) + dy
-        tl.store(of_start, sum, mask=counts & begins)
-        dy = tl.where(begins, 0.0, dy)
+        sum = tl.load(of_start, mask=counts & anew, other=0.0) + dy
+        tl.store(of_start, sum, mask=counts & anew)
+        dy = tl.where(anew, 0.0, dy)
     if not CELL.last_only:
         dy += _dy(up, block, t, counts)
-    columns = _columns(_x(sequence, block, t, CELL), before, sequence, block, t, CELL)
+    columns = with_states(x_columns(sequence, block, t, CELL), before, sequence, block, t, CELL)
     found = _step(columns, block, w, eps, dy.dtype, CELL)
     d, sums = gradients(dy, columns, going, counts, found, w, sums, parts, eps, CELL)
     if dx is not None:
-        _store_all_x(dx, d, sequence, block, t, CELL)
+        store_x(dx, d, sequence, block, t, CELL)
     tl.debug_barrier()  # all have read what is written
-    _store_all_states(carried, d, block, t, CELL)
+    store_states(carried, d, block, t, CELL)
     tl.debug_barrier()
     return sums
 
@@ -315,10 +196,8 @@ def unroll_backward_kernel(
 ):
     """dx, [T, B, I], and dhx, [B, H], if not None; and the sums over this program's blocks of rows
     of the gradients of W, W_mul, G and the bias, into its ``parts``."""
-    ROWS: tl.constexpr = CELL.rows
-    COLUMNS: tl.constexpr = CELL.columns
     C: tl.constexpr = compute_type(sequence.x)
-    plane = _wide(sequence.B) * CELL.H
+    plane = wide(sequence.B) * CELL.H
     w = matrices(weights, C, CELL)
     sums = no_sums(C, CELL)
     for number in range(tl.program_id(0), tiles(sequence.B, CELL.rows), tl.num_programs(0)):
@@ -347,9 +226,8 @@ def unroll_backward_kernel(
                 sums = _step_back(t, here, sums, sequence, w, block, up, dx, parts, eps, CELL)
             end = first
         if dx is not None:
-            nothing = tl.zeros([ROWS, COLUMNS], C)
             for t in range(block.longest, sequence.T):
-                _store_x(dx, nothing, sequence, block, t, block.k, CELL)
+                store_no_x(dx, sequence, block, t, CELL)
         if dhx is not None:
             of_first = tl.load(up.carried + own + at, mask=has, other=0.0)
             if sequence.reset is not None:

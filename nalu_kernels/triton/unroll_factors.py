@@ -11,8 +11,8 @@ from . import factors
 
 @triton.jit
 def _terms(W, j, C: tl.constexpr, CELL: tl.constexpr):
-    """Of weight number j of each output; read at each step, for all of them would leave no registers
-    for the rest."""
+    """Of weight number j of each output; read at each step, for all of them would leave no
+    registers for the rest."""
     COUNT: tl.constexpr = CELL.I + CELL.H
     o = tl.arange(0, CELL.states)[None, :]
     return factors.load_terms(W, o, j, CELL.H, COUNT, C, CELL.factor)
@@ -46,9 +46,7 @@ def no_sums(C: tl.constexpr, CELL: tl.constexpr):
 
 
 @triton.jit
-def gradients(
-    dy, columns, counts, befores, W, sums, WANTS_W: tl.constexpr, CELL: tl.constexpr
-):
+def gradients(dy, columns, counts, befores, W, sums, WANTS_W: tl.constexpr, CELL: tl.constexpr):
     """From the product to each column, [rows, 1], if it has a slope in them; and the sums of the
     weights', which keep the rows apart, with this step's. ``counts``: what is among them."""
     COUNT: tl.constexpr = CELL.I + CELL.H

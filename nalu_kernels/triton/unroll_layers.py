@@ -4,6 +4,7 @@ compiled for, and how the programs' sums become gradients."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from . import tiles
@@ -82,7 +83,8 @@ class Mixed(CellLayer):
         log_space: bool,
         omega: float = 0.0,
     ) -> None:
-        self.call = one = Layer(chip, eps, linear, log_space, described, layer, omega)
+        one = Layer(chip, eps, linear, log_space, described, layer, omega)
+        self.call: Layer = one
         self.weights, self.eps = one.weights, one.eps
         if one.signed:  # what each column adds to the sign's gradient takes the registers
             self.columns, self.most, self.in_pieces = 16, 8, False
@@ -115,17 +117,15 @@ class Mixed(CellLayer):
     def finish(self, recipe: Recipe, grads: Gradients, parts: Partials, programs: int) -> None:
         sizes = tuple(math.prod(self.shape(name)) for name in ("W_hat", "G", "gate_bias"))
         counts = (programs, programs)
-        self._finish(
-            recipe, finish_kernel, max(sizes), self.weights, grads, parts, sizes, counts
-        )
+        self._finish(recipe, finish_kernel, max(sizes), self.weights, grads, parts, sizes, counts)
 
 
 class Multiplied(CellLayer):
     """An NMU, whose parts are those of ``reduction``: [programs, columns of W, O]."""
 
     def __init__(self, chip: Chip, described: Described, layer: str) -> None:
-        self.call = Reduction(chip, layer, 0.0, described)
-        self.weights = Weights(self.call.W, None)
+        self.call = one = Reduction(chip, layer, 0.0, described)
+        self.weights = Weights(one.W, None)
         self.form = {"layer": layer, "factor": layer}
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -159,8 +159,8 @@ class Powered(CellLayer):
     def __init__(
         self, chip: Chip, described: Described, layer: str, eps: float, straight_through: bool
     ) -> None:
-        self.call = Power(chip, eps, described)
-        self.weights, self.eps, self.passes = self.call.weights, eps, straight_through
+        self.call = one = Power(chip, eps, described)
+        self.weights, self.eps, self.passes = one.weights, eps, straight_through
         self.form, self.fits = {"layer": layer}, self.weights.W_im is None
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -188,7 +188,7 @@ class Powered(CellLayer):
 
 
 # From a layer's name, as of ``Cell``, to what it is.
-CELL_LAYERS: dict[str, type[CellLayer]] = {
+CELL_LAYERS: dict[str, Callable[..., CellLayer]] = {
     **dict.fromkeys(("nalu", "nau", "inalu", "inalu_sum"), Mixed),
     "nmu": Multiplied,
     "npu": Powered,
