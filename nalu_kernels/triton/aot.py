@@ -264,9 +264,10 @@ def _over_time(chip: Chip) -> dict[Variant, trace.Launch]:
     of a small one; with the dtypes, and all states or the last, in turn."""
     found = {}
     dtypes = _DTYPES if chip.family == "gfx942" else _DTYPES[:3]
-    cells = itertools.product(range(2), _CELLS)
-    for turn, (size, cell) in enumerate(cells, tiles.FAMILIES.index(chip.family)):
-        dtype, last_only = dtypes[turn % len(dtypes)], (turn + size) % 2 == 1
+    for size, (place, cell) in itertools.product(range(2), enumerate(_CELLS)):
+        # An odd number of turns apart: all states at one size, the last at the other.
+        turn = tiles.FAMILIES.index(chip.family) + 5 * size + place
+        dtype, last_only = dtypes[turn % len(dtypes)], turn % 2 == 1
         layer, options = _CELLS[cell]
         shape = (_INALU_SHAPES if layer.startswith("inalu") else _CELL_SHAPES)[size]
         gates = min(options.get("gates", 0), shape[2])
