@@ -83,19 +83,20 @@ def relative_error(made: Tensor, y: Tensor) -> float:
 def _last(candidate: Candidate, numbers: Tensor, y: Tensor) -> Tensor:
     """The last layer's weights (hidden,) for hidden numbers (1, hidden, rows)."""
     weights, error = rounding.last(candidate, numbers, y)
+    without = numbers.clone()
+    for k in range(candidate.hidden):  # numbers that others make up for, such as equal ones
+        kept = without[:, k].clone()
+        without[:, k] = 1.0 if candidate.multiplies_last else 0.0
+        fewer, of_fewer = rounding.last(candidate, without, y)
+        worse = of_fewer[0] > max(_EXACT, _AS_GOOD * float(error))
+        if worse or (candidate.multiplies_last and fewer.abs().max() > 1 + _NEAR_EXPONENT):
+            without[:, k] = kept
+        else:
+            weights = fewer
     if candidate.multiplies_last:
         near = (weights[0] - weights[0].round()).abs() < _NEAR_EXPONENT
         exponents = torch.where(near, weights[0].round(), weights[0])
         return exponents.clamp(0, 1) if candidate.layers[-1] == "NMU" else exponents
-    without = numbers.clone()
-    for k in range(candidate.hidden):  # terms that others make up for, such as equal ones
-        kept = without[:, k].clone()
-        without[:, k] = 0.0
-        fewer, of_fewer = rounding.last(candidate, without, y)
-        if of_fewer[0] <= max(_EXACT, _AS_GOOD * float(error)):
-            weights = fewer
-        else:
-            without[:, k] = kept
     coefficients = weights[0] / (weights.abs().max() or 1.0)
     near = (coefficients - coefficients.round()).abs() < _NEAR
     return torch.where(near, coefficients.round(), coefficients)

@@ -154,3 +154,14 @@ def test_terms_that_others_make_up_for_are_left_out() -> None:
     model = found(candidate, skeleton, x, y, x, y, 1, 1)
     assert model.error < 1e-12
     assert model.model[1].W.abs().sum() == 2
+
+
+def test_of_equal_factors_one_stays_but_for_a_square() -> None:
+    candidate = Candidate(("NAU", "RealNPU"), 3)
+    x = numbers(40, 1, 5, columns=2)
+    skeleton = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 1.0], dtype=F64)
+    total = x.sum(1)
+    for y, exponents in ((total / x[:, 1], [0, 1, -1]), (total**2 * x[:, 1], [1, 1, 1])):
+        model = found(candidate, skeleton, x, y, x, y, 1, 1)
+        assert model.error < 1e-12
+        assert model.model[1].W_re.tolist() == [exponents]
