@@ -34,13 +34,13 @@ napoleon_use_ivar = True  # a property has an entry of its own
 python_use_unqualified_type_names = True
 # Other projects' names: a link to their sites would need the network while this is built.
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|collections|typing|contextlib)\..*"),
+    ("py:.*", r"(torch|collections|typing|contextlib|sympy)\..*"),
     ("py:.*", r"(Tensor|Module|optional|Any|nn\..*|Placement)"),
     ("py:class", r"(nalu_kernels\.recognise\.)?Candidate"),  # which Replaced carries along
     ("py:class", "(W_hat|W_re)"),  # "W_hat, M_hat" share one entry, which Sphinx reads as a type
     ("py:class", r"(Weight|nalu_kernels\.layers\.base\._Self)"),  # names for the type checker
     # The types of a sweep's arguments, which its pages have in words.
-    ("py:class", r"(os\.PathLike|Executor|Task|Success|AnyRange|Runs)"),
+    ("py:class", r"(os\.PathLike|Executor|Task|Success|AnyRange|Runs|Rows)"),
     ("py:class", r"nalu_kernels\.sweep\.(stack\.Stack|state\.State|.*\.(Task|Success|AnyRange))"),
     ("py:func", "convert"),  # written without the module's name
 ]

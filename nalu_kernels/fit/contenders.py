@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..layers import NAU
 from .baseline import least_squares, plain_factor, power_law
 from .found import relative_error
 from .search import search
@@ -99,7 +100,14 @@ def _some(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scaled(model: nn.Sequential, scale: float, x: Tensor, y: Tensor) -> nn.Sequential:
-    """The model with its factor, or a plain one that may be it, as one more layer."""
+    """The model with its factor, or a plain one that may be it, as one more layer; where its last
+    layer is an NAU with coefficients that are no whole numbers, a Linear is both."""
+    *layers, last = model
+    if isinstance(last, NAU) and bool((last.W.round() != last.W).any()):
+        both = nn.Linear(last.in_features, 1, bias=False, dtype=torch.float64)
+        with torch.no_grad():
+            both.weight.copy_(scale * last.W)
+        return nn.Sequential(*layers, both).eval()
     factor = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     with torch.no_grad():
         plain = None if scale == 1 else plain_factor(model(x).squeeze(1), y)

@@ -18,12 +18,13 @@ from .verdict import EXACT, Errors
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One matrix of weights of the model: the values that the layer used, and the rounded ones.
+    """One matrix of weights of the model, before and after.
 
     Attributes:
         layer: its name in the model.
         name: of the matrix.
-        values, rounded: (out, k) tensors in float64.
+        values: a tensor (out, k) in float64, what the layer used.
+        rounded: likewise, what it was rounded to.
         distance: the farthest that a weight which counts is from a whole number.
         far: how many weights which count are farther than the tolerance, and stay as they are.
     """
@@ -50,12 +51,12 @@ class Formula:
 
     Attributes:
         verdict: "exact", "approximate" or "not a formula" (docs/formula.md).
-        inside, outside: the errors of the model and of the rounded module on the given rows, each
-            an :class:`.Errors`; outside may be None.
+        inside: the errors of the model and of the rounded module on the given rows inside.
+        outside: likewise; None if none were given.
         names: of the inputs, in their order.
         tolerance: within which weights were rounded.
-        weights: a :class:`LayerWeights` for each matrix of weights.
-        gates: a :class:`LayerGate` for each gate.
+        weights: a :class:`.LayerWeights` for each matrix of weights.
+        gates: a :class:`.LayerGate` for each gate.
         agreement: the largest relative difference of the printed formula and the rounded module on
             the given rows.
     """
