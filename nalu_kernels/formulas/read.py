@@ -32,10 +32,10 @@ def formula(
 
     Weights within the tolerance of a whole number become it: -1, 0, 1, and in a power also
     fractions with denominators up to 4. A gate that is shut or open on all given inputs, to within
-    the tolerance, is dropped. :math:`|x|` and eps stay unless the given inputs make them needless. The
-    module with the rounded weights is built and run on the given rows, and the verdict is on what
-    it computes there: "exact", "approximate" or "not a formula" (docs/formula.md). So give rows
-    that neither training nor the choice of the model has seen.
+    the tolerance, is dropped. :math:`|x|` and eps stay unless the given inputs make them needless.
+    The module with the rounded weights is built and run on the given rows, and the verdict is on
+    what it computes there: "exact", "approximate" or "not a formula" (docs/formula.md). So give
+    rows that neither training nor the choice of the model has seen.
 
     Args:
         model: a layer of this library, or an ``nn.Sequential`` of such layers, ``nn.Linear``, ReLU,

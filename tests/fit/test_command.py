@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from torch import Generator, nn
 from nalu_kernels import NAU, RealNPU
 from nalu_kernels.__main__ import main
 from nalu_kernels.fit import contenders
+
+ROOT = Path(__file__).parents[2]
 
 for package in ("matplotlib", "safetensors", "tqdm"):
     pytest.importorskip(package)
@@ -84,6 +87,22 @@ def test_a_law(
     with safe_open(out / "model.safetensors", "pt") as file:
         assert json.loads(file.metadata()["inputs"]) == ["a", "b", "c"]
         assert torch.equal(file.get_tensor("0.W"), law()[0].W)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/fit.md"])
+def test_what_the_pages_show(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for the other models in the table, which the clock has a say in, and for the errors,
+    which are rounding errors."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (command,) = re.findall(r"^python -m nalu_kernels (fit examples/.*)$", text, re.MULTILINE)
+    assert main([*command.split(), "--out", str(tmp_path)]) in (0, None)
+    said = capsys.readouterr().out
+    shown = text[text.index("examples/resistors.csv: ") :].partition("\n```")[0].splitlines()
+    for line in [line for line in shown[:-1] if line[:2] != "  " or "complexity" in line]:
+        assert re.sub(r"\d\.\de-\d+", "#", line) in re.sub(r"\d\.\de-\d+", "#", said), line
 
 
 def test_no_formula_is_an_answer(
