@@ -69,6 +69,11 @@ def _floating(name: str, value: object) -> Tensor:
     return tensor
 
 
+def check_input(input: object) -> None:
+    """Raises TypeError unless it is a tensor that a call takes first."""
+    _floating("input", input)
+
+
 def is_dtensor(value: object) -> bool:
     """Whether it is a DTensor, whose module takes long to import: who has one has imported it."""
     if isinstance(value, Sized):
@@ -124,11 +129,16 @@ def _finite(name: str, value: Any, sign: str, least: float) -> float:
     return number
 
 
-def check_size(name: str, value: Any) -> int:
-    """The value as an int; TypeError or ValueError unless it is a size."""
+def check_int(name: str, value: Any) -> int:
+    """The value as an int; TypeError unless it is a whole number."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an int, got {_kind(value)}")
-    size = operator.index(value)
+    return operator.index(value)
+
+
+def check_size(name: str, value: Any) -> int:
+    """The value as an int; TypeError or ValueError unless it is a size."""
+    size = check_int(name, value)
     if size < 0:
         raise ValueError(f"{name}: expected a size of at least 0, got {size}")
     return size

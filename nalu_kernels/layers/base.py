@@ -74,6 +74,7 @@ class Layer(nn.Module):
         Raises:
             RuntimeError: the layer is not of units, or has hooks, buffers or parameters that are
                 computed of others, which are of all units.
+            TypeError: index is no int.
             IndexError: it has not so many.
         """
         return unit_of(self, self.units, index)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_size
+from ..checks import check_int
 from ..layers import SNMU
 from ..layers.base import Layer
 from . import stream
@@ -121,6 +121,7 @@ class Specification:
         if isinstance(task, Arithmetic):
             outputs = 1
         elif isinstance(task, Data):
+            task.check_within(self.dtype)
             outputs = task.y.shape[1]
         else:
             for outside in (False, True):
@@ -295,7 +296,7 @@ def hash_of(column: list[Any]) -> str:
 
 
 def _count(name: str, value: Any) -> int:
-    count = check_size(name, value)
+    count = check_int(name, value)
     if not 1 <= count < 2**62:
         expected = "at least 1" if count < 1 else "less than 2**62"
         raise ValueError(f"{name}: expected {expected}, got {count}")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nalu_kernels import NAC, NACNMU, NALU, NACSigma, sparsity_error
+from nalu_kernels import NAC, NACNMU, NALU, NMU, NACSigma, sparsity_error
 from nalu_kernels.layers.initialize import init_range, xavier_std
 from nalu_kernels.sweep.stack import Stack
 
@@ -150,6 +150,16 @@ class Own(NAC):
         (lambda: nn.Sequential(NAC(2, 3), NAC(2, 1)), ValueError, "expects 2 inputs, and gets 3"),
         (shared, ValueError, "stands in two places, also at 0"),
         (frozen, ValueError, "frozen"),
+        (
+            lambda: NALU.stack([NALU(2, 1), NALU(2, 1)]),
+            ValueError,
+            "the NALU is of stacked units; a sweep makes its own: give a single layer",
+        ),
+        (
+            lambda: nn.Sequential(nn.Sequential(NMU.stack([NMU(2, 1)]))),
+            ValueError,
+            r"layer 0.0 \(NMU\) is of stacked units",
+        ),
         (lambda: nn.Sequential(nn.ReLU()), ValueError, "found none"),
         (lambda: nn.Sequential(), ValueError, "found none"),
         (lambda: NAC(0, 1), ValueError, "no inputs or no outputs"),
@@ -189,6 +199,11 @@ def test_the_limits_themselves_are_within() -> None:
             {"W_hat": torch.zeros(3, 1, 2), "M_hat": torch.zeros(1, 2)},
             ValueError,
             r"initial\['M_hat'\]: expected shape \(3, 1, 2\), got \(1, 2\)",
+        ),
+        (
+            {"W_hat": torch.full((3, 1, 2), 1e300, dtype=torch.float64), "M_hat": torch.zeros(3, 1, 2)},
+            ValueError,
+            r"initial\['W_hat'\]: has numbers beyond the range of float32",
         ),
     ],
 )
