@@ -138,7 +138,8 @@ def _reason(module: nn.Module, inputs: list[Tensor], faulty: Tensor, limit: floa
         count = sum(int((~tensor.isfinite()).sum()) for tensor in _tensors(parameter))
         if count:
             return f"Numbers in its parameter {name} that are not finite: {count:,}."
-    whole = not any(map(is_dtensor, module.parameters()))
+    whole = getattr(module, "units", None) is None
+    whole = whole and not any(map(is_dtensor, module.parameters()))
     if whole and (isinstance(module, NALU) or (isinstance(module, NAC) and module.log_space)):
         reason = _of_the_product(module, inputs[0], faulty)
         if reason:
