@@ -130,9 +130,9 @@ def test_no_back_end_for_what_every_call_refuses(dtype: torch.dtype, backend: Ba
     x = torch.ones(1, 1, dtype=dtype, device=backend.device)
     with use_backend(backend.name):
         for refuse in (lambda: which_backend(x), lambda: nac(x, x, x)):
-            with pytest.raises(TypeError, match="input: expected a tensor of dtype float32, .*got"):
+            with pytest.raises(TypeError, match=r"input: expected .* dtype float32, .*got"):
                 refuse()
-    with pytest.raises(TypeError, match="layout torch.sparse_coo"):
+    with pytest.raises(TypeError, match=r"layout torch\.sparse_coo"):
         which_backend(X.to_sparse())
 
 

@@ -297,7 +297,9 @@ def test_a_power_has_a_slope_where_it_leaves_the_range_itself(form: str, backend
         tensors = {"input": x, "W": torch.full((1, 1), w, device=backend.device)}
         found = outcome(form, tensors, torch.ones_like(x), kernels_of(form, backend))["input"]
         part = w if form == "nru" else 1.0
-        torch.testing.assert_close(found, (part * w * x.double().abs() ** (w - 1)).float(), rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            found, (part * w * x.double().abs() ** (w - 1)).float(), rtol=1e-5, atol=0
+        )
 
 
 @pytest.mark.parametrize("form", ["nru", "nru training"])

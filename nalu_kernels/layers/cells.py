@@ -140,7 +140,7 @@ class NACCell(_Cell):
         hidden_size: size of the last dimension of the state.
         log_space: products, quotients and powers over time. Start it from a state of ones: of
             zeros, as by default, it makes factors of eps.
-        eps: keeps log(0) finite.
+        eps: keeps log(0) finite; not 0 in float32, or in float64 if that is the dtype.
         device, dtype: of the parameters; float32, float64, bfloat16 or float16.
 
     Shape:

@@ -206,7 +206,9 @@ class Stack:
         """The stack that was described."""
         root: nn.Module = nn.Sequential()
         for name, kind, options in description:
-            module = nn.Sequential() if kind == "Sequential" else _LAYERS[kind](**options)
+            # float64 takes every eps; the rows of numbers have a dtype of their own.
+            dtype = {"dtype": torch.float64} if options else {}
+            module = nn.Sequential() if kind == "Sequential" else _LAYERS[kind](**options, **dtype)
             if not name:
                 root = module
                 continue

@@ -43,6 +43,11 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"stack": NAC(2, 2)}, ValueError, "task: has 1 targets, and the stack 2 outputs"),
     ({"task": "a + b"}, TypeError, "task: expected sweep.Arithmetic, .* got str"),
     ({"runs": {"seed": ["a"]}}, TypeError, r"runs\['seed'\], row 0"),
+    (
+        {"stack": NALU(2, 1, eps=1e-50, dtype=torch.float64), "dtype": torch.float32},
+        ValueError,
+        "stack: eps of the NALU: expected at least 1.4e-45",
+    ),
     ({"steps": 0}, ValueError, "steps: expected at least 1, got 0"),
     ({"steps": -1}, ValueError, "steps: expected at least 1, got -1"),
     ({"steps": 1.5}, TypeError, "steps: expected an int"),

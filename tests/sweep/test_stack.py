@@ -52,7 +52,11 @@ def test_a_single_layer_is_a_stack() -> None:
     assert type(stack.module(row)) is NALU
 
 
-@pytest.mark.parametrize("template", [everything(), NALU(2, 1)], ids=["Sequential", "layer"])
+@pytest.mark.parametrize(
+    "template",
+    [everything(), NALU(2, 1), NALU(2, 1, eps=1e-300, dtype=torch.float64)],
+    ids=["Sequential", "layer", "small eps"],
+)
 def test_a_stack_is_described_and_made_again(template: nn.Module) -> None:
     stack = Stack(template)
     again = Stack.of(stack.describe())
@@ -201,7 +205,10 @@ def test_the_limits_themselves_are_within() -> None:
             r"initial\['M_hat'\]: expected shape \(3, 1, 2\), got \(1, 2\)",
         ),
         (
-            {"W_hat": torch.full((3, 1, 2), 1e300, dtype=torch.float64), "M_hat": torch.zeros(3, 1, 2)},
+            {
+                "W_hat": torch.full((3, 1, 2), 1e300, dtype=torch.float64),
+                "M_hat": torch.zeros(3, 1, 2),
+            },
             ValueError,
             r"initial\['W_hat'\]: has numbers beyond the range of float32",
         ),

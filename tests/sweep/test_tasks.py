@@ -116,7 +116,9 @@ def test_an_error_of_a_function_names_it_and_the_task() -> None:
         raise KeyError("no such thing")
 
     task = sweep.Function(faulty, 2, (1, 2), (2, 3))
-    with pytest.raises(RuntimeError, match=r"task: f, .*faulty of this.*KeyError .*\(8, 2\)") as found:
+    with pytest.raises(
+        RuntimeError, match=r"task: f, .*faulty of this.*KeyError .*\(8, 2\)"
+    ) as found:
         sweep.run(NAC(2, 1), task, {"seed": [0]}, steps=1)
     assert isinstance(found.value.__cause__, KeyError)
 
