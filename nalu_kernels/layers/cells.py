@@ -90,7 +90,7 @@ class _Cell(nn.Module):
             lengths: how many steps each row has, int64 of shape (batch,) or (), from 0 to steps.
                 Behind them the state stays and the output is 0; the input there is not read.
             reset: where the state begins anew with hx, before the step: bool of shape
-                (steps, batch) or (steps,).
+                (steps, batch) or (steps,). A mark behind a row's length has no effect.
             last_only: return the last state alone.
 
         Returns:
