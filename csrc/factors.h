@@ -196,11 +196,17 @@ struct PowerFactor {
   NALU_INLINE Input load_input(int64_t at, Lanes lanes) const {
     return {load<T>(x + at, lanes), load<T>(logs + at, lanes)};
   }
+  // |x|^w: 1 for a w of 0 and for an |x| of 1, whatever the other is.
+  template <class N>
+  NALU_INLINE static Vec<T> size(N w, const Input& input) {
+    const Vec<T> zero{}, one = splat<Vec<T>>(1);
+    const Vec<T> of_any = w == 0 ? one : exp(input.log * w);
+    return input.log == zero ? one : of_any;
+  }
   template <class N>
   NALU_INLINE static Vec<T> power(N w, const Input& input) {
-    const Vec<T> zero{}, one = splat<Vec<T>>(1);
-    const Vec<T> size = w == 0 ? one : exp(input.log * w);
-    return input.x < zero ? -size : size;
+    const Vec<T> zero{}, p = size(w, input);
+    return input.x < zero ? -p : p;
   }
   template <class N>
   NALU_INLINE Vec<T> value(const Terms<N>& terms, const Input& input) const {
@@ -220,14 +226,9 @@ struct PowerFactor {
   template <class N>
   NALU_INLINE Vec<T> slope_of_input(const Terms<N>& terms, const Input& input, Vec<T> grad) const {
     const Vec<T> zero{};
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    const N w = terms.w, none{}, one = T(1) - none, endless = infinity - none;
-    // w |x|^(w - 1), where it is not w p / x.
-    const N at_zero = w == one ? one : w > one ? none : w > none ? endless : -endless;
-    const N at_infinity = w == one ? one : w > one ? endless : none;
-    Vec<T> rate = (power(w, input) / input.x) * w;
-    rate = input.x == zero ? zero + at_zero : rate;
-    rate = input.log == splat<Vec<T>>(infinity) ? zero + at_infinity : rate;
+    const N w = terms.w;
+    // Not w p / x: p may leave the range of T where this does not.
+    const Vec<T> rate = size(w - T(1), input) * w;
     return w == 0 ? zero : (grad * terms.part) * rate;
   }
 };

@@ -69,6 +69,11 @@ def _floating(name: str, value: object) -> Tensor:
     return tensor
 
 
+def check_input(input: object) -> None:
+    """Raises TypeError unless it is a tensor that a call takes first."""
+    _floating("input", input)
+
+
 def is_dtensor(value: object) -> bool:
     """Whether it is a DTensor, whose module takes long to import: who has one has imported it."""
     if isinstance(value, Sized):
@@ -114,6 +119,19 @@ def check_eps(eps: Any, name: str = "eps") -> float:
     return _finite(name, eps, "positive", 5e-324)
 
 
+def check_eps_in(dtype: torch.dtype | None, eps: Any, name: str = "eps") -> float:
+    """As :func:`check_eps`, and ValueError if it is 0 in what a layer of this dtype computes in:
+    itself, or float32 if it is narrower. None is torch's default."""
+    number = check_eps(eps, name)
+    wide = (torch.get_default_dtype() if dtype is None else dtype) == torch.float64
+    if not wide and number <= 2.0**-150:
+        raise ValueError(
+            f"{name}: expected at least 1.4e-45, the least that is not 0 in float32, got {eps}; "
+            "a layer with dtype=torch.float64 takes smaller ones"
+        )
+    return number
+
+
 def _finite(name: str, value: Any, sign: str, least: float) -> float:
     """The value as a float; TypeError or ValueError unless it is finite and at least ``least``."""
     if not _is_number(value):
@@ -124,11 +142,16 @@ def _finite(name: str, value: Any, sign: str, least: float) -> float:
     return number
 
 
-def check_size(name: str, value: Any) -> int:
-    """The value as an int; TypeError or ValueError unless it is a size."""
+def check_int(name: str, value: Any) -> int:
+    """The value as an int; TypeError unless it is a whole number."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an int, got {_kind(value)}")
-    size = operator.index(value)
+    return operator.index(value)
+
+
+def check_size(name: str, value: Any) -> int:
+    """The value as an int; TypeError or ValueError unless it is a size."""
+    size = check_int(name, value)
     if size < 0:
         raise ValueError(f"{name}: expected a size of at least 0, got {size}")
     return size

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .checks import DTYPES
+from .checks import DTYPES, check_input
 from .family import COMPOSED, FUNCTIONS, OVER_TIME, OVER_UNITS
 from .operators import Operators
 from .triton import NAMESPACE as TRITON
@@ -305,13 +305,13 @@ def which_backend(input: Tensor, function: str | None = None) -> tuple[str, str]
             layer for each step, on the back end of ``"nmu"``.
 
     Raises:
-        TypeError: input is not a tensor, or function no string.
+        TypeError: input is not a tensor of a dtype and layout that calls take, or function no
+            string.
         ValueError: there is no such function; or a back end is forced that does not serve the
             input's device, or that does not exist.
         BackendUnavailable: a back end is forced that cannot be used here.
     """
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input: expected a torch.Tensor, got {type(input).__name__}")
+    check_input(input)
     if function is not None:
         function = _kernels_of(function)
     reason = _needs_reference(function)

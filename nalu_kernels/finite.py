@@ -19,11 +19,17 @@ class check_finite:
     r"""Watches a model: the first module whose output is not finite raises an error that says why.
 
     It consists of forward hooks on the model and all modules within, of any class, and inner
-    modules come before those that contain them. It works from its making until :meth:`remove`, or
-    as a context until the end of the ``with`` block, whatever ends it::
+    modules come before those that contain them. As a context it takes them off at the end of the
+    ``with`` block, whatever ends it::
 
         with nalu_kernels.check_finite(model):
             loss = criterion(model(x), y)
+
+    Without ``with`` they work from its making until :meth:`remove`, so keep what it returns::
+
+        watch = nalu_kernels.check_finite(model)
+        ...
+        watch.remove()
 
     Before and after, a model has no hook and no cost. Within, each output is read once, and on a
     GPU each module waits for its output.
@@ -138,7 +144,8 @@ def _reason(module: nn.Module, inputs: list[Tensor], faulty: Tensor, limit: floa
         count = sum(int((~tensor.isfinite()).sum()) for tensor in _tensors(parameter))
         if count:
             return f"Numbers in its parameter {name} that are not finite: {count:,}."
-    whole = not any(map(is_dtensor, module.parameters()))
+    whole = getattr(module, "units", None) is None
+    whole = whole and not any(map(is_dtensor, module.parameters()))
     if whole and (isinstance(module, NALU) or (isinstance(module, NAC) and module.log_space)):
         reason = _of_the_product(module, inputs[0], faulty)
         if reason:

@@ -207,7 +207,9 @@ class Candidate(NamedTuple):
         """The layer, with the module's own parameters, or copies of those that are transposed."""
         parameters = dict(module.named_parameters())
         tensors = self.tensors(parameters)
-        arguments = {**self.form.arguments, **self._eps(), "device": "meta"}
+        # Its parameters are set below; as float64 it takes any ε that the module has.
+        made = {"device": "meta", "dtype": torch.float64}
+        arguments = {**self.form.arguments, **self._eps(), **made}
         layer = self.form.layer(*self.features(parameters), **arguments)
         for name, (old, transposed) in self.roles.items():
             parameter = parameters[old]

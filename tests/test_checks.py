@@ -203,6 +203,31 @@ def test_eps_of_wrong_type(function: str, eps: object, backend: Backend) -> None
         getattr(nalu_kernels, function.upper())(I, O, eps=eps)
 
 
+WITH_EPS = [
+    *("NAC", "NALU", "GNALU", "INALU", "NPU", "RealNPU", "NACSigma", "NACNMU"),
+    *("NACCell", "NALUCell", "INALUCell", "RealNPUCell"),
+]
+
+
+@pytest.mark.parametrize("layer", WITH_EPS)
+def test_an_eps_that_is_0_in_the_layers_dtype(layer: str) -> None:
+    make = getattr(nalu_kernels, layer)
+    for dtype in (None, torch.float32, torch.bfloat16, torch.float16):
+        words = "eps: expected at least 1.4e-45, .* 0 in float32, got 1e-50; .*float64 takes"
+        with pytest.raises(ValueError, match=words):
+            make(I, O, eps=1e-50, dtype=dtype)
+        make(I, O, eps=1.4e-45, dtype=dtype)
+    make(I, O, eps=5e-324, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("function", ["NAC", "NPU"])
+def test_the_least_eps_makes_no_nan_of_zeros(function: str, backend: Backend) -> None:
+    options = {"log_space": True} if function == "NAC" else {}
+    layer = getattr(nalu_kernels, function)(I, O, eps=1.4e-45, **options).to(backend.device)
+    with nalu_kernels.use_backend(backend.name):
+        assert not layer(torch.zeros(4, I, device=backend.device)).isnan().any()
+
+
 def test_numbers_and_bools_of_numpy(backend: Backend, rng: Generator) -> None:
     numpy = pytest.importorskip("numpy")
     x = torch.rand(4, I, generator=rng).to(backend.device)

@@ -125,6 +125,17 @@ def test_meta_tensors_go_to_the_reference() -> None:
     assert which_backend(X.to("meta"))[0] == "reference"
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64], ids=str)
+def test_no_back_end_for_what_every_call_refuses(dtype: torch.dtype, backend: Backend) -> None:
+    x = torch.ones(1, 1, dtype=dtype, device=backend.device)
+    with use_backend(backend.name):
+        for refuse in (lambda: which_backend(x), lambda: nac(x, x, x)):
+            with pytest.raises(TypeError, match=r"input: expected .* dtype float32, .*got"):
+                refuse()
+    with pytest.raises(TypeError, match=r"layout torch\.sparse_coo"):
+        which_backend(X.to_sparse())
+
+
 def test_transforms_go_to_the_reference(backend: Backend) -> None:
     names = []
 

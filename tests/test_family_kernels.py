@@ -4,6 +4,7 @@ and infinity stand."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -282,6 +283,42 @@ def test_special_values(
         tensors[chosen].view(-1)[1] = value
         # What comes of numbers beyond the type depends on the order of products.
         check(form, tensors, backend, rng, same_pattern=value != 1e30)
+
+
+POWERS = (0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.0, -2.0, 1e-30)
+ENDS = (0.0, -0.0, 1.0, -1.0, torch.inf, -torch.inf, torch.nan, 1e-30, -1e-30, 1e30, -2.0)
+
+
+@pytest.mark.parametrize("form", ["nru", "nru training"])
+def test_a_power_has_a_slope_where_it_leaves_the_range_itself(form: str, backend: Backend) -> None:
+    """w |x|^(w - 1), of an x whose power is 0 or infinite in float32."""
+    x = torch.tensor([[1e-30], [-1e-30], [1e-25], [-1e20], [1e30]], device=backend.device)
+    for w in (1.5, 2.0):
+        tensors = {"input": x, "W": torch.full((1, 1), w, device=backend.device)}
+        found = outcome(form, tensors, torch.ones_like(x), kernels_of(form, backend))["input"]
+        part = w if form == "nru" else 1.0
+        torch.testing.assert_close(
+            found, (part * w * x.double().abs() ** (w - 1)).float(), rtol=1e-5, atol=0
+        )
+
+
+@pytest.mark.parametrize("form", ["nru", "nru training"])
+@pytest.mark.parametrize("power", [*POWERS, torch.inf, -torch.inf, torch.nan])
+def test_every_end_of_a_power(form: str, power: float, backend: Backend) -> None:
+    """One factor, whose special values no other hides: NaN and infinity as in plain PyTorch."""
+    x = torch.tensor([ENDS], device=backend.device).T
+    tensors = {"input": x, "W": torch.full((1, 1), power, device=backend.device)}
+    for rows in (slice(None), *(slice(row, row + 1) for row in range(len(x)))):
+        given = {**tensors, "input": x[rows]}
+        dy = torch.ones_like(x[rows])
+        found = outcome(form, given, dy, kernels_of(form, backend))
+        eager = outcome(form, given, dy, None)
+        for name, value in found.items():
+            wanted = eager[name]
+            if math.isinf(power):  # the slope of its part is no NaN where plain PyTorch has one
+                value = torch.where(wanted.isnan(), wanted, value)
+            close = torch.allclose(value, wanted, rtol=1e-4, atol=1e-30, equal_nan=True)
+            assert close, (name, x[rows], value, wanted)
 
 
 @only(lambda backend: backend.name == "cpu")

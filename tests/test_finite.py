@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -293,6 +294,12 @@ def test_a_product_of_many_inputs() -> None:
             "is 10, of input 0: 19 with a weight of 0.5." in text
         )
     assert "All that it starts from is finite" in error(SNMU(60, 2), torch.full((3, 60), 1e4))
+
+
+@pytest.mark.parametrize("kind", [NALU, NMU, NRU])
+def test_a_layer_of_units(kind: Any) -> None:
+    model = kind.stack([kind(2, 1), kind(2, 1)])
+    assert "All that it starts from is finite" in error(model, torch.ones(2, 3, 2), limit=1e-9)
 
 
 @pytest.mark.parametrize("training", [True, False])

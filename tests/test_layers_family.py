@@ -333,7 +333,8 @@ def test_effective_weights(rng: Generator) -> None:
         (lambda: RealNPU(2, 1, modified=1), TypeError, "modified: expected a bool"),
         (lambda: NPU(2, 1).regularizer("l2"), ValueError, "term: expected 'l1'"),
         (lambda: NAU(-1, 1), ValueError, "in_features: expected"),
-        (lambda: Ramp(5, 5), ValueError, "stop: expected a step after start"),
+        (lambda: Ramp(5, 4), ValueError, "stop: expected a step not before start = 5, got 4"),
+        (lambda: Ramp(0, math.nan), ValueError, "stop: expected a step not before start"),
         (lambda: Ramp(-math.inf, 5), ValueError, "start: expected a finite step, got -inf"),
         (
             lambda: Ramp(0, math.inf)(math.inf),
@@ -366,6 +367,13 @@ def test_effective_weights(rng: Generator) -> None:
             lambda: nalu_kernels.clamp_after_step(NMU(2, 1), NMU(2, 1)),
             TypeError,
             "optimizer: expected a torch.optim.Optimizer, got NMU",
+        ),
+        (
+            lambda: nalu_kernels.clamp_after_step(
+                torch.optim.SGD(NMU(2, 1).parameters()), NMU(2, 1)
+            ),
+            ValueError,
+            "optimizer: expected one that holds parameters of model, it holds none",
         ),
         (lambda: published.settings("Linear"), ValueError, "stack: expected one of .*'NAU, NMU'"),
         (lambda: published.settings("NACSigma"), ValueError, "one of .*'NAC, NACSigma'.*, got 'NA"),
@@ -569,6 +577,8 @@ def test_ramp() -> None:
     ramp = Ramp(20_000, 35_000, scale=10.0)
     assert [ramp(step) for step in (0, 20_000, 27_500, 35_000, 10**7)] == [0, 0, 5, 10, 10]
     assert Ramp(0, 4)(1) == 0.25
+    at_once = Ramp(100, 100, scale=0.05)
+    assert [at_once(step) for step in (0, 99, 100, 101, 1e9)] == [0, 0, 0, 0.05, 0.05]
 
 
 def test_stairs() -> None:

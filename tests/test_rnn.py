@@ -148,3 +148,5 @@ def test_words_for_wrong_options() -> None:
     ):
         with pytest.raises(error, match=next(iter(wrong))):
             NALURNN(3, 2, **wrong)
+    with pytest.raises(TypeError, match=r"NACRNN: dropout .* there is no dropout"):
+        NACRNN(3, 4, dropout=0.1)

@@ -83,7 +83,7 @@ def gradients(layer: nn.Module, output: Tensor, x: Tensor, dy: Tensor) -> list[T
 
 
 def close(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(one.abs().max()))
+    return torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(one.detach().abs().max()))
 
 
 @on_cpu
@@ -448,6 +448,9 @@ def test_words_for_wrong_layers() -> None:
         NAC(2, 1).unit(0)
     with pytest.raises(IndexError, match="expected -2 to 1, got 2"):
         NAC.stack([NAC(2, 1), NAC(2, 1)]).unit(2)
+    for index, kind in ((1.0, "float"), (None, "NoneType"), (True, "bool")):
+        with pytest.raises(TypeError, match=f"index: expected an int, got {kind}"):
+            NAC.stack([NAC(2, 1), NAC(2, 1)]).unit(index)  # type: ignore[arg-type]
     W = torch.ones(2, 1, 3)
     with pytest.raises(ValueError, match="M_hat: expected 2 units"):
         nalu_kernels.nac(torch.ones(2, 5, 3), W, W[:1])

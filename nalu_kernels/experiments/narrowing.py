@@ -59,7 +59,7 @@ def _names(text: str, axis: str, known: Sequence[str]) -> Iterator[str]:
     while True:
         fitting = [name for name in known if f"{rest},".startswith(f"{_plain(name)},")]
         if not fitting:
-            found = rest.partition(",")[0]
+            found = _first(rest)
             there = ", ".join(map(repr, known))
             raise Refusal(f"--{axis} {text}: {found!r} is none of {there}")
         name = max(fitting, key=len)
@@ -68,6 +68,16 @@ def _names(text: str, axis: str, known: Sequence[str]) -> Iterator[str]:
         if not rest:
             return
         rest = rest[1:]
+
+
+def _first(text: str) -> str:
+    """What stands before the first comma that is not within brackets."""
+    depth = 0
+    for at, sign in enumerate(text):
+        depth += (sign in "([") - (sign in ")]")
+        if sign == "," and depth <= 0:
+            return text[:at]
+    return text
 
 
 def _places(

@@ -31,7 +31,8 @@ def gnalu(input: Tensor, W_hat: Tensor, M_hat: Tensor, G: Tensor, *, eps: float 
         M_hat: like ``W_hat``.
         G: of shape (out_features, in_features), one gate per output, or (1, in_features), one
             gate per sample.
-        eps: keeps log(0) finite; positive and finite.
+        eps: keeps log(0) finite, unless it is 0 in the dtype (1.4e-45 is not in float32);
+            positive and finite.
 
     Returns:
         y, of shape (..., out_features) and the dtype of ``input``; bfloat16 and float16 are

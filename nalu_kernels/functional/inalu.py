@@ -38,7 +38,8 @@ def inalu(
             (out_features, in_features), the authors' matrix gate: :math:`\sigma(|x| g^\top)`.
         W_hat_mul, M_hat_mul: like ``W_hat``: weights of the product's own, W_mul, as published.
             None ties W_mul to W. Both or neither.
-        eps: keeps log(0) finite; positive and finite.
+        eps: keeps log(0) finite, unless it is 0 in the dtype (1.4e-45 is not in float32);
+            positive and finite.
         omega: the largest logarithm of a product; positive and finite.
         per_sample: the authors' vector gate, one for each sample: g, of shape (1, in_features), in
             :math:`\sigma(|x| g^\top)`, and the logarithm is :math:`\log(|x| + \epsilon)`.

@@ -23,7 +23,8 @@ def nac(
         W_hat: of shape (out_features, in_features), the dtype and device of ``input``.
         M_hat: like ``W_hat``.
         log_space: the multiplicative form, computed on logarithms.
-        eps: keeps log(0) finite; positive and finite. Used only with ``log_space``.
+        eps: keeps log(0) finite, unless it is 0 in the dtype (1.4e-45 is not in float32);
+            positive and finite. Used only with ``log_space``.
 
     Returns:
         y, of shape (..., out_features) and the dtype of ``input``. The kernels compute bfloat16

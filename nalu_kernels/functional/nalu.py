@@ -37,7 +37,8 @@ def nalu(
         gate_bias: b, of shape (G.shape[0],); None for no bias, as in the paper.
         W_hat_mul, M_hat_mul: like ``W_hat``: weights of the product's own, W_mul. None ties
             W_mul to W, as in the paper's equations. Both or neither.
-        eps: keeps log(0) finite; positive and finite.
+        eps: keeps log(0) finite, unless it is 0 in the dtype (1.4e-45 is not in float32);
+            positive and finite.
 
     Returns:
         y, of shape (..., out_features) and the dtype of ``input``. The kernels compute bfloat16

@@ -12,7 +12,7 @@ from torch.fx import Proxy
 
 from .. import reference
 from ..autocast import wide, widen
-from ..checks import check_dtype, check_eps, check_size, check_W, is_dtensor
+from ..checks import check_dtype, check_eps_in, check_size, check_W, is_dtensor
 from .initialize import draw_uniform, nau_range
 from .units import of_each_unit, stacked, unit_of
 
@@ -74,6 +74,7 @@ class Layer(nn.Module):
         Raises:
             RuntimeError: the layer is not of units, or has hooks, buffers or parameters that are
                 computed of others, which are of all units.
+            TypeError: index is no int.
             IndexError: it has not so many.
         """
         return unit_of(self, self.units, index)
@@ -262,7 +263,7 @@ class TanhSigmoidLayer(Layer):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__(in_features, out_features, dtype)
-        self.eps = check_eps(eps)
+        self.eps = check_eps_in(dtype, eps)
         for name in ("W_hat", "M_hat"):
             weight = torch.empty(self.out_features, self.in_features, device=device, dtype=dtype)
             self.register_parameter(name, nn.Parameter(weight))

@@ -90,7 +90,7 @@ class _Cell(nn.Module):
             lengths: how many steps each row has, int64 of shape (batch,) or (), from 0 to steps.
                 Behind them the state stays and the output is 0; the input there is not read.
             reset: where the state begins anew with hx, before the step: bool of shape
-                (steps, batch) or (steps,).
+                (steps, batch) or (steps,). A mark behind a row's length has no effect.
             last_only: return the last state alone.
 
         Returns:
@@ -140,7 +140,7 @@ class NACCell(_Cell):
         hidden_size: size of the last dimension of the state.
         log_space: products, quotients and powers over time. Start it from a state of ones: of
             zeros, as by default, it makes factors of eps.
-        eps: keeps log(0) finite.
+        eps: keeps log(0) finite; not 0 in float32, or in float64 if that is the dtype.
         device, dtype: of the parameters; float32, float64, bfloat16 or float16.
 
     Shape:

@@ -25,7 +25,7 @@ class GNALU(TanhSigmoidLayer):
     Args:
         in_features: size of the last dimension of the input.
         out_features: size of the last dimension of the output.
-        eps: keeps log(0) finite.
+        eps: keeps log(0) finite; not 0 in float32, or in float64 if that is the dtype.
         device, dtype: of the parameters; float32, float64, bfloat16 or float16.
 
     Shape:

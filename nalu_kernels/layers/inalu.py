@@ -31,7 +31,7 @@ class INALU(UntiedLayer):
             one of them per sample, whose product takes :math:`\log(|x| + \epsilon)`.
         tied: one W for both paths. False, as published, gives the product its own W_hat_mul and
             M_hat_mul.
-        eps: keeps log(0) finite.
+        eps: keeps log(0) finite; not 0 in float32, or in float64 if that is the dtype.
         omega: the largest exponent of the product.
         device, dtype: of the parameters; float32, float64, bfloat16 or float16.
 

@@ -53,6 +53,8 @@ def keep_weights(model: nn.Module) -> Iterator[None]:
             for x in batches:
                 y = model(x)
 
+    It is a context and nothing else: a call of it without ``with`` does nothing.
+
     One rule: within the block the parameters stay as they are. If they have changed when it ends,
     it says so. Weights that are swapped in the block and swapped back (an average of weights for a
     test) it cannot see: swap them outside.

@@ -22,7 +22,7 @@ class NAC(TanhSigmoidLayer):
         out_features: size of the last dimension of the output.
         log_space: compute on logarithms: products, quotients and powers for sums, differences
             and multiples.
-        eps: keeps log(0) finite.
+        eps: keeps log(0) finite; not 0 in float32, or in float64 if that is the dtype.
         device, dtype: of the parameters; float32, float64, bfloat16 or float16.
 
     Shape:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
 from ..autocast import wide, widen
-from ..checks import check_eps
+from ..checks import check_eps_in
 from ..family import NMU
 from ..functional.nac import nac
 from ..functional.npu import real_npu
@@ -30,7 +30,7 @@ class NACSigma(Layer):
     Args:
         in_features: size of the last dimension of the input.
         out_features: size of the last dimension of the output.
-        eps: keeps log(0) finite.
+        eps: keeps log(0) finite; not 0 in float32, or in float64 if that is the dtype.
         device, dtype: of the parameter; float32, float64, bfloat16 or float16.
 
     Shape:
@@ -58,7 +58,7 @@ class NACSigma(Layer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, dtype)
-        self.eps = check_eps(eps)
+        self.eps = check_eps_in(dtype, eps)
         shape = (self.out_features, self.in_features)
         self.W_hat = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.reset_parameters()
@@ -103,7 +103,7 @@ class NACNMU(MeanLayer):
     Args:
         in_features: size of the last dimension of the input.
         out_features: size of the last dimension of the output.
-        eps: keeps log(0) finite.
+        eps: keeps log(0) finite; not 0 in float32, or in float64 if that is the dtype.
         device, dtype: of the parameter; float32, float64, bfloat16 or float16.
 
     Shape:
@@ -130,7 +130,7 @@ class NACNMU(MeanLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, device, dtype)
-        self.eps = check_eps(eps)
+        self.eps = check_eps_in(dtype, eps)
 
     def forward(self, input: Tensor) -> Tensor:
         (W,) = self._tensors(input)

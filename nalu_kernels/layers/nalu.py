@@ -24,7 +24,7 @@ class NALU(UntiedLayer):
     Args:
         in_features: size of the last dimension of the input.
         out_features: size of the last dimension of the output.
-        eps: keeps log(0) finite.
+        eps: keeps log(0) finite; not 0 in float32, or in float64 if that is the dtype.
         tied: one W for both paths, as in the paper's equations; False gives the product its own
             W_hat_mul and M_hat_mul (two NACs, as in most figures).
         gate: "output" for one gate per output, "sample" for one per sample; published code has

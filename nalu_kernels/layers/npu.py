@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_eps, check_flag
+from ..checks import check_eps_in, check_flag
 from ..functional.npu import npu, real_npu
 from .base import Bounds, Layer, sparsity
 from .initialize import draw_uniform, draw_xavier, nau_range
@@ -31,7 +31,7 @@ class _PowerLayer(Layer):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__(in_features, out_features, dtype)
-        self.eps = None if eps is None else check_eps(eps)
+        self.eps = None if eps is None else check_eps_in(dtype, eps)
         if gate_gradient not in ("straight-through", "clamped"):
             raise ValueError(
                 f"gate_gradient: expected 'straight-through' or 'clamped', got {gate_gradient!r}"

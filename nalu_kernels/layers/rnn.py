@@ -38,6 +38,12 @@ class _RNN(nn.Module):
         super().__init__()
         known = inspect.signature(type(self))
         for name in options:
+            if name in ("dropout", "bidirectional"):
+                raise TypeError(
+                    f"{type(self).__name__}: {name} is none of its options, there is no "
+                    "dropout and no second direction: a sum over time that forgets some of its "
+                    "terms is no sum"
+                )
             if name not in known.parameters:
                 raise TypeError(f"{type(self).__name__}: {name} is none of its options {known}")
         self.input_size = check_size("input_size", input_size)

@@ -114,12 +114,13 @@ class Ramp:
         \operatorname{clip}\Bigl(\frac{t - \text{start}}{\text{stop} - \text{start}},\; 0,\; 1\Bigr)
 
     Args:
-        start, stop: steps, start < stop.
+        start, stop: steps, start <= stop. Where they are equal, the weight is 0 up to this step
+            and all of it after, as by a sweep's columns ``ramp_start`` and ``ramp_stop``.
         scale: the weight from stop on.
 
     Raises:
         TypeError: an argument is no number.
-        ValueError: stop is not after start, start or scale is not finite, or scale is below 0. A
+        ValueError: stop is before start, start or scale is not finite, or scale is below 0. A
             stop may be infinite: then the weight stays 0.
 
     Source: Madsen and Johansen 2020, "Neural Arithmetic Units", section 2.2.
@@ -134,16 +135,21 @@ class Ramp:
             check_number(name, getattr(self, name))
         if not math.isfinite(self.start):
             raise ValueError(f"start: expected a finite step, got {self.start}")
-        if not self.start < self.stop:
-            raise ValueError(f"stop: expected a step after start = {self.start}, got {self.stop}")
+        if not self.start <= self.stop:
+            raise ValueError(
+                f"stop: expected a step not before start = {self.start}, got {self.stop}"
+            )
         if not 0 <= self.scale < math.inf:
             raise ValueError(f"scale: expected a finite number, at least 0, got {self.scale}")
 
     def __call__(self, step: float) -> float:
         """The weight at a step, a finite number."""
         _check_step(step)
-        share = (step - self.start) / (self.stop - self.start)
-        return self.scale * min(max(share, 0.0), 1.0)
+        if step <= self.start:
+            return 0.0
+        if step >= self.stop:
+            return self.scale
+        return self.scale * ((step - self.start) / (self.stop - self.start))
 
 
 @dataclass(frozen=True)
@@ -230,13 +236,17 @@ def clamp_after_step(optimizer: torch.optim.Optimizer, model: nn.Module) -> Remo
         a handle, whose ``remove()`` ends it.
 
     Raises:
-        TypeError, ValueError: optimizer is no optimizer, or model holds no layer of this library.
+        TypeError: optimizer is no optimizer.
+        ValueError: model holds no layer of this library, or optimizer no parameter of model.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
             f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}"
         )
     _layers(model)
+    held = {id(held) for group in optimizer.param_groups for held in group["params"]}
+    if not any(id(parameter) in held for parameter in model.parameters()):
+        raise ValueError("optimizer: expected one that holds parameters of model, it holds none")
     return optimizer.register_step_post_hook(lambda *_: clamp_(model))
 
 

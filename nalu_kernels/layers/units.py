@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_int
 from .alike import difference, more_than_a_layer, not_own
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
@@ -57,6 +58,7 @@ def unit_of(layer: _Layer, units: int | None, index: int) -> _Layer:
     _require_own(layer)
     if found := more_than_a_layer(layer):
         raise RuntimeError(f"unit: {found}")
+    index = check_int("index", index)
     if not -units <= index < units:
         raise IndexError(f"index: expected -{units} to {units - 1}, got {index}")
     return _with_parameters(

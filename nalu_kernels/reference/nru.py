@@ -16,7 +16,8 @@ def nru(input: Tensor, W: Tensor, *, training: bool = False) -> Tensor:
     """:func:`nalu_kernels.nru`: the same mathematics, arguments and shapes, nothing checked."""
     part = torch.tanh(1000 * W) ** 2 if training else torch.abs(W)
     sign = torch.where(input < 0, -1, 1).to(input.dtype)
-    size = (input * sign).unsqueeze(-2)  # |x|, of slope 1 at 0
+    # |x|, of slope 1 at 0; -0.0 becomes 0.0, whose reciprocal is positive.
+    size = (input * sign + 0).unsqueeze(-2)
     return product(part * (sign.unsqueeze(-2) * torch.pow(size, W)) + (1 - part))
 
 

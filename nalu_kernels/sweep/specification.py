@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_size
+from ..checks import check_eps_in, check_int
 from ..layers import SNMU
 from ..layers.base import Layer
 from . import stream
@@ -73,6 +73,7 @@ class Specification:
         self.stop = None if stop is None else _one_of("stop", stop, ("solved",))
         self.dtype = self._dtype(dtype)
         self.columns = Columns(runs, task, self.optimizer)
+        self._check_eps()
         self._check_labels()
         self._check_sizes()
         self._check_turns()
@@ -103,6 +104,12 @@ class Specification:
             )
         return own
 
+    def _check_eps(self) -> None:
+        """No layer's eps is 0 in what is trained in."""
+        for layer in self.stack.layers():
+            if getattr(layer, "eps", None) is not None:
+                check_eps_in(self.dtype, layer.eps, f"stack: eps of the {type(layer).__name__}")
+
     def _check_labels(self) -> None:
         """No label says what an option of a layer says."""
         for layer in self.stack.layers():
@@ -121,6 +128,7 @@ class Specification:
         if isinstance(task, Arithmetic):
             outputs = 1
         elif isinstance(task, Data):
+            task.check_within(self.dtype)
             outputs = task.y.shape[1]
         else:
             for outside in (False, True):
@@ -295,7 +303,7 @@ def hash_of(column: list[Any]) -> str:
 
 
 def _count(name: str, value: Any) -> int:
-    count = check_size(name, value)
+    count = check_int(name, value)
     if not 1 <= count < 2**62:
         expected = "at least 1" if count < 1 else "less than 2**62"
         raise ValueError(f"{name}: expected {expected}, got {count}")

@@ -72,8 +72,8 @@ class Stack:
 
     Raises:
         TypeError: a layer of another kind, or changed by hooks or parametrizations.
-        ValueError: layers whose sizes do not fit, a layer that stands in two places, frozen
-            parameters, or nothing to train.
+        ValueError: layers whose sizes do not fit, a layer that stands in two places or is of
+            stacked units, frozen parameters, or nothing to train.
     """
 
     def __init__(self, template: nn.Module) -> None:
@@ -142,7 +142,8 @@ class Stack:
         """Rows (runs, size) of a stacked state, as ``torch.func.stack_module_state`` returns it.
 
         Raises:
-            TypeError, ValueError: names or shapes that are not those of the stack.
+            TypeError, ValueError: names or shapes that are not those of the stack, or finite
+                numbers beyond the range of ``dtype``.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"initial: expected a dict of tensors, got {type(state).__name__}")
@@ -155,7 +156,11 @@ class Stack:
             if not isinstance(value, Tensor) or tuple(value.shape) != (runs, *shape):
                 got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(f"initial[{name!r}]: expected shape {(runs, *shape)}, got {got}")
-            rows[:, place] = value.detach().reshape(runs, -1).to("cpu", dtype)
+            given = value.detach().reshape(runs, -1).cpu()
+            rows[:, place] = given.to(dtype)
+            if bool((given.isfinite() & ~rows[:, place].isfinite()).any()):
+                kind = str(dtype).removeprefix("torch.")
+                raise ValueError(f"initial[{name!r}]: has numbers beyond the range of {kind}")
         return rows
 
     def state(self, rows: Tensor) -> dict[str, Tensor]:
@@ -201,7 +206,9 @@ class Stack:
         """The stack that was described."""
         root: nn.Module = nn.Sequential()
         for name, kind, options in description:
-            module = nn.Sequential() if kind == "Sequential" else _LAYERS[kind](**options)
+            # float64 takes every eps; the rows of numbers have a dtype of their own.
+            dtype = {"dtype": torch.float64} if options else {}
+            module = nn.Sequential() if kind == "Sequential" else _LAYERS[kind](**options, **dtype)
             if not name:
                 root = module
                 continue
@@ -233,6 +240,10 @@ def _check(named: list[tuple[str, Any]]) -> None:
             raise TypeError(f"stack: {called} is not supported; a sweep trains {_SUPPORTED}")
         if any(getattr(layer, hooks) for hooks in _HOOKS):
             raise TypeError(f"stack: {called} has hooks, which a sweep cannot call")
+        if getattr(layer, "units", None) is not None:
+            raise ValueError(
+                f"stack: {called} is of stacked units; a sweep makes its own: give a single layer"
+            )
         if list(layer.parameters()):
             if id(layer) in places:
                 raise ValueError(

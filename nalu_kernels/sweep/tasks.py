@@ -22,7 +22,12 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "a^2": lambda a, b: a * a,
     "sqrt(a)": lambda a, b: a.sqrt(),
 }
-_SHORT = {name.replace("a ", "").replace(" b", ""): name for name in OPERATIONS}
+# As they are found, without blanks: "a + b", "a+b" and "+" are one.
+_NAMES = {
+    short: name
+    for name in OPERATIONS
+    for short in (name.replace(" ", ""), name.replace("a ", "").replace(" b", ""))
+}
 SAMPLES = 10_000
 
 
@@ -153,7 +158,8 @@ class Arithmetic(_Drawn):
     in both; where they begin differs by seed. With two inputs a = x[0] and b = x[1].
 
     Args:
-        operation: "a + b", "a - b", "a * b", "a / b", "a^2", "sqrt(a)", or "+", "-", "*", "/".
+        operation: "a + b", "a - b", "a * b", "a / b", "a^2", "sqrt(a)", or "+", "-", "*", "/";
+            with blanks or without.
         in_features: size of the input.
         subset, overlap: shares of the input and of the subset.
         train: range of the inputs in training and in the test inside: (low, high), two of these,
@@ -184,10 +190,11 @@ class Arithmetic(_Drawn):
         if not isinstance(self.operation, str):
             kind = type(self.operation).__name__
             raise TypeError(f"operation: expected a str, got {kind}")
-        operation = _SHORT.get(self.operation, self.operation)
-        if operation not in OPERATIONS:
+        operation = _NAMES.get("".join(self.operation.split()))
+        if operation is None:
             raise ValueError(
-                f"operation: expected one of {', '.join(OPERATIONS)}, got {self.operation!r}"
+                f"operation: expected one of {', '.join(OPERATIONS)}, or +, -, *, /, got "
+                f"{self.operation!r}"
             )
         object.__setattr__(self, "operation", operation)
         self._check()
@@ -270,9 +277,16 @@ class Function(_Drawn):
 
         Raises:
             TypeError, ValueError: f returned something else.
+            RuntimeError: f raised an error, which is this one's cause.
         """
         rows = x.reshape(-1, self.in_features)
-        y = self.f(rows.clone())  # which may work in place
+        try:
+            y = self.f(rows.clone())  # which may work in place
+        except Exception as error:
+            raise RuntimeError(
+                f"task: f, {self._name} of this sweep.Function, raised {type(error).__name__} for "
+                f"inputs {tuple(rows.shape)}: {error}"
+            ) from error
         if not isinstance(y, Tensor):
             raise TypeError(f"f: expected it to return a tensor, got {type(y).__name__}")
         if y.dim() == 1:
@@ -289,16 +303,22 @@ class Function(_Drawn):
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "f"}
         ranges = {name: describe_range(fields[name]) for name in ("train", "test")}
         tried = self.test_inputs(True, check_range("test", self.test), 0, 64, torch.float64)
-        name = getattr(self.f, "__qualname__", type(self.f).__qualname__)
         answers = fingerprint(self.answers(tried))
-        return {"task": "Function", "f": name, "answers": answers, **fields, **ranges}
+        return {"task": "Function", "f": self._name, "answers": answers, **fields, **ranges}
+
+    @property
+    def _name(self) -> str:
+        """That of f."""
+        return str(getattr(self.f, "__qualname__", type(self.f).__qualname__))
 
 
-def _check_finite(name: str, table: Tensor) -> None:
+def _check_finite(name: str, table: Tensor, where: str = "") -> None:
     wrong = (~table.isfinite().all(1)).nonzero()
     if len(wrong):
         first = int(wrong[0])
-        raise ValueError(f"{name}: {len(wrong)} rows are not finite, row {first} is the first")
+        raise ValueError(
+            f"{name}: {len(wrong)} rows are not finite{where}, row {first} is the first"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,6 +359,14 @@ class Data:
         if len(shapes) != 2:
             raise ValueError(f"x, y: expected as many columns in all parts, got {sorted(shapes)}")
         object.__setattr__(self, "in_features", self.x.shape[1])
+
+    def check_within(self, dtype: torch.dtype) -> None:
+        """Raises ValueError if a number is beyond the range of ``dtype``."""
+        where = f" in {str(dtype).removeprefix('torch.')}"
+        for name in ("x", "y", "x_test", "y_test", "x_outside", "y_outside"):
+            table = getattr(self, name)
+            if table is not None:
+                _check_finite(name, table.to(dtype), where)
 
     def _table(self, name: str) -> int:
         value = getattr(self, name)

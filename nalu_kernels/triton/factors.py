@@ -100,8 +100,8 @@ def load_terms(W, cols, j, O, columns, C: tl.constexpr, LAYER: tl.constexpr):  #
 
 @triton.jit
 def _power(log, exponent):
-    """|x|^exponent; 1 for one of 0, whatever x is."""
-    return tl.where(exponent == 0, 1.0, maths.exp(log * exponent))
+    """|x|^exponent: 1 for an exponent of 0 and for an |x| of 1, whatever the other is."""
+    return tl.where((exponent == 0) | (log == 0), 1.0, maths.exp(log * exponent))
 
 
 @triton.jit

@@ -71,6 +71,8 @@ def test_what_comes_along() -> None:
         ("programs", {"models": ["NAC"]}, "--models NAC: 'nac' is none of 'LSTM', 'LSTM + NAC', "),
         ("static", {"tasks": ["a + b,c"]}, "--tasks a + b,c: 'c' is none of 'a + b', 'a - b', "),
         ("static", {"tasks": [""]}, "--tasks : '' is none of 'a + b'"),
+        ("single", {"ranges": ["[9, 9]"]}, "--ranges [9, 9]: '[9,9]' is none of '[-20, -10]', "),
+        ("single", {"ranges": ["[1,2],[9,9],[1,2]"]}, "'[9,9]' is none of"),
         ("digits", {"models": ["constant"]}, "'constant' is none of 'NAC', 'NALU', "),
         ("identity", {"ranges": ["[1, 2]"]}, "--ranges [1, 2]: identity has --models and --tasks"),
         (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nalu_kernels import NAC, NACNMU, NALU, NACSigma, sparsity_error
+from nalu_kernels import NAC, NACNMU, NALU, NMU, NACSigma, sparsity_error
 from nalu_kernels.layers.initialize import init_range, xavier_std
 from nalu_kernels.sweep.stack import Stack
 
@@ -52,7 +52,11 @@ def test_a_single_layer_is_a_stack() -> None:
     assert type(stack.module(row)) is NALU
 
 
-@pytest.mark.parametrize("template", [everything(), NALU(2, 1)], ids=["Sequential", "layer"])
+@pytest.mark.parametrize(
+    "template",
+    [everything(), NALU(2, 1), NALU(2, 1, eps=1e-300, dtype=torch.float64)],
+    ids=["Sequential", "layer", "small eps"],
+)
 def test_a_stack_is_described_and_made_again(template: nn.Module) -> None:
     stack = Stack(template)
     again = Stack.of(stack.describe())
@@ -150,6 +154,16 @@ class Own(NAC):
         (lambda: nn.Sequential(NAC(2, 3), NAC(2, 1)), ValueError, "expects 2 inputs, and gets 3"),
         (shared, ValueError, "stands in two places, also at 0"),
         (frozen, ValueError, "frozen"),
+        (
+            lambda: NALU.stack([NALU(2, 1), NALU(2, 1)]),
+            ValueError,
+            "the NALU is of stacked units; a sweep makes its own: give a single layer",
+        ),
+        (
+            lambda: nn.Sequential(nn.Sequential(NMU.stack([NMU(2, 1)]))),
+            ValueError,
+            r"layer 0.0 \(NMU\) is of stacked units",
+        ),
         (lambda: nn.Sequential(nn.ReLU()), ValueError, "found none"),
         (lambda: nn.Sequential(), ValueError, "found none"),
         (lambda: NAC(0, 1), ValueError, "no inputs or no outputs"),
@@ -189,6 +203,14 @@ def test_the_limits_themselves_are_within() -> None:
             {"W_hat": torch.zeros(3, 1, 2), "M_hat": torch.zeros(1, 2)},
             ValueError,
             r"initial\['M_hat'\]: expected shape \(3, 1, 2\), got \(1, 2\)",
+        ),
+        (
+            {
+                "W_hat": torch.full((3, 1, 2), 1e300, dtype=torch.float64),
+                "M_hat": torch.zeros(3, 1, 2),
+            },
+            ValueError,
+            r"initial\['W_hat'\]: has numbers beyond the range of float32",
         ),
     ],
 )

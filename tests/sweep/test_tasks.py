@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from nalu_kernels import sweep
+from nalu_kernels import NAC, sweep
 from nalu_kernels.sweep import stream
 from nalu_kernels.sweep.tasks import check_range, fingerprint
 
@@ -50,6 +51,9 @@ def test_two_inputs_are_a_and_b() -> None:
         ("-", 5.0),
         ("*", 36.0),
         ("/", 2.25),
+        ("a*b", 36.0),
+        (" a  /b ", 2.25),
+        ("sqrt( a )", 3.0),
     ],
 )
 def test_operations(operation: str, answer: float) -> None:
@@ -88,6 +92,35 @@ def test_a_table_has_numbers_only() -> None:
     for name, given in (("x", (gap, x, x, x)), ("y_test", (x, x, x, gap))):
         with pytest.raises(ValueError, match=f"{name}: 1 rows are not finite, row 1 is the first"):
             sweep.Data(*given)
+
+
+def test_a_tables_numbers_are_within_the_range_of_the_dtype() -> None:
+    x = torch.ones(3, 2, dtype=torch.float64)
+    large = x.index_fill(0, torch.tensor([1]), 1e300)
+    whole = torch.ones(3, 1, dtype=torch.int64)
+    words = "3 rows are not finite in float32, row 0 is the first"
+    for name, task in (
+        ("x", sweep.Data(x * 1e39, whole, x, whole)),
+        ("y_outside", sweep.Data(x, whole, x, whole, x, x[:, :1] * 1e39)),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: {words}"):
+            task.check_within(torch.float32)
+    task = sweep.Data(large, whole, x, whole)
+    task.check_within(torch.float64)
+    with pytest.raises(ValueError, match="x: 1 rows are not finite in float32, row 1"):
+        sweep.run(NAC(2, 1), task, {"seed": [0]}, steps=1)
+
+
+def test_an_error_of_a_function_names_it_and_the_task() -> None:
+    def faulty(x: Tensor) -> Tensor:
+        raise KeyError("no such thing")
+
+    task = sweep.Function(faulty, 2, (1, 2), (2, 3))
+    with pytest.raises(
+        RuntimeError, match=r"task: f, .*faulty of this.*KeyError .*\(8, 2\)"
+    ) as found:
+        sweep.run(NAC(2, 1), task, {"seed": [0]}, steps=1)
+    assert isinstance(found.value.__cause__, KeyError)
 
 
 def test_a_table_serves_both_tests_without_one_outside() -> None:
@@ -150,6 +183,8 @@ def test_what_is_no_range_is_refused(given: Any, error: type[Exception], words: 
     ("make", "error", "words"),
     [
         (lambda: sweep.Arithmetic("a ** b"), ValueError, "operation: expected one of a \\+ b"),
+        (lambda: sweep.Arithmetic("a"), ValueError, r"sqrt\(a\), or \+, -, \*, /, got 'a'"),
+        (lambda: sweep.Arithmetic(""), ValueError, "operation: expected one of"),
         (lambda: sweep.Arithmetic(3), TypeError, "operation: expected a str"),
         (lambda: sweep.Arithmetic("+", in_features=0), ValueError, "in_features"),
         (lambda: sweep.Arithmetic("+", in_features=2.0), TypeError, "in_features"),
