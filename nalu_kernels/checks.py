@@ -98,7 +98,8 @@ def _like_input(name: str, value: object, input: Tensor) -> Tensor:
 
 
 def _shape(name: str, value: Tensor, *expected: tuple[int, ...]) -> None:
-    if tuple(value.shape) not in expected:
+    # Not `in`, which Dynamo gets wrong for sizes that are symbols.
+    if all(tuple(value.shape) != shape for shape in expected):
         wanted = " or ".join(str(shape) for shape in expected)
         raise ValueError(f"{name}: expected shape {wanted}, got {tuple(value.shape)}")
 

@@ -572,6 +572,17 @@ def test_compile_and_export(name: str, backend: Backend, rng: Generator) -> None
 
 
 @on_cpu
+def test_a_batch_that_is_a_symbol_alone(backend: Backend, rng: Generator) -> None:
+    """Where only the input has had another size before, Dynamo compares a symbol with numbers."""
+    cell = make("NAC")
+    x, hx = (tensor.float() for tensor in draw(rng, 4, 3))
+    lengths = torch.tensor([4, 2, 1])
+    torch._dynamo.maybe_mark_dynamic(x, 1)
+    compiled = torch.compile(_Unrolled(cell), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, hx, lengths), cell.unroll(x, hx, lengths=lengths))
+
+
+@on_cpu
 @pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
 def test_any_number_of_steps_is_one_graph(
     last_only: bool, backend: Backend, rng: Generator
