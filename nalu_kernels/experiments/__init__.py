@@ -2,7 +2,8 @@
 
 They need the packages of the extra ``experiments``. A module for each experiment, by its name;
 ``experiment.py`` says what one is, ``narrowing.py`` which part of it runs, ``training.py`` trains,
-``benchmark.py`` and ``ranges.py`` on sweeps, ``runner.py`` runs, ``store.py`` saves and resumes;
+``benchmark.py`` and ``ranges.py`` on sweeps, ``discover.py`` compares the ``regressors.py`` on
+``laws.py``, ``runner.py`` runs, ``store.py`` saves and resumes;
 ``report.py``, ``plot.py`` and ``summary.py`` show.
 """
 
@@ -27,9 +28,10 @@ NAMES = (
     "division",
     "inalu",
 )
+BESIDE = ("discover",)  # run by a script of their own, as they need what no extra of these has
 
 
 def load(name: str) -> Experiment:
-    """The experiment called ``name``, one of NAMES."""
+    """The experiment called ``name``, one of NAMES or BESIDE."""
     experiment: Experiment = importlib.import_module(f"{__name__}.{name}").EXPERIMENT
     return experiment
