@@ -16,6 +16,7 @@ from nalu_kernels.sweep.extras import optional
 
 TEXT, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
 _SEPARATORS = ",;\t|"  # of .csv; of equals the first
+_NAMED = re.compile(r'sep=([^"\r\n])\r?\n')  # the separator, by the first line
 _MAGIC = {
     b"PAR1": "a Parquet file; call it .parquet",
     b"PK\x03\x04": "a ZIP archive, as Excel's workbooks are; save the sheet as CSV",
@@ -80,6 +81,8 @@ def printable(text: object) -> str:
 
 def _text(path: Path, content: bytes, separator: str | None) -> Columns:
     lines = _decoded(path, content)
+    if named := _NAMED.match(lines):  # by Excel
+        separator, lines = named[1], "\n" + lines[named.end() :]
     if separator is None:
         first = next((line for line in lines.splitlines() if line.strip()), "")
         unquoted = re.sub(r'"[^"]*"?', "", first)

@@ -22,6 +22,7 @@ LINEAR, POWERS = "linear regression", "power law"
 _OF_POWERS = 3  # the complexity of a stack of one layer
 LEAST_FOR_SEARCH = 12  # rows; a linear regression is all that fewer get
 _LARGEST = 1e60  # magnitude of a column's largest number, and 1 / that of its least
+_SEARCHED = 2000  # rows at most that a search gets: a law holds on any, and more take longer
 _READ = 8  # models at most that are read and checked
 _FOR_READING = 0.15  # of the seconds; at most _SECONDS_FOR_READING
 _SECONDS_FOR_READING = 5.0
@@ -109,16 +110,16 @@ def fit(
 ) -> Fit:
     """Searches a formula of the table's target in its inputs, and checks what it finds.
 
-    The search sees the training rows, and ranks by the choosing rows. Before any other row is
-    looked at, at most 8 models are set apart: those that no simpler one is as good as, and a linear
-    regression. Where that, or a product of powers, is a law on the choosing rows, nothing is
-    searched. Each model is rounded, and its verdict is from the checking rows and those outside.
-    Chosen is the simplest that is exact; if none is, the simplest of those whose error on the
-    choosing rows is within a quarter of the least.
+    The search sees the training rows, and ranks by the choosing rows, 2,000 of each at most. Before
+    any other row is looked at, at most 8 models are set apart: those that no simpler one is as good
+    as, and a linear regression. Where that, or a product of powers, is a law on the choosing rows,
+    nothing is searched. Each model is rounded, and its verdict is from the checking rows and those
+    outside. Chosen is the simplest that is exact; if none is, the simplest of those whose error on
+    the choosing rows is within a quarter of the least.
 
     Args:
         seconds: for all of it; the search takes the largest part, and ends early where it has found
-            a law.
+            a law, or by Ctrl-C.
         seed: of the split and of the search.
         outside: the share of rows held back as the test of extrapolation, of :func:`split`.
         threads: of the search; None is one for each core.
@@ -201,11 +202,11 @@ def _models(
         models.append(judged(_OF_POWERS, POWERS, every, powers))
     is_law = min(model.error for model in (linear, *models)) <= _NOTHING
     if seconds and len(table) >= LEAST_FOR_SEARCH and not is_law:
+        some_x, some_y = _some(choosing_x, choosing_y)
         found = search(
-            x,
-            y,
-            choosing_x=choosing_x,
-            choosing_y=choosing_y,
+            *_some(x, y),
+            choosing_x=some_x,
+            choosing_y=some_y,
             seconds=seconds - min(_FOR_READING * seconds, _SECONDS_FOR_READING),
             seed=seed,
             threads=threads,
@@ -215,6 +216,12 @@ def _models(
             model = _scaled(one.model, one.scale, x[:, columns], y)
             models.append(judged(one.candidate.complexity, one.candidate.name, columns, model))
     return [*_set_apart(model for model in models if math.isfinite(model.error)), linear]
+
+
+def _some(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """As many of the rows as a search has a use for, from all of the table."""
+    step = -(-len(x) // _SEARCHED)
+    return x[::step], y[::step]
 
 
 def _scaled(model: nn.Sequential, scale: float, x: Tensor, y: Tensor) -> nn.Sequential:

@@ -1,44 +1,32 @@
-"""The search: trains candidates in rounds, rounds what has come of them, and keeps the best."""
+"""The search: trains candidates in rounds, rounds what has come of them, and keeps the best.
+
+A bracket has three rounds: all candidates, the better half of them, the better half of these; each
+with twice as many seeds as the round before. The next bracket trains twice as long. Most laws are
+found in the first round, in about a second.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import rounding
 from .candidates import CANDIDATES, Candidate
+from .found import Found, found
 from .training import Table, train
 
-F64 = torch.float64
-_ROWS = 64  # that skeletons are told by
-_KEEP = 24  # skeletons of a candidate
+_ROUNDS = 3  # of a bracket
+_MOST_SEEDS = 1024  # of a call
+_ROWS = 64  # that tell a skeleton
+_KEEP = 24  # skeletons of a candidate, from one round to the next
 _DEPTH = 4  # flips one after the other
 _MODELS = 3  # of a candidate that come back
-
-
-class Found(NamedTuple):
-    """A model: ``scale`` times ``model(x[:, columns])``.
-
-    Attributes:
-        candidate: its stack and settings.
-        model: the stack in float64, in ``eval()``.
-        columns: of the table, in the order of the model's inputs; None for all.
-        scale: a factor; 1.0 for none.
-        error: on the choosing rows, the mean of ``|f - y| / (|y| + median |y|)``.
-        seeds, steps: tried of this candidate, and done with all of them, until it was found.
-    """
-
-    candidate: Candidate
-    model: nn.Sequential
-    columns: tuple[int, ...] | None
-    scale: float
-    error: float
-    seeds: int
-    steps: int
+_LEAST_SECONDS = 0.05  # in which nothing can be trained
 
 
 def search(
@@ -53,111 +41,132 @@ def search(
     candidates: Sequence[Candidate] = CANDIDATES,
     tolerance: float = 1e-9,
 ) -> list[Found]:
-    """Models of y, the best first."""
+    """Models of y, the best first.
+
+    The same call finds the same models, as far as ``seconds`` lets it get.
+
+    Args:
+        x, y: the rows to learn from: inputs (rows, inputs) and targets (rows,) in float64.
+        choosing_x, choosing_y: other rows, by whose error the models are sorted.
+        seconds: of the clock, at most. It ends earlier with a model below ``tolerance``, and by
+            Ctrl-C.
+        seed: of the trainings.
+        threads: as of :func:`nalu_kernels.sweep.run`.
+        candidates: what is trained, in this order.
+        tolerance: an error on the choosing rows that only a law has; above 0 by rounding errors.
+
+    Returns:
+        up to three models of each candidate that was trained, by error, and of equal errors by
+        complexity. None if there was no time for a single one.
+
+    Raises:
+        TypeError, ValueError: tables that are not float64, not finite or of shapes that do not fit,
+            or another argument out of range.
+    """
+    _check(x, y, choosing_x, choosing_y)
+    if not candidates or len({candidate.name for candidate in candidates}) < len(candidates):
+        raise ValueError("candidates: expected at least one, and each of another name")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed: expected one in [0, 2**31), got {seed}")
     deadline = time.perf_counter() + seconds
-    found: dict[str, list[Found]] = {}
-    seeds = {candidate.name: 0 for candidate in candidates}
-    steps = dict(seeds)
-    turn = 0
-    alive = list(candidates)
-    while True:
-        for candidate in alive:
+    searches = [_Search(candidate, x, y, seed) for candidate in candidates]
+    with suppress(KeyboardInterrupt):  # ends it as the clock does
+        for one, seeds, times in _plan(searches):
             left = deadline - time.perf_counter()
-            if left <= 0.05:
-                return _sorted(found)
-            table = Table(candidate, x, y)
-            count = candidate.seeds * 2**turn
-            begin = seed * 2**32 + seeds[candidate.name]
-            trained = train(
-                candidate,
-                table,
-                range(begin, begin + count),
-                candidate.steps,
-                seconds=left,
-                threads=threads,
+            if left < _LEAST_SECONDS:
+                break
+            if one.go_on(seeds, times, choosing_x, choosing_y, left, threads):
+                break
+            if one.error <= tolerance:
+                break
+    every = [model for one in searches for model in one.models]
+    return sorted(every, key=lambda model: (model.error, model.candidate.complexity))
+
+
+class _Search:
+    """What has come of one candidate so far."""
+
+    def __init__(self, candidate: Candidate, x: Tensor, y: Tensor, seed: int) -> None:
+        self.candidate, self.x, self.y = candidate, x, y
+        self.models: list[Found] = []
+        self._table = Table(candidate, x, y)
+        self._first = seed << 32
+        self._seeds = self._steps = 0
+        self._skeletons: list[Tensor] = []
+
+    @property
+    def error(self) -> float:
+        """Of its best model."""
+        return self.models[0].error if self.models else torch.inf
+
+    def go_on(
+        self,
+        seeds: int,
+        times: int,
+        choosing_x: Tensor,
+        choosing_y: Tensor,
+        seconds: float,
+        threads: int | None,
+    ) -> str | None:
+        """Trains so many times as many new seeds, and so many times as long. Returns what has
+        stopped it, if anything has."""
+        count = min(_MOST_SEEDS, seeds * self.candidate.seeds)
+        begin = self._first + self._seeds
+        trained = train(
+            self.candidate,
+            self._table,
+            range(begin, begin + count),
+            times * self.candidate.steps,
+            seconds=seconds,
+            threads=threads,
+        )
+        self._seeds += count
+        self._steps += trained.steps
+        units = self._table.units
+        self._skeletons.append(rounding.skeletons_of(self.candidate, trained.weights, units))
+        best = rounding.improve(
+            self.candidate,
+            torch.cat(self._skeletons),
+            self.x[:_ROWS],
+            self.y[:_ROWS],
+            _KEEP,
+            _DEPTH,
+        )
+        self._skeletons = [best]
+        tables = (self.x, self.y, choosing_x, choosing_y)
+        new = [
+            found(self.candidate, skeleton, *tables, self._seeds, self._steps)
+            for skeleton in best[:_MODELS]
+        ]
+        every = sorted(self.models + new, key=lambda model: model.error)
+        self.models = every[:_MODELS]
+        return trained.stopped
+
+
+def _plan(searches: list[_Search]) -> Iterator[tuple[_Search, int, int]]:
+    """(a search, how many times its seeds, how many times its steps), without an end."""
+    for bracket in itertools.count():
+        left = searches
+        for turn in range(_ROUNDS):
+            yield from ((one, 2 ** (bracket + turn), 2**bracket) for one in left)
+            better = sorted(left, key=lambda one: one.error)[: (len(left) + 1) // 2]
+            left = [one for one in left if one in better]
+
+
+def _check(x: Tensor, y: Tensor, choosing_x: Tensor, choosing_y: Tensor) -> None:
+    for name, of_x, of_y in (("", x, y), ("choosing_", choosing_x, choosing_y)):
+        for called, value in ((f"{name}x", of_x), (f"{name}y", of_y)):
+            if not isinstance(value, Tensor) or value.dtype != torch.float64:
+                got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise TypeError(f"{called}: expected a float64 tensor, got {got}")
+            if not value.isfinite().all():
+                raise ValueError(f"{called}: expected finite numbers")
+        if of_x.dim() != 2 or of_y.shape != of_x.shape[:1] or not of_x.numel():
+            raise ValueError(
+                f"{name}x, {name}y: expected (rows, inputs) and (rows,), got {tuple(of_x.shape)} "
+                f"and {tuple(of_y.shape)}"
             )
-            seeds[candidate.name] += count
-            steps[candidate.name] += trained.steps
-            parts = len(rounding.shapes(candidate, x.shape[1]))
-            skeletons = rounding.rounded(trained.weights[:parts])
-            skeletons, _ = rounding.improve(
-                candidate, skeletons, x[:_ROWS], y[:_ROWS], keep=_KEEP, depth=_DEPTH, good=1e-7
-            )
-            models = [
-                _model(
-                    candidate,
-                    skeleton,
-                    x,
-                    y,
-                    choosing_x,
-                    choosing_y,
-                    seeds[candidate.name],
-                    steps[candidate.name],
-                )
-                for skeleton in skeletons[:_MODELS]
-            ]
-            found[candidate.name] = sorted(
-                found.get(candidate.name, []) + models, key=lambda one: one.error
-            )[:_MODELS]
-            if found[candidate.name][0].error <= tolerance or trained.stopped:
-                return _sorted(found)
-        turn += 1
-
-
-def _sorted(found: dict[str, list[Found]]) -> list[Found]:
-    every = [one for of_one in found.values() for one in of_one]
-    return sorted(every, key=lambda one: (one.error, one.candidate.complexity))
-
-
-def _model(
-    candidate: Candidate,
-    skeleton: Tensor,
-    x: Tensor,
-    y: Tensor,
-    choosing_x: Tensor,
-    choosing_y: Tensor,
-    seeds: int,
-    steps: int,
-) -> Found:
-    model = candidate.stack(x.shape[1]).eval()
-    parts = [part[0] for part in rounding.split(candidate, x.shape[1], skeleton.unsqueeze(0))]
-    hidden = rounding.before_last(candidate, skeleton.unsqueeze(0), x)
-    weights = rounding.last(candidate, hidden, y)[0][0]
-    hidden = hidden[0]
-    scale = 1.0
-    if len(candidate.layers) > 1:
-        if candidate.adds_last:
-            share = 1 / (y.abs() + y.abs().median())
-            part = (weights.unsqueeze(1) * hidden * share).abs().mean(1)
-            matters = part > 1e-9
-            size = weights.abs()[matters].max() if matters.any() else torch.tensor(1.0)
-            weights = torch.where(matters, weights / size, 0.0)
-            near = (weights - weights.round()).abs() < 1e-3
-            weights = torch.where(near, weights.round(), weights).clamp(-1, 1)
-        else:
-            low = 0 if candidate.layers[-1] == "NMU" else -1
-            weights = weights.round().clamp(low, 1)
-        for k in range(candidate.hidden):
-            if not weights[k]:
-                parts[-1][k] = 0.0
-        parts.append(weights.unsqueeze(0))
-    with torch.no_grad():
-        for layer, part in zip(model, parts, strict=True):
-            if hasattr(layer, "g"):
-                layer.W_re.copy_(part)
-                layer.g.fill_(1.0)
-            else:
-                layer.W.copy_(part)
-        made = model(x).squeeze(1)
-        share = 1 / (y.abs() + y.abs().median())
-        a, b = made * share, y * share
-        scale = float((a @ b) / (a @ a)) if float(a @ a) else 1.0
-        if abs(scale - 1) < 1e-6:
-            scale = 1.0
-        error = _error(scale * model(choosing_x).squeeze(1), choosing_y)
-    return Found(candidate, model, None, scale, error, seeds, steps)
-
-
-def _error(made: Tensor, y: Tensor) -> float:
-    error = float(((made - y).abs() / (y.abs() + y.abs().median())).mean())
-    return error if error == error else float("inf")
+    if x.shape[1] != choosing_x.shape[1]:
+        raise ValueError(
+            f"choosing_x: expected {x.shape[1]} columns as x has, got {choosing_x.shape[1]}"
+        )

@@ -27,6 +27,7 @@ _MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none", "-",
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _EXACT = 2**53  # up to which float64 has every integer
 _SHOWN = 40  # characters of a value that a message shows
+_COMMA = " (decimals are written with a point)"
 _WHERE = "correct it, or name the columns to use without it"
 
 
@@ -189,7 +190,7 @@ def _offered(file: Columns, name: str, notes: list[str]) -> list[float] | None:
         why = "it has no name"
     elif rows and column.missing == rows:
         why = "it has no values"
-    elif 2 * len(column.wrong) > rows - column.missing:
+    elif 2 * len(column.wrong) > rows - column.missing and _COMMA not in column.wrong[0][1]:
         why = f"it has {column.wrong[0][1]}, not numbers"
     elif column.wrong:
         raise Refusal(f"column {_short(name)} {_mixed(file, column)}; {_WHERE}")
@@ -305,7 +306,7 @@ def _number_of_text(text: str) -> float | str:
     if math.isinf(number):
         return f"a number beyond float64's ({_short(text)})"
     comma = re.fullmatch(r"[+-]?\d+,\d+", text)
-    return f"the text {_short(text)}" + (" (decimals are written with a point)" if comma else "")
+    return f"the text {_short(text)}{_COMMA if comma else ''}"
 
 
 def _loses_digits(value: Any, number: float) -> bool:

@@ -1,10 +1,9 @@
-"""Trains a candidate on a table by :func:`nalu_kernels.sweep.run`, for many seeds in one call."""
+"""Trains a candidate on a table by :func:`nalu_kernels.sweep.run`, many seeds in one call."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import math
 from typing import NamedTuple
 
 import torch
@@ -13,45 +12,46 @@ from torch import Tensor, nn
 from .. import sweep
 from ..sweep.stack import Stack
 from .candidates import Candidate
+from .rounding import typical
 
 F64 = torch.float64
-_FAR = 8.0  # times the median: targets above it would be all that a mean of squares sees
-
-
-class Trained(NamedTuple):
-    """Runs of a candidate, as they ended.
-
-    ``weights`` has each layer's, (runs, outputs, inputs) in float64: a RealNPU's times its gate.
-    """
-
-    weights: list[Tensor]
-    errors: Tensor  # (runs,) mean squared, of the table as it was trained on
-    steps: int  # of all runs
-    stopped: str | None
+_FAR = 8.0  # typical sizes; targets beyond would be all that a loss sees
 
 
 class Table:
     """The rows that a candidate is trained on, in float32.
 
-    Rows with targets far beyond the others are left out: a law holds on the others too. Numbers
-    that a NAU adds are all divided by one power of two, those that are multiplied each column by
-    its own, and the target by its standard deviation. The factor at a stack's end takes that up.
+    Rows with targets far beyond the others are left out: a law holds on the others too. Columns
+    that a NAU adds are divided by one power of two, those that are multiplied each by its own, and
+    the targets by their typical size.
+
+    Attributes:
+        x, y: (rows, inputs) and (rows,).
+        units: float64 (inputs,), what the columns were divided by.
     """
 
     def __init__(self, candidate: Candidate, x: Tensor, y: Tensor) -> None:
-        near = y.abs() <= _FAR * y.abs().median()
+        near = y.abs() <= _FAR * typical(y)
         x, y = x[near], y[near]
+        sizes = x.abs().median(0).values
         if candidate.layers[0] == "NAU":
-            self.columns = _power_of_two(x.std(0, unbiased=False).amax()).expand(x.shape[1])
-        else:
-            self.columns = _power_of_two(x.abs().clamp_min(1e-30).log().mean(0).exp())
-        size = float(y.std(unbiased=False)) or 1.0
-        self.target = size if math.isfinite(size) else 1.0
-        self.x, self.y = (x / self.columns).float(), (y / self.target).float()
+            sizes = x.std(0, correction=0).amax().expand(x.shape[1])
+        self.units = torch.where(sizes > 0, sizes, 1.0).log2().round().exp2()
+        self.x, self.y = (x / self.units).float(), (y / typical(y)).float()
 
 
-def _power_of_two(size: Tensor) -> Tensor:
-    return torch.exp2(size.clamp_min(2.0**-60).log2().round())
+class Trained(NamedTuple):
+    """Runs of a candidate as they ended.
+
+    Attributes:
+        weights: of each layer, float64 (runs, outputs, inputs); a RealNPU's times its gates.
+        steps: that all runs have done together.
+        stopped: "seconds" or a signal's name, where that has ended the call.
+    """
+
+    weights: list[Tensor]
+    steps: int
+    stopped: str | None
 
 
 def train(
@@ -63,14 +63,14 @@ def train(
     seconds: float,
     threads: int | None,
 ) -> Trained:
-    """So many steps of a run for each seed."""
-    stack = candidate.trained(table.x.shape[1])
-    options = dict(lr=candidate.lr, clip_norm=candidate.clip_norm)
-    with contextlib.redirect_stderr(io.StringIO()):  # a line for each of many short calls
+    """A run of so many steps for each seed."""
+    stack = candidate.trained(len(table.units))
+    settings = {"lr": candidate.lr, "clip_norm": candidate.clip_norm}
+    with contextlib.redirect_stderr(io.StringIO()):  # which gets a line from each call
         result = sweep.run(
             stack,
             sweep.Data(table.x, table.y, table.x, table.y),
-            {"seed": seeds, **{name: [value] * len(seeds) for name, value in options.items()}},
+            [{"seed": seed, **settings} for seed in seeds],
             steps=steps,
             test_every=steps,
             batch_size=candidate.batch,
@@ -81,21 +81,16 @@ def train(
             seconds=seconds,
         )
     state = {name: value.to(F64) for name, value in result.modules("last")[0].items()}
-    done = result.columns()
-    return Trained(
-        [_weights(f"{k}.", state) for k in range(len(stack))],
-        torch.tensor(done["error_inside"], dtype=F64),
-        sum(done["steps"]),
-        result.stopped,
-    )
+    weights = [_weights(f"{place}.", state) for place in range(len(candidate.layers))]
+    return Trained(weights, sum(result.columns()["steps"]), result.stopped)
 
 
 def _initial(stack: nn.Sequential, seeds: range) -> dict[str, Tensor]:
-    """As the layers draw them, but with gates of 1 and a factor of 1."""
+    """As the layers draw their own, but for gates and a factor of 1."""
     drawn = Stack(stack)
-    initial = drawn.state(drawn.draw(torch.tensor(list(seeds)), torch.float32))
+    initial = drawn.state(drawn.draw(torch.tensor(seeds), torch.float32))
     for name, value in initial.items():
-        if name.endswith(".g") or value.shape[1:] == (1, 1) and name.endswith(".weight"):
+        if name.endswith(".g") or (name.endswith(".weight") and value.shape[1:] == (1, 1)):
             value.fill_(1.0)
     return initial
 

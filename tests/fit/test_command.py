@@ -177,7 +177,7 @@ def test_ctrl_c_gives_what_was_found(csv: Path, tmp_path: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.readline() == "searching: at most 600 s\n"
     try:
-        process.wait(6)
+        process.wait(3)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
     said, error = process.communicate(timeout=60)

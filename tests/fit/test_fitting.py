@@ -12,7 +12,7 @@ from laws import drawn
 from torch import Generator, Tensor, nn
 
 from nalu_kernels import NAU, RealNPU
-from nalu_kernels.fit import Row, Table, fit, fitting
+from nalu_kernels.fit import Row, Table, fit, fitting, search
 
 
 def sum_and_product(
@@ -96,6 +96,15 @@ def test_the_search_sees_training_and_choosing_rows_alone(
     assert search.given["seconds"] == pytest.approx(17)
 
 
+def test_a_large_table_is_searched_in_part(rng: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search()
+    monkeypatch.setattr(fitting, "search", search)
+    found = fit(drawn(rng, lambda a, b, c: (a + b) * c, rows=20_000))
+    assert 1000 < len(search.given["x"]) == len(search.given["y"]) <= 2000
+    assert 1000 < len(search.given["choosing_x"]) == len(search.given["choosing_y"]) <= 2000
+    assert len(found.split.training) > 9000
+
+
 def test_rows_held_back_change_no_choice(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for "exact", which nothing is here."""
     monkeypatch.setattr(fitting, "search", Search(NEARLY))
@@ -136,6 +145,25 @@ def test_few_rows_are_not_searched(
     found = fit(drawn(rng, lambda a, b, c: torch.sin(a * b) + c, rows=rows))
     assert not search.given and found.best.verdict == "not a formula"
     assert found.predict(found.table.x).isfinite().all()
+
+
+@pytest.mark.parametrize("calls", [0, 2])
+def test_ctrl_c_leaves_what_was_found(
+    calls: int, rng: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, done = search.train, []
+
+    def train(candidate: Any, *tables: Any, **options: Any) -> Any:
+        if len(done) == calls:
+            raise KeyboardInterrupt
+        done.append(candidate.name)
+        return whole(candidate, *tables, **options)
+
+    monkeypatch.setattr(search, "train", train)
+    found = fit(drawn(rng, lambda a, b, c: torch.sin(a * b) + c))
+    assert len(done) == calls
+    assert {row.candidate for row in found.rows} <= {"linear regression", "power law", *done}
+    assert bool(done) == any(row.candidate in done for row in found.rows)
 
 
 def row(complexity: int, error: float, verdict: str) -> Row:

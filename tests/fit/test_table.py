@@ -76,6 +76,11 @@ def test_quotes_blank_lines_and_blanks_about_names(write: Write) -> None:
     assert found.names == ("a, of it", "b") and len(found) == 40
 
 
+def test_excel_may_name_its_separator(write: Write) -> None:
+    found = read(write(lambda rows: rows.insert(0, ["sep=|"]), separator="|"), "y")
+    assert found.names == ("a", "b") and len(found) == 40
+
+
 def test_columns_that_are_asked_for(write: Write) -> None:
     found = read(write(), "b", ["y"])
     assert found.names == ("y",) and found.x.shape == (40, 1)
@@ -91,7 +96,6 @@ def test_columns_that_are_asked_for(write: Write) -> None:
         (put_all(1, "7", "", "7"), "column 'b' is left out: it is 7 in all rows"),
         (put_all(1, ""), "column 'b' is left out: it has no values"),
         (put_all(1, "", "NA", "3", "4", "-"), "column 'b' is left out: 24 of its 40 values"),
-        (put_all(1, "1,5"), "column 'b'"),
         (put(0, 1, ""), "column 2 is left out: it has no name"),
     ],
 )
@@ -127,6 +131,7 @@ def test_rounded_integers_get_a_word(write: Write) -> None:
     ("change", "options", "message"),
     [
         (put(7, 1, "1.5x"), {}, "'b' has to be of numbers: line 8 has the text '1.5x'; correct"),
+        (put_all(1, "1,5", "2,25"), {}, "line 2 has the text '1,5' (decimals are written with a"),
         (put(7, 1, "inf"), {}, "'b' has to be of numbers: line 8 has an infinite value; correct"),
         (put(7, 1, "1e999"), {}, "line 8 has a number beyond float64's ('1e999')"),
         (put(7, 1, "true"), {}, "line 8 has the text 'true'"),
@@ -161,7 +166,7 @@ def test_what_is_refused(
     options: dict[str, object],
     message: str,
 ) -> None:
-    path = write(change) if change else write()
+    path = write(change, separator=";") if change else write()
     with pytest.raises(ValueError) as caught:
         read(path, **{"target": "y", **options})  # type: ignore[arg-type]
     assert isinstance(caught.value, Refusal)
