@@ -31,7 +31,7 @@ NOISE = {"exact": 0.0, "1 % noise": 0.01}  # standard deviation, of each target
 RECOVERED = 1e-5
 NEAR = 0.01
 _COLOURS = {"fit": "#332288", "gplearn": "#d55e00", "linear": "#b8a000", "boosting": "#44aa99"}
-_NAME, _FORMULA = 21, 70  # columns of a law's name, and of a formula that missed it
+_NAME, _FORMULA = 21, 70  # columns of a law's name, and of a formula that is not it
 _SHOWN = 1e-16, 1e4  # errors in the plot
 _BUSY = 0.8  # a share of the clock's seconds: with fewer of the processor, others were at work
 
@@ -196,19 +196,19 @@ def _errors(outcome: Outcome, table: str, models: list[str], laws: list[str]) ->
 
 
 def _missed(outcome: Outcome, table: str, models: list[str], laws: list[str]) -> list[str]:
-    """What the methods with a formula to read say of the laws that one of them missed."""
-    readers = [model for model in models if model in ("fit", "gplearn")]
+    """What the methods that have a formula to read say of the laws that ``fit`` missed."""
+    if "fit" not in models:
+        return []
     lines = []
-    for law in laws:
-        found = {model: _of(outcome, table, model, law) for model in readers}
-        if all(numbers["recovered"] for numbers in found.values()):
-            continue
+    recovered = _recovered(outcome, table, "fit", laws)
+    for law in [law for law in laws if law not in recovered]:
         lines += ["", f"{law}: {LAWS[law].formula}"]
-        for model, numbers in found.items():
-            said = "recovered" if numbers["recovered"] else numbers["verdict"]
-            text = f"  {model}: {_short(numbers['formula'])}{f'  ({said})' if said else ''}"
-            lines.append(text)
-    return [f"{table}: what was said of the laws that were missed", *lines] if lines else []
+        for model in ("fit", *(["gplearn"] if "gplearn" in models else [])):
+            numbers = _of(outcome, table, model, law)
+            verdict = "recovered" if numbers["recovered"] else numbers["verdict"]
+            text = f"  {model}: {_short(numbers['formula'])}"
+            lines.append(f"{text}  ({verdict})" if verdict else text)
+    return [f"{table}: the laws that fit missed", *lines] if lines else []
 
 
 def _short(formula: str) -> str:

@@ -75,14 +75,15 @@ class Law:
 
     @property
     def ranges(self) -> str:
-        """For example "m, a 1 to 5; v -2 to 2"."""
+        """For example "u 5 to 9; others 1 to 2"."""
         same: dict[Range, list[str]] = {}
         for name, of in self.inputs.items():
             same.setdefault(of, []).append(name)
-        return "; ".join(
-            f"{', '.join(names) if len(same) > 1 else 'all'} {low:g} to {high:g}"
-            for (low, high), names in same.items()
-        )
+        *first, last = [", ".join(names) for names in same.values()]
+        if "," in last:
+            last = "others" if first else "all"
+        parts = zip([*first, last], same, strict=True)
+        return "; ".join(f"{names} {low:g} to {high:g}" for names, (low, high) in parts)
 
 
 def _each(names: str, low: float, high: float) -> dict[str, Range]:
