@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import RealNPU
+from .found import relative_error
 
 _NEAR = 0.05  # an exponent this near to a whole or a half is taken for it
 _PLAIN = (0.5, 1.0, 2.0)  # factors
+_AS_GOOD = 1.1  # times the error of the best factor
 
 
 def least_squares(x: Tensor, y: Tensor) -> nn.Sequential:
@@ -54,17 +56,15 @@ def power_law(x: Tensor, y: Tensor) -> nn.Sequential | None:
 
 
 def plain_factor(product: Tensor, y: Tensor) -> float | None:
-    """One of ±1/2, ±1, ±2 where, for all that the rows tell, the factor from ``product`` to ``y``,
-    both (rows,), may be that."""
+    """One of ±1/2, ±1, ±2 that is nearly as good a factor from ``product`` to ``y``, both (rows,),
+    as the median of y / ``product``."""
     ratio = (y / product)[product != 0]
     if not len(ratio):
         return None
-    c = ratio.median()
-    # Twice the standard error of a mean, from the middle half of the rows.
-    error = 2 * (ratio.quantile(0.75) - ratio.quantile(0.25)) / 1.35 / len(ratio) ** 0.5
-    plain = c.sign() * torch.tensor(_PLAIN, dtype=c.dtype)
-    off, place = (plain - c).abs().min(0)
-    return float(plain[place]) if off <= error else None
+    c = float(ratio.median())
+    plain = min((sign * size for sign in (-1, 1) for size in _PLAIN), key=lambda one: abs(one - c))
+    as_good = _AS_GOOD * relative_error(c * product, y)
+    return plain if relative_error(plain * product, y) <= as_good else None
 
 
 def _solved(x: Tensor, y: Tensor) -> Tensor:

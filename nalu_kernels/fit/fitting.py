@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..experiments.refusal import Refusal
 from ..formulas import Formula, formula
 from .baseline import least_squares, plain_factor, power_law
+from .found import relative_error
 from .search import search
 from .split import Split, split
 from .table import Table
@@ -37,7 +38,7 @@ class Row:
 
     Attributes:
         candidate: what was trained, in words.
-        error: on the choosing rows, the mean of \\|f - y\\| / (\\|y\\| + median \\|y\\|).
+        error: on the choosing rows, the mean of \\|f - y\\| / (\\|y\\| + typical \\|y\\|).
         columns: of the table's inputs, which the model is of.
         model: trained, in float64 and ``eval()``.
         formula: what it comes to, with both errors and the verdict.
@@ -164,13 +165,6 @@ def _order(row: Row) -> tuple[int, float]:
     return row.complexity, row.error
 
 
-def error(predicted: Tensor, y: Tensor) -> float:
-    """The mean of \\|f - y\\| / (\\|y\\| + median \\|y\\|), infinite where it is no number."""
-    off = (predicted - y).abs()
-    found = torch.where(off == 0, 0.0, off / (y.abs() + y.abs().median())).mean()
-    return float(found.nan_to_num(nan=float("inf")))
-
-
 class _Model(NamedTuple):
     """One that may be read: of a candidate's complexity."""
 
@@ -193,7 +187,7 @@ def _models(
         complexity: int, name: str, columns: tuple[int, ...], model: nn.Sequential
     ) -> _Model:
         with torch.no_grad():
-            off = error(model(choosing_x[:, columns]).squeeze(1), choosing_y)
+            off = relative_error(model(choosing_x[:, columns]).squeeze(1), choosing_y)
         return _Model(complexity, name, off, columns, model)
 
     linear = judged(0, LINEAR, every, least_squares(x, y))

@@ -3,6 +3,7 @@ of docs/fit.md."""
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -186,14 +187,6 @@ def test_the_choice(rows: list[tuple[int, float, str]], best: int) -> None:
     assert fitting.choose(made) is made[best]
 
 
-def test_errors_count_small_targets_by_the_median() -> None:
-    y = torch.tensor([0.0, 2.0, -4.0], dtype=torch.float64)
-    assert fitting.error(y, y) == 0
-    assert fitting.error(y + 1, y) == pytest.approx((1 / 2 + 1 / 4 + 1 / 6) / 3)
-    assert fitting.error(torch.zeros(3), torch.zeros(3)) == 0
-    assert fitting.error(y * float("nan"), y) == float("inf")
-
-
 def test_what_is_refused(table: Table) -> None:
     with pytest.raises(ValueError, match="seconds: expected at least 0, got -1"):
         fit(table, seconds=-1)
@@ -218,6 +211,33 @@ def test_numbers_of_any_size_end_in_an_answer(size: float, table: Table) -> None
     for x, y in [(size * table.x, table.y), (table.x, size * table.y)]:
         found = fit(Table(table.names, "y", x, y), seconds=1)
         assert found.rows and found.best in found.rows
+
+
+def odd_column(rng: Generator, rows: int) -> Tensor:
+    uniform = torch.rand(rows, generator=rng, dtype=torch.float64)
+    normal = torch.randn(rows, generator=rng, dtype=torch.float64)
+    columns = [
+        normal,
+        (3 * uniform).round(),
+        (uniform > 0.5).double(),
+        (5 * normal).exp(),
+        1e-20 * normal,
+        1e15 * uniform,
+        torch.arange(rows, dtype=torch.float64),
+        1e8 * (uniform > 0.98) + normal,
+    ]
+    return columns[int(torch.randint(len(columns), (1,), generator=rng))]
+
+
+@pytest.mark.parametrize("rows", [3, 12, 13, 50, 200])
+@pytest.mark.parametrize("inputs", [1, 2, 8])
+def test_odd_columns_end_in_an_answer(rows: int, inputs: int, rng: Generator) -> None:
+    x = torch.stack([odd_column(rng, rows) for _ in range(inputs)], 1)
+    x[:, -1] = x[:, 0]  # the same column twice
+    for y in (odd_column(rng, rows), x.prod(1).clamp(-1e50, 1e50), x.sum(1)):
+        found = fit(Table(tuple("abcdefgh"[:inputs]), "y", x, y), seconds=0.2, threads=1)
+        assert found.best in found.rows
+        assert all(math.isfinite(row.error) for row in found.rows)
 
 
 def test_the_whole_way(table: Table) -> None:
