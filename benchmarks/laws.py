@@ -6,6 +6,7 @@ constants. Its table has columns that do not matter too.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,7 +31,7 @@ class Law(NamedTuple):
     def answers(self, x: Tensor) -> Tensor:
         """(rows,) of inputs (rows, columns)."""
         names: dict[str, Tensor] = {f"x{k}": column for k, column in enumerate(x.unbind(1))}
-        answer: Tensor = eval(self.text, {}, names)  # noqa: S307
+        answer: Tensor = eval(self.text, {}, names)
         return answer
 
     def inputs(self, rows: int, generator: torch.Generator, outside: bool = False) -> Tensor:
@@ -81,7 +82,7 @@ def _quotient(chance: random.Random, names: list[str]) -> str:
 def _parts(chance: random.Random, names: list[str], count: int) -> list[list[str]]:
     """The names in so many parts, none of them empty."""
     cuts = [0, *sorted(chance.sample(range(1, len(names)), count - 1)), len(names)]
-    return [names[low:high] for low, high in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [names[low:high] for low, high in itertools.pairwise(cuts)]
 
 
 def _terms(chance: random.Random, names: list[str]) -> str:

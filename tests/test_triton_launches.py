@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 from conftest import Backend
 from layers import KINDS, Kind, draw
 from nalu_kernels import NALUCell
-from nalu_kernels.triton import launch, tiles, trace
+from nalu_kernels.triton import launch, launch_unroll, tiles, trace
 from nalu_kernels.triton.arguments import describe
 from nalu_kernels.triton.device import Chip
 from parity import check
@@ -78,6 +78,42 @@ def test_all_steps_of_a_sequence_take_one_launch_each_way(last_only: bool, famil
         assert names(made) == ["transform", "unroll", "transform", "unroll_backward", "finish"]
         assert made[1].grid == (-(-B // 16),)
         assert made[3].grid == (min(-(-B // 16), 264 if family == "gfx942" else 132),)
+
+
+@by_family
+def test_a_cells_layer_has_its_own_sums(family: str) -> None:
+    """One launch adds them, whatever the layer; and only some have weights to be transformed."""
+    chip = Chip(family, 132)
+    for layer in ("inalu", "inalu_sum", "nmu", "npu", "nau"):
+        gates = int(layer == "inalu_sum")
+        cell = trace.Sample(64, 5, 2, gates=gates, log_space=layer != "nau")
+        if layer == "inalu":
+            cell = cell._replace(bias=True)
+        before = ["transform"] if layer.startswith("inalu") else []
+        finish = {"npu": "finish_power", "nmu": "finish_reduction"}.get(layer, "finish")
+        made = names(trace.unroll(cell, 100, chip, layer=layer))
+        assert made == [*before, "unroll", *before, "unroll_backward", finish]
+
+
+@by_family
+def test_which_cells_a_program_holds(family: str) -> None:
+    chip = Chip(family, 132)
+
+    def fits(layer: str, of_layer: tuple[float, ...], I: int, H: int, weights: int) -> bool:  # noqa: E741
+        W = torch.empty(H, I + H, device="meta")
+        given = [torch.empty(3, 4, I, device="meta"), *[W] * weights]
+        missing = [None] * ((6 if weights == 2 else 1) - weights + 3)
+        described = tuple(map(describe, [*given, *missing]))
+        return launch_unroll.fits(chip, layer, of_layer, False, described)
+
+    for layer, of_layer, weights, most in (
+        ("nmu", (), 1, 32),
+        ("nalu", (1e-7, True, False), 2, 32),
+        ("inalu", (1e-7, True, True, 20.0), 2, 8),
+    ):
+        assert fits(layer, of_layer, most - 3, 3, weights)
+        assert not fits(layer, of_layer, most - 2, 3, weights)
+        assert not fits(layer, of_layer, 1, 17, weights)
 
 
 @by_family

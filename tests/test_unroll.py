@@ -359,6 +359,49 @@ def test_what_lies_behind_the_end_is_not_read(name: str, backend: Backend, rng: 
         assert not results[0][1][2:, 0].any()
 
 
+@compared_or_interpreted
+@pytest.mark.parametrize("zeros", [1, 2, 3])
+@pytest.mark.parametrize("name", ["NMU", "INALU", "INALU-vector", "RealNPU"])
+def test_gradients_where_factors_are_0(
+    name: str, zeros: int, backend: Backend, rng: Generator
+) -> None:
+    """Some are, or tiny, or negative: of weights of 1, and of an iNALU's sign of those of 1/2."""
+    cell = make(name, dtype=torch.float64, device=backend.device)
+    x, hx = draw(rng, 4, 4, device=backend.device)
+    with torch.no_grad():
+        for parameter_name, parameter in cell.named_parameters():
+            if "_hat" in parameter_name:
+                parameter.fill_(30.0 if "W_" in parameter_name else 0.0)
+            elif parameter.dim() == 2:
+                parameter.fill_(1.0)
+    x[1, 0, :zeros] = -0.7 if name.startswith("INALU") else 0.0
+    x[2, 1, :zeros], x[1, 2, :zeros] = 1e-30, -x[1, 2, :zeros].abs()
+    leaves = [x.requires_grad_(), hx.requires_grad_()]
+    output = cell.unroll(x, hx)
+    with use_backend("reference") if backend.interpreted else nullcontext():  # as above
+        wanted = loop(cell, x, hx)
+        dy = torch.randn(wanted.shape, generator=rng, dtype=torch.float64).to(x.device)
+        true = outcome(cell, wanted, leaves, dy)
+    assert_near(outcome(cell, output, leaves, dy), true, 1e-11)
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["RealNPU"])
+def test_imaginary_weights_too(name: str, backend: Backend, rng: Generator) -> None:
+    """No cell has them, but the operator takes them."""
+    x, hx = draw(rng, 5, 4)
+    W_re, W_im = torch.randn(2, 2, 5, generator=rng, dtype=torch.float64) * 0.3
+    leaves = [x, W_re, torch.full((5,), 0.7, dtype=torch.float64), W_im, hx]
+    dy = torch.randn(5, 4, 2, generator=rng, dtype=torch.float64)
+    results = []
+    for name_of_backend in ("triton", "cpu"):
+        given = [leaf.detach().requires_grad_() for leaf in leaves]
+        operator = getattr(torch.ops, namespace(name_of_backend)).npu_unroll.default
+        output = operator(1e-7, True, False, *given)
+        results.append([output.detach(), *torch.autograd.grad(output, given, dy)])
+    assert_near(*results, 1e-11)
+
+
 @with_kernels
 @by_cell
 def test_layouts(name: str, backend: Backend, rng: Generator) -> None:

@@ -2,8 +2,8 @@
 
 ``files.py`` reads a file's columns, ``table.py`` checks them, ``split.py`` holds rows back.
 ``search.py`` trains the stacks of ``candidates.py`` by ``training.py`` and rounds them by
-``rounding.py``; ``baseline.py`` is the linear regression beside them. ``fitting.py`` has it all
-read and checked, and chooses.
+``rounding.py``; ``baseline.py`` has the regressions beside them, and ``contenders.py`` the best of
+both. ``fitting.py`` has these read and checked, and chooses. ``command.py`` prints and saves.
 """
 
 from .fitting import Fit, Row, fit

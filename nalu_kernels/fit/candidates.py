@@ -1,5 +1,7 @@
-"""The stacks that a search trains, and how: the settings were chosen by ``python -m benchmarks.fit``
-on laws of its seeds below 1000."""
+"""The stacks that a search trains, and how.
+
+The settings were chosen on the laws that ``python -m benchmarks.fit`` draws from seeds below 1000.
+"""
 
 from __future__ import annotations
 

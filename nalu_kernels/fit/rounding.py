@@ -93,7 +93,8 @@ def hidden(candidate: Candidate, skeletons: Tensor, x: Tensor) -> Tensor:
         if name == "NAU":
             numbers = w @ numbers
             continue
-        size = (w @ numbers.abs().clamp_min(_TINY).log()).exp()
+        size = numbers.abs() + (torch.finfo(F64).eps if name == "RealNPU" else 0.0)
+        size = (w @ size.clamp_min(_TINY).log()).exp()
         numbers = size * (1 - 2 * ((w.abs() @ (numbers < 0).to(F64)) % 2))
     return numbers
 

@@ -27,6 +27,7 @@ _KEEP = 24  # skeletons of a candidate, from one round to the next
 _DEPTH = 4  # flips one after the other
 _MODELS = 3  # of a candidate that come back
 _LEAST_SECONDS = 0.05  # in which nothing can be trained
+_FLOAT64, _FLOAT32 = 1e-9, 1e-7  # errors of a law, by the targets' precision
 
 
 def search(
@@ -39,7 +40,7 @@ def search(
     seed: int = 0,
     threads: int | None = None,
     candidates: Sequence[Candidate] = CANDIDATES,
-    tolerance: float = 1e-9,
+    tolerance: float | None = None,
 ) -> list[Found]:
     """Models of y, the best first.
 
@@ -53,11 +54,12 @@ def search(
         seed: of the trainings.
         threads: as of :func:`nalu_kernels.sweep.run`.
         candidates: what is trained, in this order.
-        tolerance: an error on the choosing rows that only a law has; above 0 by rounding errors.
+        tolerance: an error on the choosing rows that only a law has, and that is rounding errors;
+            None for 1e-9, or 1e-7 where all targets are float32 numbers.
 
     Returns:
-        up to three models of each candidate that was trained, by error, and of equal errors by
-        complexity. None if there was no time for a single one.
+        up to three models of each candidate that was trained, by error, and of equal errors (those
+        below ``tolerance`` count as equal) by complexity; empty if there was no time for one.
 
     Raises:
         TypeError, ValueError: tables that are not float64, not finite or of shapes that do not fit,
@@ -68,6 +70,8 @@ def search(
         raise ValueError("candidates: expected at least one, and each of another name")
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed: expected one in [0, 2**31), got {seed}")
+    if tolerance is None:
+        tolerance = _FLOAT32 if torch.equal(y, y.float().to(y.dtype)) else _FLOAT64
     deadline = time.perf_counter() + seconds
     searches = [_Search(candidate, x, y, seed) for candidate in candidates]
     with suppress(KeyboardInterrupt):  # ends it as the clock does
@@ -75,12 +79,12 @@ def search(
             left = deadline - time.perf_counter()
             if left < _LEAST_SECONDS:
                 break
-            if one.go_on(seeds, times, choosing_x, choosing_y, left, threads):
-                break
-            if one.error <= tolerance:
+            stopped = one.go_on(seeds, times, choosing_x, choosing_y, left, threads)
+            if stopped or one.error <= tolerance:
                 break
     every = [model for one in searches for model in one.models]
-    return sorted(every, key=lambda model: (model.error, model.candidate.complexity))
+    floor: float = tolerance
+    return sorted(every, key=lambda one: (max(one.error, floor), one.candidate.complexity))
 
 
 class _Search:

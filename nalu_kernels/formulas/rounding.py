@@ -61,7 +61,8 @@ class Gate:
     dropped: bool
     path: str  # that is left: "sum" or "product"; "both" of one that is open
     margin: float  # the least |z|, where the gate is sigmoid(z)
-    # z = logits . inputs + bias, of |inputs| if ``sizes``. Proven: on the whole box it keeps its side.
+    # z = logits . inputs + bias, of |inputs| if ``sizes``; it is proven that z keeps its side where
+    # the inputs are in their box
     logits: Tensor = field(repr=False)
     bias: float = field(repr=False)
     sizes: bool = field(repr=False)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -84,16 +85,23 @@ _STACKS = {
 }
 # (B, I, O) for each width of a tile of a product over the inputs.
 _REDUCED = ((128, 100, 2), (128, 100, 10), (1024, 64, 64))
-# Cells over time: the layer as of ``forms.Form``, and what it has; gates are as many as states, or
-# one. And (B, I, O), of which I counts the state too.
+# Cells over time: the layer as of ``unroll_forms.Cell``, and what it has; gates are as many as
+# states, or one. And (B, I, O), of which I counts the state too: the largest that a program holds,
+# of most and of an iNALU, and a small one.
 _CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "NALU": ("nalu", {"gates": 99, "bias": True, "untied": True}),
     "NALU-sample": ("nalu", {"gates": 1, "bias": True}),
     "NAC": ("nalu", {"log_space": False}),
     "NAC-log": ("nalu", {"linear": False}),
     "NAU": ("nau", {"log_space": False}),
+    "NMU": ("nmu", {}),
+    "iNALU": ("inalu", {"bias": True, "untied": True}),
+    "iNALU-matrix": ("inalu", {"gates": 99}),
+    "iNALU-vector": ("inalu_sum", {"gates": 1, "untied": True}),
+    "RealNPU": ("npu", {}),
 }
 _CELL_SHAPES = ((128, 32, 16), (128, 5, 2))
+_INALU_SHAPES = ((128, 8, 4), (128, 5, 2))
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Instructions at least, one of them a product of tiles, for each of a kernel's products.
 _PIECES = {"bf16x6": 6, "bf16x3": 3, "bf16": 1, "fp16": 1}
@@ -256,10 +264,12 @@ def _over_time(chip: Chip) -> dict[Variant, trace.Launch]:
     of a small one; with the dtypes, and all states or the last, in turn."""
     found = {}
     dtypes = _DTYPES if chip.family == "gfx942" else _DTYPES[:3]
-    cells = ((cell, shape) for shape in _CELL_SHAPES for cell in _CELLS)
-    for turn, (cell, shape) in enumerate(cells, tiles.FAMILIES.index(chip.family)):
+    for size, (place, cell) in itertools.product(range(2), enumerate(_CELLS)):
+        # An odd number of turns apart: all states at one size, the last at the other.
+        turn = tiles.FAMILIES.index(chip.family) + 5 * size + place
         dtype, last_only = dtypes[turn % len(dtypes)], turn % 2 == 1
         layer, options = _CELLS[cell]
+        shape = (_INALU_SHAPES if layer.startswith("inalu") else _CELL_SHAPES)[size]
         gates = min(options.get("gates", 0), shape[2])
         sample = trace.Sample(*shape, dtype, **{**options, "gates": gates})
         for one in trace.unroll(sample, 100, chip, layer=layer, last_only=last_only):

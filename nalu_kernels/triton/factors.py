@@ -59,6 +59,17 @@ def _reciprocal(shifted):
 
 
 @triton.jit
+def input_of(x, LAYER: tl.constexpr):
+    """What the factors of all but an NMRU see of x."""
+    if LAYER == "inalu":
+        return Input(maths.sign(x), x, x, x)
+    elif LAYER == "nmu":
+        return Input(x, x, x, x)
+    else:
+        return Input(x, tl.log(tl.abs(x)), x, x)
+
+
+@triton.jit
 def load_input(batch, rows, j, columns, eps, LAYER: tl.constexpr):
     """Input number j of the rows; an NMRU's second half are the reciprocals."""
     C: tl.constexpr = eps.dtype
@@ -69,12 +80,8 @@ def load_input(batch, rows, j, columns, eps, LAYER: tl.constexpr):
         shifted = x + eps
         X = tl.where(j >= batch.I, _reciprocal(shifted), x)
         return Input(tl.abs(X), tl.where(X < 0, tl.full([1, 1], _PI, C), 0.0), X, shifted != 0)
-    elif LAYER == "inalu":
-        return Input(maths.sign(x), x, x, x)
-    elif LAYER == "nmu":
-        return Input(x, x, x, x)
     else:
-        return Input(x, tl.log(tl.abs(x)), x, x)
+        return input_of(x, LAYER)
 
 
 @triton.jit

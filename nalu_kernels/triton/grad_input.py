@@ -21,6 +21,17 @@ from .products import product
 
 
 @triton.jit
+def through_size(of_log, of_gate, x, shift, LAYER: tl.constexpr):
+    """From the logarithm, and from the |x| that an iNALU's gate sees, to x."""
+    if LAYER == "inalu":
+        return (maths.grad_log_larger(of_log, x, shift) + of_gate) * maths.sign(x)
+    elif LAYER == "inalu_sum":
+        return maths.grad_log_abs(of_log, x, shift) + of_gate * maths.sign(x)
+    else:
+        return maths.grad_log_abs(of_log, x, shift)
+
+
+@triton.jit
 def grad_input_tile(
     program, batch, weights, dx, eps: tl.float64, FORM: tl.constexpr, TILE: tl.constexpr
 ):
@@ -75,12 +86,7 @@ def grad_input_tile(
     if FORM.log_space:
         x = x_tile(batch.x, sizes, rows[:, None], cols[None, :], mask, C)
         shift = tl.full([1, 1], eps, C)
-        if FORM.layer == "inalu":
-            result += (maths.grad_log_larger(log, x, shift) + of_gate) * maths.sign(x)
-        elif FORM.layer == "inalu_sum":
-            result += maths.grad_log_abs(log, x, shift) + of_gate * maths.sign(x)
-        else:
-            result += maths.grad_log_abs(log, x, shift)
+        result += through_size(log, of_gate, x, shift, FORM.layer)
     # By row, then by column: with an offset of one sum, as of ``dense``, LLVM gives the backward in
     # one launch up to half as many registers again on gfx942.
     dx_at = dx + rows[:, None] * I + cols[None, :]

@@ -9,18 +9,16 @@ from typing import Any
 import torch
 
 from . import tiles
-from .arguments import Described, Given, Layer, contiguous, dense, require
+from .arguments import Described, Given, contiguous, dense, require
 from .device import Chip
-from .forms import Gradients, Partials, Weights
-from .grad_weights import finish_kernel
-from .launch import transform
 from .recipe import RECIPES, Prepare, Recipe, Slot, blocks
 from .unroll import Sequence, Upstream, unroll_backward_kernel, unroll_kernel
-from .unroll_step import Cell
+from .unroll_forms import Cell
+from .unroll_layers import CELL_LAYERS
 
-# Of a program's tiles: the fewest rows that a product has, and the most columns of [x, h] and
-# states for which no gradient spills. Narrower tiles do: their layouts keep copies.
-_ROWS, _COLUMNS, _STATES = 16, 32, 16
+# Of a program's tiles: the fewest rows that a product has, and the most states for which no
+# gradient spills.
+_ROWS, _STATES = 16, 16
 
 
 def stretch(T: int) -> int:
@@ -34,17 +32,16 @@ def _as_it_is(one: Described) -> Given:
 
 
 class Unroll:
-    """A call of ``layer``, of those of ``Layer``, over the steps of x. The weights are checked as
-    the layer's own, whose input has all columns. The tensors: x, the weights, hx, lengths, reset.
+    """A call of ``layer``, of those of ``CELL_LAYERS``, with what it takes, over the steps of x.
+    The weights are checked as the layer's own, whose input has all columns. The tensors: x, the
+    weights, hx, lengths, reset.
     """
 
     def __init__(
         self,
         chip: Chip,
         layer: str,
-        eps: float,
-        linear: bool,
-        log_space: bool,
+        of_layer: tuple[Any, ...],
         last_only: bool,
         described: tuple[tuple[Any, ...] | None, ...],
     ) -> None:
@@ -58,8 +55,9 @@ class Unroll:
         columns = x._replace(
             shape=torch.Size((self.T * self.B, width)), strides=(width, 1), negated=False
         )
-        self.layer = Layer(chip, eps, linear, log_space, (columns, *weights), layer)
-        self.chip, self.dtype, self.compute = chip, x.dtype, self.layer.compute
+        self.layer = CELL_LAYERS[layer](chip, (columns, *weights), layer, *of_layer)
+        call = self.layer.call
+        self.chip, self.dtype, self.compute = chip, x.dtype, call.compute
         self.device, self.weights, self.shape = x.device, self.layer.weights, x.shape
         own = (hx, lengths, reset)
         shapes = ((self.B, self.H), (self.B,), (self.T, self.B))
@@ -78,7 +76,7 @@ class Unroll:
         x_strides = x_given.strides or (self.B * self.I, self.I, 1)
         self.prepare: list[Prepare | None] = [
             x_given.prepare,
-            *self.layer.prepare[1:],
+            *call.prepare[1:],
             *(one and dense(one).prepare for one in own[:2]),
             reset and self._marks(reset),
         ]
@@ -87,26 +85,22 @@ class Unroll:
         self.kept = blocks(self.T, self.stretch) * self.B * self.H
         self.row_blocks = blocks(self.B, _ROWS)
         double = self.compute == torch.float64
-        # All bits of float32, by matrix cores.
-        product = "ieee" if double or chip.family == "gfx942" else "bf16x6"
+        exact = double or chip.family == "gfx942" or not self.layer.in_pieces
         self.cell = Cell(
-            layer,
-            linear,
-            log_space,
-            self.layer.gate_kind,
-            self.layer.untied,
-            last_only,
-            product,
-            self.I,
-            self.H,
-            _ROWS,
-            _COLUMNS,
-            _STATES,
+            **self.layer.form,
+            last_only=last_only,
+            # All bits of float32, by matrix cores where the layer leaves them registers.
+            product="ieee" if exact else "bf16x6",
+            I=self.I,
+            H=self.H,
+            rows=_ROWS,
+            columns=self.layer.columns,
+            states=_STATES,
         )
         # Whether a program can hold a step; of doubles NVIDIA's registers cannot.
-        small = width <= _COLUMNS and self.H <= _STATES
+        small = width <= self.layer.most and self.H <= _STATES
         self.warps = 4 if chip.family == "gfx942" else 8  # of 64 threads, and 32
-        self.fits = small and not (double and chip.family.startswith("sm_"))
+        self.fits = small and self.layer.fits and not (double and chip.family.startswith("sm_"))
 
     def _marks(self, reset: Described) -> Prepare | None:
         """How the kernels read them. Triton's compiler fails at products of doubles that depend on
@@ -154,7 +148,8 @@ def forward(save: bool, *call: Any) -> Recipe:
     saved = recipe.room((one.kept,), one.dtype) if kept else None
     recipe.results = (output, saved)
     if one.B * one.H:
-        args = (one.sequence, _transformed(recipe, one), output, saved, one.stretch, one.layer.eps)
+        weights = one.layer.transformed(recipe)
+        args = (one.sequence, weights, output, saved, one.stretch, one.layer.eps)
         recipe.step(unroll_kernel, (one.row_blocks,), *args, **one.options)
     return recipe
 
@@ -176,9 +171,9 @@ def backward(
     recipe = Recipe(one.device, [*one.prepare, dy_given.prepare, None])
     strides = dy_given.strides or torch.empty(dy.shape, device="meta").stride()
     dy_step, dy_row, dy_col = (0, *strides) if one.last_only else strides
-    grads = Gradients(
+    grads = one.layer.gradients(
         *(
-            recipe.room(one.layer.shape_of_weight(name), one.dtype, like=weight)
+            recipe.room(one.layer.shape(name), one.dtype, like=weight)
             if weight is not None and needed >> at & 1
             else None
             for at, (name, weight) in enumerate(one.weights._asdict().items(), start=1)
@@ -190,7 +185,7 @@ def backward(
     if not any(recipe.results):
         return recipe
     programs = min(one.row_blocks, tiles.WARPS_A_PROCESSOR // one.warps * one.chip.processors)
-    parts = _parts(recipe, one, grads, programs)
+    parts = one.layer.parts(recipe, grads, programs)
     if programs:
         between = one.stretch * one.B * one.H if one.last_only else 0
         up = Upstream(
@@ -207,7 +202,7 @@ def backward(
             unroll_backward_kernel,
             (programs,),
             one.sequence,
-            _transformed(recipe, one),
+            one.layer.transformed(recipe),
             up,
             dx,
             dhx,
@@ -216,38 +211,6 @@ def backward(
             one.layer.eps,
             **one.options,
         )
-    sizes = tuple(map(math.prod, map(one.layer.shape_of_weight, ("W_hat", "G", "gate_bias"))))
-    if any(parts) and max(sizes):
-        recipe.step(
-            finish_kernel,
-            (blocks(max(sizes), tiles.FINISH_ELEMENTS),),
-            one.weights,
-            grads,
-            parts,
-            sizes,
-            (programs, programs),
-            BLOCK=tiles.FINISH_ELEMENTS,
-            num_warps=tiles.warps_of_128_threads(one.chip),
-        )
+    if any(parts):
+        one.layer.finish(recipe, grads, parts, programs)
     return recipe
-
-
-def _transformed(recipe: Recipe, one: Unroll) -> Weights:
-    """The weights as every step reads them; a NAU's are clamped where they are read."""
-    return one.weights if one.weights.M_hat is None else transform(recipe, one.layer)
-
-
-def _parts(recipe: Recipe, one: Unroll, grads: Gradients, programs: int) -> Partials:
-    """Room for each program's sums."""
-
-    def room(name: str, *wanted: Slot | None) -> Slot | None:
-        if not any(wanted):
-            return None
-        return recipe.room((programs, *one.layer.shape_of_weight(name)), one.compute)
-
-    return Partials(
-        W=room("W_hat", grads.W_hat, grads.M_hat),
-        W_mul=room("W_hat_mul", grads.W_hat_mul, grads.M_hat_mul),
-        G=room("G", grads.G),
-        gate_bias=room("gate_bias", grads.gate_bias),
-    )

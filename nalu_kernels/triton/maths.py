@@ -243,6 +243,12 @@ def grad_mix_signed(dy, a, m, s, g):
 
 
 @triton.jit
+def grad_sign(dy, m, g):
+    """From y to the product's sign."""
+    return (dy * (1.0 - g)) * tl.abs(m)
+
+
+@triton.jit
 def grad_sigmoid(grad, g):
     return grad * ((1.0 - g) * g)
 

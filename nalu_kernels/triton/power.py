@@ -33,8 +33,36 @@ class Powers(NamedTuple):
 
 
 @triton.jit
-def _clamped(g):
+def clamped(g):
+    """The gate, within [0, 1]; a NaN passes."""
     return tl.where(g < 0, 0.0, tl.where(g > 1, 1.0, g))
+
+
+@triton.jit
+def planes(x, gate, shift):
+    """log r and k"""
+    log = tl.log(gate * (tl.abs(x) + shift) + (1.0 - gate))
+    return log, gate * _angle(x)
+
+
+@triton.jit
+def _angle(x):
+    """pi where x is negative."""
+    return tl.where(x < 0, tl.full([1, 1], _PI, x.dtype), 0.0)
+
+
+@triton.jit
+def through_planes(of_log, of_k, x, gate, shift):
+    """From log r and k to x and to the gate."""
+    size = tl.abs(x) + shift
+    of_r = maths.quotient_of_any(of_log, gate * size + (1.0 - gate))
+    return (of_r * gate) * maths.sign(x), of_r * size - of_r + of_k * _angle(x)
+
+
+@triton.jit
+def through_cosine(d, y, other):
+    """From y to the logarithm of the size and to the angle; ``other`` is y with the sine."""
+    return d * y, -(d * other)
 
 
 @triton.jit
@@ -48,9 +76,7 @@ def _planes(batch, g, b, i, end, shift):
     C: tl.constexpr = shift.dtype
     mask = (b < end) & (i < batch.I)
     x = _load_x(batch, b, i, mask, C)
-    gate = _clamped(load(g + i, i < batch.I, C))
-    log = tl.log(gate * (tl.abs(x) + shift) + (1.0 - gate))
-    angle = gate * tl.where(x < 0, tl.full([1, 1], _PI, C), 0.0)
+    log, angle = planes(x, clamped(load(g + i, i < batch.I, C)), shift)
     return tl.where(mask, log, 0.0), tl.where(mask, angle, 0.0)
 
 
@@ -64,7 +90,7 @@ def _gradients(batch, b, o, end):
     plane = tl.full([1, 1], batch.B, tl.int64) * batch.O
     cosine = tl.load(at, mask=mask, other=0.0)
     sine = tl.load(at + plane, mask=mask, other=0.0)
-    return d * cosine, -(d * sine)
+    return through_cosine(d, cosine, sine)
 
 
 @triton.jit(launch_metadata=metadata.power)
@@ -126,14 +152,12 @@ def power_grad_input_kernel(batch, weights, dx, g_parts, eps: tl.float64, TILE: 
 
     mask = (rows[:, None] < B) & (cols[None, :] < I)
     x = _load_x(batch, rows[:, None], cols[None, :], mask, C)
-    gate = _clamped(load(weights.g + cols, cols < I, C))[None, :]
-    size = tl.abs(x) + tl.full([1, 1], eps, C)
-    of_r = maths.quotient_of_any(of_log, gate * size + (1.0 - gate))
+    gate = clamped(load(weights.g + cols, cols < I, C))[None, :]
+    of_x, of_gate = through_planes(of_log, of_k, x, gate, tl.full([1, 1], eps, C))
     if dx is not None:
         at = rows[:, None] * I + cols[None, :]
-        tl.store(dx + at, rounded((of_r * gate) * maths.sign(x), dx.dtype.element_ty), mask=mask)
+        tl.store(dx + at, rounded(of_x, dx.dtype.element_ty), mask=mask)
     if g_parts is not None:
-        of_gate = of_r * size - of_r + of_k * tl.where(x < 0, tl.full([1, 1], _PI, C), 0.0)
         sums = tl.sum(tl.where(mask, of_gate, 0.0), axis=0)
         tl.store(g_parts + row.to(tl.int64) * I + cols, sums, mask=cols < I)
 

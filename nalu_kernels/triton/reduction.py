@@ -62,7 +62,7 @@ def _upstream(batch, rows, cols, LAYER: tl.constexpr):
         plane = tl.full([1, 1], batch.B, tl.int64) * batch.O
         m = tl.load(batch.saved + plane + at, mask=mask, other=0.0)
         g = tl.load(batch.saved + 3 * plane + at, mask=mask, other=0.0)
-        return (d * (1.0 - g)) * tl.abs(m), d
+        return maths.grad_sign(d, m, g), d
     else:
         return d, d
 

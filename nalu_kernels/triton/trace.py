@@ -28,7 +28,8 @@ class Launch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A layer and its batch; ``gates`` is 0, 1 or O."""
+    """A layer and its batch; ``gates`` is 0, 1 or O. A bias without gates is that of a gate for
+    each output that sees no input."""
 
     B: int
     I: int  # noqa: E741
@@ -51,7 +52,7 @@ class Sample(NamedTuple):
         if self.gates:
             weights = weights._replace(G=self.empty(self.gates, self.I))
         if self.bias:
-            weights = weights._replace(gate_bias=self.empty(self.gates))
+            weights = weights._replace(gate_bias=self.empty(self.gates or self.O))
         if self.untied:
             weights = weights._replace(W_hat_mul=matrices[2], M_hat_mul=matrices[3])
         return [self.empty(self.B, self.I), *weights]
@@ -139,6 +140,19 @@ def power(
     return _launches(forward, tensors) + _launches(backward, [*tensors, y, saved])
 
 
+def _cell(sample: Sample, layer: str) -> tuple[list[Tensor | None], tuple[Any, ...]]:
+    """The weights of a cell's layer, and what it takes of ``launch_unroll.Unroll``."""
+    W = sample.empty(sample.O, sample.I)
+    if layer == "nmu":
+        return [W], ()
+    if layer == "npu":
+        return [W, sample.empty(sample.I), None], (_EPS, True)
+    _, W_hat, M_hat, *others = sample.tensors()
+    omega = (20.0,) if layer.startswith("inalu") else ()
+    of_layer = (_EPS, sample.linear, sample.log_space, *omega)
+    return [W_hat, None if layer == "nau" else M_hat, *others], of_layer
+
+
 def unroll(
     sample: Sample, T: int, chip: Chip, *, layer: str = "nalu", last_only: bool = False
 ) -> list[Launch]:
@@ -149,11 +163,9 @@ def unroll(
     hx, all_states = sample.empty(sample.B, sample.O), sample.empty(*T_B, sample.O)
     lengths = torch.empty(sample.B, dtype=torch.int64, device=sample.device)
     reset = torch.empty(T_B, dtype=torch.bool, device=sample.device)
-    tensors = [x, *sample.tensors()[1:], hx, lengths, reset]
-    if layer == "nau":
-        tensors[2] = None
-    of_layer = (layer, _EPS, sample.linear, sample.log_space, last_only)
-    call = (chip, *of_layer, tuple(map(describe, tensors)))
+    weights, of_layer = _cell(sample, layer)
+    tensors = [x, *weights, hx, lengths, reset]
+    call = (chip, layer, of_layer, last_only, tuple(map(describe, tensors)))
     dy, states = all_states, all_states
     if last_only:
         dy, states = hx, sample.empty(launch_unroll.Unroll(*call).kept)

@@ -14,6 +14,7 @@ import triton.language as tl
 
 from .conversions import compute_type, rounded
 from .loads import load, tiles
+from .unroll_columns import begins, store_no_x, store_states, store_x, wide, with_states, x_columns
 from .unroll_step import gradients, matrices, no_sums, store_sums, values
 
 
@@ -64,14 +65,8 @@ class Block(NamedTuple):
 
 
 @triton.jit
-def _wide(number):
-    """With 64 bits, for offsets beyond 2^31."""
-    return tl.full([], number, tl.int64)
-
-
-@triton.jit
 def _block(sequence, number, CELL: tl.constexpr):
-    first = _wide(number) * CELL.rows
+    first = wide(number) * CELL.rows
     r = tl.arange(0, CELL.rows)[:, None]
     exist = r < sequence.B - first
     longest = tl.full([], sequence.T, tl.int32)
@@ -84,44 +79,8 @@ def _block(sequence, number, CELL: tl.constexpr):
 
 
 @triton.jit
-def _x(sequence, block, t, CELL: tl.constexpr):
-    """The columns of x for step t; 0 in the others, and behind a row's end."""
-    mask = (t < block.length) & (block.k < CELL.I)
-    x = sequence.x + (_wide(t) * sequence.x_step + block.first * sequence.x_row)
-    at = block.r.to(tl.int64) * sequence.x_row + block.k.to(tl.int64) * sequence.x_col
-    return load(x + at, mask, compute_type(sequence.x))
-
-
-@triton.jit
-def _state_columns(block, CELL: tl.constexpr):
-    """Of [x, h]: where a row's states lie from those of the block's first on, and which columns
-    have one."""
-    h = block.k - CELL.I
-    return block.r * CELL.H + h, block.exist & (h >= 0) & (h < CELL.H)
-
-
-@triton.jit
-def _begins(sequence, block, t):
-    """The rows whose state is hx again before step t, if they take it."""
-    begins = block.length < 0
-    if sequence.reset is not None:
-        marks = sequence.reset + (_wide(t) * sequence.B + block.first) + block.r
-        begins = tl.load(marks, mask=t < block.length, other=0) != 0
-    return begins
-
-
-@triton.jit
-def _columns(x, before, sequence, block, t, CELL: tl.constexpr):
-    """[x, h] of step t, of the block's states ``before`` it; and which columns exist."""
-    at, has = _state_columns(block, CELL)
-    going = t < block.length
-    begins = _begins(sequence, block, t) | (t == 0)
-    columns = x + load(before + at, has & going & ~begins, x.dtype)
-    if sequence.hx is not None:
-        hx = sequence.hx + block.first * CELL.H
-        columns += load(hx + at, has & going & begins, x.dtype)
-    there = block.k < CELL.I + CELL.H
-    return tl.where(there & ~going, 1.0, columns), there
+def _step(columns, block, w, eps, C: tl.constexpr, CELL: tl.constexpr):
+    return values(columns, block.k < CELL.I + CELL.H, w, eps, C, CELL)
 
 
 @triton.jit
@@ -148,22 +107,22 @@ def unroll_kernel(sequence, weights, output, saved, stretch, eps: tl.float64, CE
     C: tl.constexpr = compute_type(sequence.x)
     S: tl.constexpr = output.dtype.element_ty
     block = _block(sequence, tl.program_id(0), CELL)
-    plane = _wide(sequence.B) * CELL.H
+    plane = wide(sequence.B) * CELL.H
     at, has = _own(block, CELL)
     own = output + block.first * CELL.H
     w = matrices(weights, C, CELL)
     if CELL.last_only:
         _copy(sequence.hx, output, block, CELL)
         tl.debug_barrier()
-    x = _x(sequence, block, block.longest * 0, CELL)
+    x = x_columns(sequence, block, block.longest * 0, CELL)
     for t in range(block.longest * 0, block.longest):
         before = own if CELL.last_only else own + (t - 1) * plane
         if saved is not None:  # noqa: SIM102 - which the compiler knows, and not the rest
             if t % stretch == 0:
                 _copy(output, saved + t // stretch * plane, block, CELL)
-        columns, there = _columns(x, before, sequence, block, t, CELL)
-        x = _x(sequence, block, t + 1, CELL)  # while this step computes
-        y = rounded(values(columns, there, w, eps, CELL).y, S)
+        columns = with_states(x, before, sequence, block, t, CELL)
+        x = x_columns(sequence, block, t + 1, CELL)  # while this step computes
+        y = rounded(_step(columns, block, w, eps, C, CELL).y, S)
         going = t < block.length
         if CELL.last_only:
             tl.debug_barrier()  # all have read what is written
@@ -180,32 +139,25 @@ def unroll_kernel(sequence, weights, output, saved, stretch, eps: tl.float64, CE
 def _again(sequence, w, block, first, end, up, stretch, eps, CELL: tl.constexpr):
     """The states before the steps from ``first`` to ``end``, of the first of them, into
     ``between``."""
+    C: tl.constexpr = compute_type(sequence.x)
     S: tl.constexpr = up.between.dtype.element_ty
-    plane = _wide(sequence.B) * CELL.H
+    plane = wide(sequence.B) * CELL.H
     at, has = _own(block, CELL)
     _copy(up.states + first // stretch * plane, up.between, block, CELL)
     tl.debug_barrier()
     for t in range(first, end - 1):
         before = up.between + block.first * CELL.H + (t - first) * plane
-        columns, there = _columns(_x(sequence, block, t, CELL), before, sequence, block, t, CELL)
-        y = rounded(values(columns, there, w, eps, CELL).y, S)
+        columns = with_states(x_columns(sequence, block, t, CELL), before, sequence, block, t, CELL)
+        y = rounded(_step(columns, block, w, eps, C, CELL).y, S)
         tl.store(before + plane + at, y, mask=has)
         tl.debug_barrier()
 
 
 @triton.jit
 def _dy(up, block, t, mask):
-    dy = up.dy + (_wide(t) * up.dy_step + block.first * up.dy_row)
+    dy = up.dy + (wide(t) * up.dy_step + block.first * up.dy_row)
     at = block.r.to(tl.int64) * up.dy_row + block.o.to(tl.int64) * up.dy_col
     return load(dy + at, mask, up.carried.dtype.element_ty)
-
-
-@triton.jit
-def _store_x(dx, d, sequence, block, t, CELL: tl.constexpr):
-    """The columns of x, in step t."""
-    step = dx + (_wide(t) * sequence.B + block.first) * CELL.I
-    mask = block.exist & (block.k < CELL.I)
-    tl.store(step + (block.r * CELL.I + block.k), d, mask=mask)
 
 
 @triton.jit
@@ -220,22 +172,20 @@ def _step_back(
     carried = up.carried + block.first * CELL.H
     dy = tl.load(carried + at, mask=counts, other=0.0)
     if sequence.reset is not None:  # before the step after this one the state began anew
-        begins = _begins(sequence, block, t + 1)
+        anew = begins(sequence, block, t + 1)
         of_start = up.of_start + block.first * CELL.H + at
-        sum = tl.load(of_start, mask=counts & begins, other=0.0) + dy
-        tl.store(of_start, sum, mask=counts & begins)
-        dy = tl.where(begins, 0.0, dy)
+        sum = tl.load(of_start, mask=counts & anew, other=0.0) + dy
+        tl.store(of_start, sum, mask=counts & anew)
+        dy = tl.where(anew, 0.0, dy)
     if not CELL.last_only:
         dy += _dy(up, block, t, counts)
-    columns, there = _columns(_x(sequence, block, t, CELL), before, sequence, block, t, CELL)
-    found = values(columns, there, w, eps, CELL)
+    columns = with_states(x_columns(sequence, block, t, CELL), before, sequence, block, t, CELL)
+    found = _step(columns, block, w, eps, dy.dtype, CELL)
     d, sums = gradients(dy, columns, going, counts, found, w, sums, parts, eps, CELL)
     if dx is not None:
-        of_x = rounded(tl.where(going, d, 0.0), dx.dtype.element_ty)
-        _store_x(dx, of_x, sequence, block, t, CELL)
-    at, has = _state_columns(block, CELL)
+        store_x(dx, d, sequence, block, t, CELL)
     tl.debug_barrier()  # all have read what is written
-    tl.store(carried + at, d, mask=has & going)
+    store_states(carried, d, block, t, CELL)
     tl.debug_barrier()
     return sums
 
@@ -246,10 +196,8 @@ def unroll_backward_kernel(
 ):
     """dx, [T, B, I], and dhx, [B, H], if not None; and the sums over this program's blocks of rows
     of the gradients of W, W_mul, G and the bias, into its ``parts``."""
-    ROWS: tl.constexpr = CELL.rows
-    COLUMNS: tl.constexpr = CELL.columns
     C: tl.constexpr = compute_type(sequence.x)
-    plane = _wide(sequence.B) * CELL.H
+    plane = wide(sequence.B) * CELL.H
     w = matrices(weights, C, CELL)
     sums = no_sums(C, CELL)
     for number in range(tl.program_id(0), tiles(sequence.B, CELL.rows), tl.num_programs(0)):
@@ -278,9 +226,8 @@ def unroll_backward_kernel(
                 sums = _step_back(t, here, sums, sequence, w, block, up, dx, parts, eps, CELL)
             end = first
         if dx is not None:
-            nothing = tl.zeros([ROWS, COLUMNS], dx.dtype.element_ty)
             for t in range(block.longest, sequence.T):
-                _store_x(dx, nothing, sequence, block, t, CELL)
+                store_no_x(dx, sequence, block, t, CELL)
         if dhx is not None:
             of_first = tl.load(up.carried + own + at, mask=has, other=0.0)
             if sequence.reset is not None:

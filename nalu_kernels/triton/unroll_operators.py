@@ -17,11 +17,19 @@ from .forms import Weights
 from .steps import Steps
 
 # By a layer's name: from its options to what ``launch_unroll.Unroll`` takes for it.
-_LAYERS: dict[str, Callable[..., tuple[Any, ...]]] = {
-    "nac": lambda eps, log_space: ("nalu", eps, not log_space, log_space),
-    "nalu": lambda eps: ("nalu", eps, True, True),
-    "nau": lambda: ("nau", 1.0, True, False),
+_LAYERS: dict[str, Callable[..., tuple[str, tuple[Any, ...]]]] = {
+    "nac": lambda eps, log_space: ("nalu", (eps, not log_space, log_space)),
+    "nalu": lambda eps: ("nalu", (eps, True, True)),
+    "nau": lambda: ("nau", (1.0, True, False)),
+    "nmu": lambda: ("nmu", ()),
+    "inalu": lambda eps, omega, per_sample: (
+        "inalu_sum" if per_sample else "inalu",
+        (eps, True, True, omega),
+    ),
+    "npu": lambda eps, straight_through: ("npu", (eps, straight_through)),
 }
+# How many weights a kernel sees, where that is not the number of ``Weights``.
+_COUNTS = {"nmu": 1, "npu": 3}
 
 
 def _forward(name: str, layer: Kernels, *arguments: Any) -> tuple[Tensor, Tensor | None]:
@@ -48,9 +56,11 @@ def _backward(name: str, layer: Kernels, *arguments: Any) -> tuple[Tensor | None
         steps = Steps(OVER_TIME[name].layer, layer, options, input, weights, states)
         return steps.backward(needed, grad_output, saved)
     wants_hx = bool(needed >> 1 + len(weights) & 1)
-    recipe = launch_unroll.backward(needed, wants_hx, *described, *call)
+    places = _places(name, weights)
+    wants = needed & 1 | sum((needed >> at & 1) << 1 + to for at, to in enumerate(places, start=1))
+    recipe = launch_unroll.backward(wants, wants_hx, *described, *call)
     dx, *grads, dhx = recipe.run([*given, grad_output, saved])
-    return dx, *grads[: len(weights)], dhx, None, None
+    return dx, *(grads[place] for place in places), dhx, None, None
 
 
 def _parts(
@@ -62,6 +72,14 @@ def _parts(
     return whole[0], whole[1:-3], whole[-3:]
 
 
+def _places(name: str, weights: tuple[Any, ...]) -> list[int]:
+    """Of the weights among those that the kernels see. An iNALU's g is G, or of one dimension a
+    bias of the gate, which then sees no input."""
+    if name != "inalu":
+        return [*range(len(weights))]
+    return [0, 1, 2 if weights[2].dim() == 2 else 3, 4, 5]
+
+
 def _given(
     name: str,
     options: tuple[Any, ...],
@@ -70,8 +88,10 @@ def _given(
     states: tuple[Tensor | None, ...],
 ) -> tuple[list[Any], tuple[Any, ...]]:
     """The tensors of a call, and the arguments of ``launch_unroll.Unroll``."""
-    missing = (None,) * (len(Weights._fields) - len(weights))
-    given = [input, *weights, *missing, *states]
+    seen = [None] * _COUNTS.get(name, len(Weights._fields))
+    for place, weight in zip(_places(name, weights), weights, strict=True):
+        seen[place] = weight
+    given = [input, *seen, *states]
     of_layer = _LAYERS[name](*options[:-1])
     return given, (chip(input.device), *of_layer, options[-1], tuple(map(describe, given)))
 

@@ -18,7 +18,7 @@ from torch import Generator, nn
 
 from nalu_kernels import NAU, RealNPU
 from nalu_kernels.__main__ import main
-from nalu_kernels.fit import fitting
+from nalu_kernels.fit import contenders
 
 for package in ("matplotlib", "safetensors", "tqdm"):
     pytest.importorskip(package)
@@ -59,7 +59,7 @@ def law() -> nn.Sequential:
 def test_a_law(
     csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fitting, "search", find(law()))
+    monkeypatch.setattr(contenders, "search", find(law()))
     out = tmp_path / "out"
     assert main(["fit", str(csv), "--target", "y", "--out", str(out)]) == 0
     said = capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_a_law(
 def test_no_formula_is_an_answer(
     csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fitting, "search", find())
+    monkeypatch.setattr(contenders, "search", find())
     monkeypatch.chdir(tmp_path)
     options = ["--target", "y", "--columns", "a", "--columns", "b", "--seed", "3"]
     assert main(["fit", str(csv), *options]) == 0
@@ -147,7 +147,7 @@ def test_names_that_would_move_the_cursor(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(fitting, "search", find())
+    monkeypatch.setattr(contenders, "search", find())
     table = drawn(rng, lambda a, b: a * b)
     path = tmp_path / "data.csv"
     rows = [

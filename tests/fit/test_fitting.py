@@ -13,7 +13,7 @@ from laws import drawn
 from torch import Generator, Tensor, nn
 
 from nalu_kernels import NAU, RealNPU
-from nalu_kernels.fit import Row, Table, fit, fitting, search
+from nalu_kernels.fit import Row, Table, contenders, fit, fitting, search
 
 
 def sum_and_product(
@@ -53,7 +53,7 @@ FACTOR = sum_and_product([[1, 1, 0], [0, 0, 1]], [1, 1], 2.0)
 
 
 def test_a_law_is_found_and_exact(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "search", Search(NEARLY, LAW))
+    monkeypatch.setattr(contenders, "search", Search(NEARLY, LAW))
     found = fit(table)
     assert found.found and found.best.verdict == "exact"
     assert str(found.formula.sympy()) == "c*(a + b)"
@@ -64,8 +64,17 @@ def test_a_law_is_found_and_exact(table: Table, monkeypatch: pytest.MonkeyPatch)
     assert {row.candidate for row in found.rows} >= {"linear regression", "power law"}
 
 
+def test_what_a_constant_is_as_good_as_is_no_model(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = sum_and_product([[0, 0, 0], [0, 0, 0]], [1, 1], 1.0)
+    monkeypatch.setattr(contenders, "search", Search(nothing, LAW))
+    found = fit(table)
+    assert all(row.formula.sympy().free_symbols for row in found.rows)
+
+
 def test_a_factor_is_part_of_the_model(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "search", Search(FACTOR))
+    monkeypatch.setattr(contenders, "search", Search(FACTOR))
     found = fit(Table(table.names, "y", table.x, 2 * table.y))
     assert found.best.verdict == "exact"
     fresh = 10 * table.x
@@ -75,7 +84,7 @@ def test_a_factor_is_part_of_the_model(table: Table, monkeypatch: pytest.MonkeyP
 def test_a_model_of_some_columns(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     part = sum_and_product([[1, 1], [1, 0]], [1, 1])
     part.columns = (2, 0)
-    monkeypatch.setattr(fitting, "search", Search(part))
+    monkeypatch.setattr(contenders, "search", Search(part))
     c, a = table.x[:, 2], table.x[:, 0]
     found = fit(Table(table.names, "y", table.x, (c + a) * c))
     assert found.best.verdict == "exact" and found.best.columns == (2, 0)
@@ -87,7 +96,7 @@ def test_the_search_sees_training_and_choosing_rows_alone(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = Search()
-    monkeypatch.setattr(fitting, "search", search)
+    monkeypatch.setattr(contenders, "search", search)
     found = fit(table, seconds=20, seed=7, threads=3)
     for name, rows in [("x", found.split.training), ("choosing_x", found.split.choosing)]:
         assert torch.equal(search.given[name], table.x[rows])
@@ -99,7 +108,7 @@ def test_the_search_sees_training_and_choosing_rows_alone(
 
 def test_a_large_table_is_searched_in_part(rng: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     search = Search()
-    monkeypatch.setattr(fitting, "search", search)
+    monkeypatch.setattr(contenders, "search", search)
     found = fit(drawn(rng, lambda a, b, c: (a + b) * c, rows=20_000))
     assert 1000 < len(search.given["x"]) == len(search.given["y"]) <= 2000
     assert 1000 < len(search.given["choosing_x"]) == len(search.given["choosing_y"]) <= 2000
@@ -108,7 +117,7 @@ def test_a_large_table_is_searched_in_part(rng: Generator, monkeypatch: pytest.M
 
 def test_rows_held_back_change_no_choice(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for "exact", which nothing is here."""
-    monkeypatch.setattr(fitting, "search", Search(NEARLY))
+    monkeypatch.setattr(contenders, "search", Search(NEARLY))
     found = fit(table)
     y = table.y.clone()
     y[torch.cat([found.split.checking, found.split.outside])] = 0.5
@@ -118,7 +127,7 @@ def test_rows_held_back_change_no_choice(table: Table, monkeypatch: pytest.Monke
 
 
 def test_what_fails_outside_is_no_formula(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "search", Search(LAW))
+    monkeypatch.setattr(contenders, "search", Search(LAW))
     y = table.y.clone()
     y[fit(table).split.outside] *= 3
     found = fit(Table(table.names, "y", table.x, y))
@@ -132,7 +141,7 @@ def test_nothing_is_searched_where_a_regression_is_the_law(
     law: Any, rng: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = Search()
-    monkeypatch.setattr(fitting, "search", search)
+    monkeypatch.setattr(contenders, "search", search)
     assert fit(drawn(rng, law)).best.verdict == "exact"
     assert not search.given
 
@@ -142,7 +151,7 @@ def test_few_rows_are_not_searched(
     rows: int, rng: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = Search()
-    monkeypatch.setattr(fitting, "search", search)
+    monkeypatch.setattr(contenders, "search", search)
     found = fit(drawn(rng, lambda a, b, c: torch.sin(a * b) + c, rows=rows))
     assert not search.given and found.best.verdict == "not a formula"
     assert found.predict(found.table.x).isfinite().all()
