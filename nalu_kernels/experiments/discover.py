@@ -51,7 +51,7 @@ def relative(predicted: Tensor, y: Tensor) -> Tensor:
 class Discover(Experiment):
     name = "discover"
     title = f"which of {len(LAWS)} textbook laws are found from {ROWS} rows"
-    source = "The laws are textbook physics; gplearn 0.4 and scikit-learn are what users have"
+    source = "Laws of textbook physics; gplearn and scikit-learn are those of constraints.txt"
     differs = (
         "Only operations that this library has are in these laws, and their ranges suit it: the "
         "list was made for it, and says nothing of laws with sines or exponentials. gplearn has "
