@@ -5,8 +5,9 @@
     python examples/discover.py --laws lens,work --methods fit,gplearn
 
 It saves each law as it is done, and goes on where it was interrupted; ``python -m nalu_kernels
-report`` then writes its section of RESULTS.md. It needs the extra ``discover``. The code is
-nalu_kernels/experiments/discover.py, the laws are in laws.py beside it.
+report`` then writes its section of RESULTS.md. An interruption waits for the tables under way. It
+needs the extra ``discover``. The code is nalu_kernels/experiments/discover.py, the laws are in
+laws.py beside it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,7 +50,12 @@ class Request:
 
 
 def _ours(request: Request) -> Found:
-    found = fit(request.table, seconds=request.seconds, seed=request.seed, threads=1)
+    # In a thread: in the main one a signal to the run would end the search, and what it had by then
+    # would pass for what it finds in its time.
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(
+            fit, request.table, seconds=request.seconds, seed=request.seed, threads=1
+        ).result()
     module, columns = found.formula.module(), found.best.columns
 
     def predict(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import runpy
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from nalu_kernels.experiments.experiment import Outcome
 from nalu_kernels.experiments.laws import KINDS, LAWS
 from nalu_kernels.experiments.refusal import Refusal
 from nalu_kernels.experiments.regressors import Found, Method, Request
+from nalu_kernels.fit import fit
+from nalu_kernels.sweep.watch import Watch
 
 for package in ("matplotlib", "sklearn", "tqdm"):
     pytest.importorskip(package)
@@ -127,6 +130,24 @@ def test_the_methods_that_are_always_there(tmp_path: Path) -> None:
         not found["linear"]["exact"]["recovered"] and "*m + " in found["linear"]["exact"]["formula"]
     )
     assert found["boosting"]["exact"]["formula"] == ""
+
+
+def test_a_signal_does_not_shorten_a_search(tmp_path: Path) -> None:
+    """It is the run's, which would record what a search had found by then."""
+    handler = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def watched(*arguments: Any, **more: Any) -> Any:
+        with Watch(None):
+            seen.append(signal.getsignal(signal.SIGTERM))
+        return fit(*arguments, **more)
+
+    with patch.object(regressors, "fit", watched):
+        run(tmp_path, "net force", methods=("fit",))
+    assert len(seen) == 2
+    # Only the runner's own handler, which is not the Watch's.
+    assert all(getattr(one, "__self__", None) is None for one in seen)
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_gplearn(tmp_path: Path) -> None:
