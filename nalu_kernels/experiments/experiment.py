@@ -18,7 +18,8 @@ AXES = ("models", "tasks", "ranges")  # on which an experiment can be narrowed
 
 
 class Scale(NamedTuple):
-    """How large a run is: seeds 0, 1, ..., seeds - 1, and training steps of a trial."""
+    """How large a run is: seeds 0, 1, ..., seeds - 1, and training steps of a trial, or what its
+    experiment counts in their place."""
 
     seeds: int
     steps: int
@@ -98,6 +99,7 @@ class Experiment(ABC):
     differs: ClassVar[str]  # where the task or the models are not the published ones, and why
     small: ClassVar[Scale]
     full: ClassVar[Scale]  # the published size where it is known, else a large one
+    unit: ClassVar[str] = "steps"  # what a Scale's steps are
     requires: ClassVar[tuple[str, ...]] = ()  # packages beyond those that every experiment needs
     # The names on its axes, in the order of the tables.
     models: ClassVar[tuple[str, ...]]

@@ -122,8 +122,8 @@ def run(
         )
         print(paragraph(f"{backend}: {why}"))
         print(
-            f"seeds 0 to {settings.seeds - 1}, {settings.steps:,} steps, {jobs} at a time, "
-            f"results in {settings.out}",
+            f"seeds 0 to {settings.seeds - 1}, {settings.steps:,} {experiment.unit}, {jobs} at a "
+            f"time, results in {settings.out}",
             flush=True,
         )
         started = time.perf_counter()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from . import NAMES, load, narrowing
+from . import BESIDE, NAMES, load, narrowing
 from .experiment import Comparison, Experiment, Outcome
 from .refusal import Refusal
 from .report import write_atomic
@@ -18,7 +18,8 @@ _INTRODUCTION = """# What the experiments measured
 Made by `python -m nalu_kernels report` from the numbers in `results/` beside it; nothing here is
 written by hand. `make experiments` runs the small size of each experiment and makes it anew (the
 run on MNIST needs its files: `python -m nalu_kernels digits --data DIR --out
-results/digits-mnist`).
+results/digits-mnist`; `discover` needs gplearn, and two hours with `--seconds 60`:
+`python examples/discover.py`).
 `python -m nalu_kernels` lists the experiments, `--full` runs a large size: the published one where
 it is known, of `testbench`, `single`, `division` and `inalu`; the last three always have it. Times
 are of this machine, with as many trials at once as it has cores. Figures of others stand beside
@@ -58,13 +59,14 @@ def write(folder: str, out: str) -> None:
 
 
 def _runs(folder: Path) -> Iterator[Path]:
-    """The folders of finished runs, in the order of NAMES."""
+    """The folders of finished runs, in the order of NAMES, then of BESIDE."""
+    names = (*NAMES, *BESIDE)
     found = []
     for path in sorted(folder.glob("*/results.json")):
         recorded = read(path)
         plotted = (path.parent / "plot.png").is_file()
-        if recorded["experiment"] in NAMES and "claims" in recorded and plotted:
-            found.append((NAMES.index(recorded["experiment"]), path.parent))
+        if recorded["experiment"] in names and "claims" in recorded and plotted:
+            found.append((names.index(recorded["experiment"]), path.parent))
     yield from (path for _, path in sorted(found))
 
 
@@ -90,7 +92,7 @@ def _section(run: Path, outcome: Outcome, folder: str) -> str:
         "",
         f"{experiment.source}. {size}: {outcome.seeds} "
         f"seed{'s' if outcome.seeds > 1 else ''}, "
-        f"{outcome.steps:,} steps{options}; {outcome.recorded['device']}, back end "
+        f"{outcome.steps:,} {experiment.unit}{options}; {outcome.recorded['device']}, back end "
         f"{outcome.recorded['backend']}, torch {outcome.recorded['torch']}; "
         f"{seconds / 60:.1f} minutes, all trials added up.",
         "",
@@ -110,6 +112,9 @@ def _section(run: Path, outcome: Outcome, folder: str) -> str:
 
 
 def _comparison(experiment: Experiment, outcome: Outcome) -> list[str]:
-    rows = [Comparison("", "ours", "published", "source"), *experiment.compare(outcome)]
+    rows = experiment.compare(outcome)
+    if not rows:
+        return []
+    rows = [Comparison("", "ours", "published", "source"), *rows]
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     return [lines[0], "|:--|--:|--:|:--|", *lines[1:], ""]
