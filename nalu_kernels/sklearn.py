@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy
 import torch
+from sympy import Symbol
 from torch import Tensor
 
 from .fit import Fit, Table, fit
 from .formulas import Formula
+from .formulas.names import is_read_by_sympy
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
@@ -121,13 +123,14 @@ def model(est: ArithmeticRegressor, X: Any = None) -> str:
     """The formula of a fitted ``est`` as a string that sympy reads.
 
     Args:
-        X: a DataFrame, whose columns' names the formula gets; None keeps those of the fit.
+        X: a DataFrame, whose columns' names the formula gets; None keeps those of the fit. A name
+            that sympy takes for something else (``E``, ``a b``) is x0, x1 and so on by its place.
     """
     check_is_fitted(est)
-    expression = est.formula_.sympy()
-    if hasattr(X, "columns"):
-        new = dict(zip(_names(est), map(str, X.columns), strict=True))
-        expression = expression.xreplace(
-            {symbol: type(symbol)(new[symbol.name]) for symbol in expression.free_symbols}
-        )
-    return str(expression)
+    expression, own = est.formula_.sympy(), _names(est)
+    names = map(str, X.columns) if hasattr(X, "columns") else own
+    new = {
+        name: Symbol(shown if is_read_by_sympy(shown) else f"x{place}")
+        for place, (name, shown) in enumerate(zip(own, names, strict=True))
+    }
+    return str(expression.xreplace({of: new[of.name] for of in expression.free_symbols}))

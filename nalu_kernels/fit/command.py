@@ -14,6 +14,7 @@ from nalu_kernels import __version__
 from nalu_kernels.experiments.refusal import Refusal, require
 from nalu_kernels.experiments.report import columns, finite_or_infinite, paragraph, write_atomic
 from nalu_kernels.experiments.store import locked, writable_folder
+from nalu_kernels.formulas.names import written
 
 from .clock import Clock
 from .files import printable
@@ -104,7 +105,7 @@ def _conclusion(found: Fit) -> list[str]:
             f"inside{also}.",
         ]
     return [
-        printable(f"{found.table.target} = {best.formula.sympy()}"),
+        printable(f"{found.table.target} = {written(best.formula.sympy())}"),
         *map(printable, str(best.formula).splitlines()[1:]),
     ]
 
@@ -119,7 +120,7 @@ def _short(row: Row) -> str:
     rounded = expression.xreplace(
         {of: sympy.Float(of, _DIGITS) for of in expression.atoms(sympy.Float)}
     )
-    text = printable(rounded)
+    text = printable(written(rounded))
     return text if len(text) <= _FORMULA else f"{text[: _FORMULA - 3]}..."
 
 
@@ -174,7 +175,7 @@ def describe(found: Fit, options: argparse.Namespace) -> dict[str, Any]:
                 "candidate": row.candidate,
                 "complexity": row.complexity,
                 "error": row.error,
-                "formula": str(row.formula.sympy()),
+                "formula": written(row.formula.sympy()),
                 "verdict": row.verdict,
                 **{part: json.loads(row.formula.to_json())[part] for part in ("inside", "outside")},
             }

@@ -115,10 +115,13 @@ def fit(
         threads: of the search; None is one for each core.
 
     Raises:
+        TypeError: ``seconds`` is no number.
         ValueError: the table has fewer than 3 rows, or a column without a number between 1e-60 and
             1e60 in magnitude, or with a larger one; or an argument is not as it says.
     """
     started = time.perf_counter()
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"seconds: expected a number, got {type(seconds).__name__}")
     if not seconds >= 0:
         raise ValueError(f"seconds: expected at least 0, got {seconds}")
     _check_sizes(table)

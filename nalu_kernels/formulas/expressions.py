@@ -193,8 +193,14 @@ def _power(layer: Any, inputs: Sequence[_Input]) -> Expressions:
             factors.append(sympy.exp(-turn * number(v)))
             angles.append(turn * number(w))
             angles.append(number(v) * sympy.log(size) if v != 0 else sympy.S.Zero)
-        made.append(sympy.Mul(*factors, sympy.cos(sympy.Add(*angles))))
+        made.append(sympy.Mul(*factors, _cosine(sympy.Add(*angles))))
     return made
+
+
+def _cosine(angle: sympy.Expr) -> sympy.Expr:
+    """A number of an angle that is one, unless sympy knows it."""
+    found = sympy.cos(angle)
+    return number(float(found)) if angle.is_number and found.has(sympy.cos) else found
 
 
 def _nru(layer: Any, inputs: Sequence[_Input]) -> Expressions:
@@ -222,7 +228,7 @@ def _nmru(layer: Any, inputs: Sequence[_Input]) -> Expressions:
                 continue
             factors.append(_selected(torch.stack((w, r)), [x.size, 1 / x.size]))
             angles.append(sympy.pi * number(w + r) * x.is_negative)
-        made.append(sympy.Mul(*factors, sympy.cos(sympy.Add(*angles))))
+        made.append(sympy.Mul(*factors, _cosine(sympy.Add(*angles))))
     return made
 
 

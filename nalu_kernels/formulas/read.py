@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ from .result import Formula, LayerGate, LayerWeights
 from .rounding import KINDS, Gate, RoundedLayer, blank, copied, round_layer
 from .simplify import AGREE, disagreement, simplified
 from .verdict import VERDICTS, Errors, error_of, verdict
+from .whole import fraction
 
-_MOST_TERMS = 20_000  # of a formula, if it were multiplied out layer by layer
+_MOST_TERMS = 2_000  # of a formula, if it were multiplied out layer by layer
+_OF_OPEN_GATES = 4  # how often an input stands in what a gate mixes
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -75,7 +78,9 @@ def formula(
         of_rounded = module(given)
         box, real = _box(given, symbols)
         columns = dict(zip(real, given.T, strict=True))
-        expressions = [simplified(of, columns) for of in _expressions(rounded, real, box)]
+        expressions = [
+            simplified(of, columns) for of in _expressions(rounded, real, box, tolerance)
+        ]
         agreement = max(
             disagreement(evaluate(of, columns), found)
             for of, found in zip(expressions, of_rounded.T, strict=True)
@@ -93,6 +98,7 @@ def formula(
     weights = tuple(_weights(name, of) for name, part in rounded for of in part.weights)
     gates = tuple(LayerGate(name, gate) for name, part in rounded for gate in part.gates)
     readable = not any(of.far for of in weights) and all(of.gate.dropped for of in gates)
+    readable = readable and _plain_but_for_the_last(module)
     found = verdict(readable, errors[0], errors[1] if len(errors) > 1 else None)
     plain = dict(zip(real, symbols, strict=True))
     return Formula(
@@ -104,6 +110,7 @@ def formula(
         weights,
         gates,
         agreement,
+        dict(zip([symbol.name for symbol in symbols], box.values(), strict=True)),
         tuple(of.xreplace(plain) for of in expressions),
         module,
     )
@@ -223,7 +230,8 @@ def _check_terms(layers: Sequence[tuple[str, RoundedLayer]]) -> None:
     """Of the largest output, if every layer's terms were those of the layers below."""
     below: Tensor | None = None
     for _, rounded in layers:
-        needs = rounded.depends.double()
+        is_open = any(not gate.dropped for gate in rounded.gates)
+        needs = rounded.depends.double() * (_OF_OPEN_GATES if is_open else 1)
         below = needs.sum(1) if below is None else needs @ below
     assert below is not None
     terms = float(below.sum())
@@ -245,24 +253,41 @@ def _box(x: Tensor, symbols: Sequence[sympy.Symbol]) -> tuple[Box, list[sympy.Sy
 
 
 def _expressions(
-    layers: Sequence[tuple[str, RoundedLayer]], inputs: Sequence[sympy.Expr], box: Box
+    layers: Sequence[tuple[str, RoundedLayer]],
+    inputs: Sequence[sympy.Expr],
+    box: Box,
+    tolerance: float,
 ) -> list[sympy.Expr]:
     values = list(inputs)
     for _, rounded in layers:
         for gate in rounded.gates:
-            gate.proven = gate.dropped and _is_proven(gate, values, box)
+            gate.proven = gate.dropped and _is_proven(gate, values, box, tolerance)
         values = express(rounded.layer, values, box)
     return values
 
 
-def _is_proven(gate: Gate, inputs: Sequence[sympy.Expr], box: Box) -> bool:
-    """Whether the gate keeps its side wherever the inputs lie in the box."""
+def _is_proven(gate: Gate, inputs: Sequence[sympy.Expr], box: Box, tolerance: float) -> bool:
+    """Whether the gate is within the tolerance of its side wherever the inputs lie in the box."""
     terms = [
         number(w) * (sympy.Abs(x) if gate.sizes else x)
         for w, x in zip(gate.logits, inputs, strict=True)
     ]
     low, high = bounds(sympy.Add(*terms) + number(gate.bias), box)
-    return low > 0 if gate.path == "sum" else high < 0
+    margin = low if gate.path == "sum" else -high
+    return margin > 0 and 1 / (1 + math.exp(min(margin, 700.0))) <= tolerance
+
+
+def _plain_but_for_the_last(module: nn.Sequential) -> bool:
+    """Whether the numbers of each nn.Linear are plain, but for those of the last layer, which may
+    be a law's constants."""
+    numbers = [
+        float(value)
+        for layer in list(module)[:-1]
+        if type(layer) is nn.Linear
+        for parameter in layer.parameters()
+        for value in parameter.flatten()
+    ]
+    return all(fraction(value, 4) is not None for value in numbers)
 
 
 def _weights(layer: str, weight: Any) -> LayerWeights:

@@ -11,9 +11,12 @@ from typing import Any
 from sympy import Expr, Symbol, latex, preorder_traversal
 from torch import Tensor, nn
 
+from .names import in_latex, outputs, written
 from .rounding import Gate
 from .simplify import AGREE
 from .verdict import EXACT, Errors
+
+_MOST_RANGES = 6  # of inputs that are printed
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Formula:
         tolerance: within which weights were rounded.
         weights: a :class:`.LayerWeights` for each matrix of weights.
         gates: a :class:`.LayerGate` for each gate.
+        box: the least and the largest of each input in the given rows, by name. Outside of it |x|,
+            eps or a gate may matter again.
         agreement: the largest relative difference of the printed formula and the rounded module on
             the given rows.
     """
@@ -69,6 +74,7 @@ class Formula:
     weights: tuple[LayerWeights, ...]
     gates: tuple[LayerGate, ...]
     agreement: float
+    box: dict[str, tuple[float, float]]
     _expressions: tuple[Expr, ...]
     _module: nn.Sequential
 
@@ -79,9 +85,9 @@ class Formula:
 
     def latex(self) -> str:
         """The formula in LaTeX; a line for each output."""
-        names = {symbol: _latex_name(symbol.name) for symbol in self._symbols}
+        names = {symbol: in_latex(symbol.name) for symbol in self._symbols}
         return "\n".join(
-            f"{_latex_name(name)} = {latex(of, symbol_names=names)}" for name, of in self._outputs()
+            f"{in_latex(name)} = {latex(of, symbol_names=names)}" for name, of in self._outputs()
         )
 
     def module(self) -> nn.Sequential:
@@ -91,8 +97,9 @@ class Formula:
 
     @property
     def text(self) -> str:
-        """The formula alone, a line for each output."""
-        return "\n".join(f"{name} = {of}" for name, of in self._outputs())
+        """The formula alone, a line for each output. A name that is no identifier stands between
+        backquotes."""
+        return "\n".join(f"{name} = {written(of)}" for name, of in self._outputs())
 
     @property
     def complexity(self) -> int:
@@ -107,7 +114,8 @@ class Formula:
     def __str__(self) -> str:
         lines = [self.text, f"{self.verdict}: {self._errors('rounded')}"]
         lines.append(f"  before rounding: {self._errors('model')}")
-        lines.extend(f"  {line}" for line in (*self._of_weights(), *self._of_gates()))
+        more = (*self._of_weights(), *self._of_gates(), *self._of_box())
+        lines.extend(f"  {line}" for line in more)
         if self.agreement > AGREE:
             lines.append(f"  the formula and the rounded module differ by {self.agreement:.1e}")
         return "\n".join(lines)
@@ -118,9 +126,10 @@ class Formula:
         """All of it as JSON, weights at full precision; numbers that are not finite as null."""
         outside = self.outside
         content = {
-            "formula": [str(of) for of in self._expressions],
+            "formula": [written(of) for of in self._expressions],
             "verdict": self.verdict,
             "names": list(self.names),
+            "box": {name: list(sides) for name, sides in self.box.items()},
             "inside": _errors(self.inside),
             "outside": None if outside is None else _errors(outside),
             "exact_up_to": EXACT,
@@ -130,9 +139,9 @@ class Formula:
                 {
                     "layer": weight.layer,
                     "name": weight.name,
-                    "values": weight.values.tolist(),
-                    "rounded": weight.rounded.tolist(),
-                    "distance": weight.distance,
+                    "values": _listed(weight.values),
+                    "rounded": _listed(weight.rounded),
+                    "distance": _finite(weight.distance),
                     "far": weight.far,
                 }
                 for weight in self.weights
@@ -142,10 +151,10 @@ class Formula:
                     "layer": of.layer,
                     "output": of.gate.output,
                     "path": of.gate.path,
-                    "margin": of.gate.margin,
+                    "margin": _finite(of.gate.margin),
                     "proven": of.gate.proven,
-                    "logits": of.gate.logits.tolist(),
-                    "bias": of.gate.bias,
+                    "logits": _listed(of.gate.logits),
+                    "bias": _finite(of.gate.bias),
                 }
                 for of in self.gates
             ],
@@ -157,8 +166,8 @@ class Formula:
         return [Symbol(name) for name in self.names]
 
     def _outputs(self) -> list[tuple[str, Expr]]:
-        several = len(self._expressions) > 1
-        return [(f"y{i}" if several else "y", of) for i, of in enumerate(self._expressions)]
+        names = outputs(len(self._expressions), self.names)
+        return list(zip(names, self._expressions, strict=True))
 
     def _errors(self, which: str) -> str:
         inside = getattr(self.inside, which)
@@ -174,6 +183,17 @@ class Formula:
         farthest = max(weight.distance for weight in self.weights)
         said = f"weights: at most {farthest:.1e} from a whole number (tolerance {self.tolerance:g})"
         return [said + (f", {self.far} not rounded" if self.far else "")]
+
+    def _of_box(self) -> list[str]:
+        used = {symbol.name for of in self._expressions for symbol in of.free_symbols}
+        ranges = [
+            f"{written(Symbol(name))} from {low:.3g} to {high:.3g}"
+            for name, (low, high) in self.box.items()
+            if name in used
+        ]
+        if len(ranges) > _MOST_RANGES:
+            ranges[_MOST_RANGES:] = [f"{len(ranges) - _MOST_RANGES} more"]
+        return [f"rows: {', '.join(ranges)}"] if ranges else []
 
     def _of_gates(self) -> list[str]:
         dropped = [of.gate for of in self.gates if of.gate.dropped]
@@ -198,12 +218,9 @@ def _errors(errors: Errors) -> dict[str, Any]:
     return {"rows": errors.rows, **parts}
 
 
+def _listed(values: Tensor) -> Any:
+    return [_listed(part) for part in values] if values.dim() else _finite(float(values))
+
+
 def _finite(value: float) -> float | None:
     return value if abs(value) < float("inf") else None
-
-
-def _latex_name(name: str) -> str:
-    if name.isidentifier():
-        return str(latex(Symbol(name)))
-    escaped = "".join(f"\\{c}" if c in "#$%&_{}" else c for c in name if c not in "\\^~")
-    return f"\\text{{{escaped}}}"

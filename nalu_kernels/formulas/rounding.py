@@ -38,6 +38,7 @@ _SATURATED = 1000.0  # a float64 whose sigmoid and tanh are 0 or 1 and -1 or 1
 _EPS = {"eps": 1e-300}
 _EPS_AND_OMEGA = {**_EPS, "omega": 700.0}  # e to that is finite
 _NEEDLESS = 1e-3  # they are out of the way if no given output changes by more, relative to its size
+_ROUNDING_ERROR = 1e-13  # relative
 _OF_LINEAR = 0.01  # of the tolerance: its numbers have no values that they tend to
 
 
@@ -345,13 +346,16 @@ def _inalu(layer: Any, tolerance: float, x: Tensor) -> RoundedLayer:
 
 
 def _linear(layer: Any, tolerance: float, x: Tensor) -> RoundedLayer:
-    """Its numbers become small fractions only where they are very near, and are never too far."""
+    """Its numbers become small fractions only where they are very near, and are never too far; 0
+    only where rounding errors of the layer's largest are all that they are."""
+    largest = max(float(of.abs().max()) if of.numel() else 0.0 for of in layer.parameters())
     for parameter in layer.parameters():
         values = parameter.detach()
-        size = values.abs().clamp(min=1)
+        size = values.abs().clamp(max=1)
         nearest = _twelfths(values)
         is_near = (values - nearest).abs() <= _OF_LINEAR * tolerance * size
-        _set(parameter, torch.where(is_near, nearest, values))
+        rounded = torch.where(is_near, nearest, values)
+        _set(parameter, torch.where(values.abs() <= _ROUNDING_ERROR * largest, 0, rounded))
     return RoundedLayer(layer, layer.weight.detach() != 0)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from .fold import evaluate
 
 AGREE = 1e-9  # relative
+_NOTHING = 1e-200  # what an eps that stands for none comes to where an input is 0
 _MOST_OPERATIONS = 150  # of an expression that is worth sympy's time
 
 
@@ -35,6 +36,7 @@ def disagreement(values: Tensor, truth: Tensor) -> float:
     """The largest difference of two columns relative to their size; infinite where one of them is
     not a number and the other is."""
     same = (values == truth) | (values.isnan() & truth.isnan())
-    off = (values - truth).abs() / torch.maximum(values.abs(), truth.abs())
+    size = torch.maximum(values.abs(), truth.abs()).clamp(min=_NOTHING)
+    off = (values - truth).abs() / size
     worst = torch.where(same, 0.0, off)
     return float(worst.nan_to_num(nan=float("inf")).max()) if len(worst) else 0.0

@@ -11,8 +11,10 @@ from torch import Tensor
 # The largest relative error of an exact formula: that of weights off by 1e-5, as in the field's
 # rule for a solved task (Madsen and Johansen 2020, section 4.1).
 EXACT = 1e-5
-# The largest share of the targets' spread that an approximate one leaves: R^2 is 0.99 there.
-APPROXIMATE = 0.1
+# The largest share of the targets' spread that an exact one leaves, so that a large offset hides
+# nothing, and an approximate one: R^2 is 1 - 1e-6 and 0.99 there.
+EXACT_SPREAD, APPROXIMATE = 1e-3, 0.1
+_SAME = 1e-12  # relative: targets that vary by less are one number
 VERDICTS = ("exact", "approximate", "not a formula")
 
 
@@ -51,16 +53,17 @@ def _error(predicted: Tensor, targets: Tensor) -> Error:
     least = size.median() if size.median() > 0 else size.max()
     relative = off / torch.maximum(size, least)
     largest = float(torch.where(off == 0, 0.0, relative).max())
-    spread = targets.std(correction=0) if len(targets) > 1 else size.max()
-    spread = spread if spread > 0 else size.max()
+    spread = targets.std(correction=0)
+    spread = spread if spread > _SAME * size.max() else size.max()
     root = off.square().mean().sqrt()
     return Error(largest, float(root / spread) if root > 0 else 0.0)
 
 
 def verdict(readable: bool, inside: Errors, outside: Errors | None) -> str:
-    """``readable``: all weights that count are whole numbers, and no gate is open."""
+    """``readable``: all weights that count are whole numbers, or those of a last ``nn.Linear``,
+    and no gate is open."""
     both = [of.rounded for of in (inside, outside) if of is not None]
-    if readable and all(error.largest <= EXACT for error in both):
+    if readable and all(of.largest <= EXACT and of.spread <= EXACT_SPREAD for of in both):
         return VERDICTS[0]
     if readable and all(error.spread <= APPROXIMATE for error in both):
         return VERDICTS[1]

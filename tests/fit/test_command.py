@@ -177,7 +177,7 @@ def test_names_that_would_move_the_cursor(
     out = tmp_path / "out"
     assert main(["fit", str(path), "--target", "größe y", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "\ngröße y = \\x1b[2J*$b_{1$\nexact" in said
+    assert "\ngröße y = `$b_{1$`*`\\x1b[2J`\nexact" in said
     assert said.replace("\n", "").isprintable()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nalu_kernels import (
     INALU,
     NAC,
+    NACNMU,
     NALU,
     NAU,
     NMRU,
@@ -26,6 +27,7 @@ from nalu_kernels import (
     RealNPU,
     formula,
 )
+from nalu_kernels.formulas import read
 from nalu_kernels.formulas.whole import near
 
 NAMES = ["a", "b", "c"]
@@ -239,6 +241,112 @@ def test_omega_stays_where_it_matters() -> None:
     assert found.text == "y = Min(E, a*b)" and found.verdict == "exact"
 
 
+def test_inputs_of_0() -> None:
+    """Where the formula is 0 and the rounded module all but 0."""
+    x = torch.randint(0, 4, (200, 2)).double()
+    for layer in (NACNMU(2, 1), RealNPU(2, 1), NAC(2, 1, log_space=True)):
+        with torch.no_grad():
+            for name, parameter in layer.named_parameters():
+                parameter.fill_(30.0 if name.endswith("_hat") else 1.0)
+        found = formula(layer, inside=(x, x.prod(1)))
+        assert (found.text, found.verdict) == ("y = x0*x1", "exact"), layer
+
+
+def test_a_large_offset_makes_nothing_exact() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(200, 2, generator=generator, dtype=torch.float64)
+    last = layer_of(nn.Linear(2, 1), weight=[[0.1, 0.1]], bias=[1e6])
+    assert formula(last, inside=(x, 1e6 + x.sum(1))).verdict == "not a formula"
+    shifted = x + torch.tensor([1e6, 0.0])
+    found = formula(layer_of(NAU(2, 1), W=[[1.0, 0]]), inside=(shifted, shifted.sum(1)))
+    assert found.inside.rounded.largest < 1e-5 and found.verdict == "not a formula"
+
+
+def test_numbers_of_a_linear_are_constants_in_the_last_layer_alone() -> None:
+    x = torch.randn(50, 2, dtype=torch.float64)
+    first = layer_of(nn.Linear(2, 1, bias=False), weight=[[0.37, 1.0]]).double()
+    assert formula(first, inside=(x, first(x))).verdict == "exact"
+    model = nn.Sequential(first, layer_of(NAU(1, 1), W=[[1.0]])).double()
+    assert formula(model, inside=(x, model(x))).verdict == "not a formula"
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1)).double()
+    assert formula(model, inside=(x, model(x))).verdict == "not a formula"
+
+
+def test_large_numbers_of_a_linear_are_not_made_plain() -> None:
+    x = torch.randn(50, 1, dtype=torch.float64)
+    model = layer_of(nn.Linear(1, 1), weight=[[1e6 + 0.31]], bias=[5e-5]).double()
+    found = formula(model, inside=(x, model(x)))
+    assert found.module()[0].weight.item() == model.weight.item()
+    assert found.module()[0].bias.item() == model.bias.item()
+    model = layer_of(nn.Linear(1, 1), weight=[[2.0]], bias=[3e-16]).double()
+    assert formula(model, inside=(x, 2 * x)).text == "y = 2*x0"
+
+
+def test_an_open_gate_is_no_formula_though_the_numbers_are_right() -> None:
+    """Sum and product of one input are the same."""
+    x = torch.rand(50, 1, dtype=torch.float64) + 1
+    model = layer_of(NALU(1, 1, eps=1e-40), W_hat=[[30.0]], M_hat=[[30.0]], G=[[1.0]])
+    found = formula(model, inside=(x, x))
+    assert found.inside.rounded.largest < 1e-12 and found.verdict == "not a formula"
+
+
+@pytest.mark.parametrize("slope", [3.0, 5.5])
+def test_a_gate_is_dropped_within_the_tolerance_alone(slope: float) -> None:
+    """sigmoid(3) is 0.047 from 1, and sigmoid(5.5) 0.004."""
+    model = layer_of(NALU(1, 1), W_hat=[[30.0]], M_hat=[[30.0]], G=[[slope]])
+    x = torch.ones(20, 1, dtype=torch.float64)
+    (of,) = formula(model, inside=(x, x)).gates
+    assert of.gate.dropped == of.gate.proven == (slope == 5.5)
+
+
+def test_a_gate_on_two_sides_is_open() -> None:
+    model = layer_of(NALU(1, 1), W_hat=[[30.0]], M_hat=[[30.0]], G=[[9.0]])
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    (of,) = formula(model, inside=(x, x)).gates
+    assert not of.gate.dropped
+
+
+def test_a_side_that_is_kept_is_no_proof() -> None:
+    """The gate is 0.53 at a corner of the box that no row is near."""
+    x = torch.linspace(0.02, 2, 100, dtype=torch.float64)
+    x = torch.stack((x, 2.02 - x), 1)
+    model = layer_of(NALU(2, 1), W_hat=[[20.0] * 2], M_hat=[[20.0] * 2], G=[[3.0] * 2])
+    found = formula(model, inside=(x, x.sum(1)))
+    (of,) = found.gates
+    assert found.verdict == "exact" and of.gate.dropped and not of.gate.proven
+
+
+def test_a_sign_that_few_rows_have_stays() -> None:
+    x = torch.tensor([[-1e-4], [1.0], [2.0]], dtype=torch.float64)
+    model = layer_of(NAC(1, 1, log_space=True), W_hat=[[30.0]], M_hat=[[30.0]])
+    assert formula(model, inside=(x, x.abs())).text == "y = Abs(x0)"
+
+
+def test_an_eps_that_changes_a_hundredth_stays() -> None:
+    x = torch.tensor([[1e-5], [1.0], [2.0]], dtype=torch.float64)
+    model = layer_of(NAC(1, 1, log_space=True), W_hat=[[-30.0]], M_hat=[[30.0]])
+    assert "1.0e-7" in formula(model, inside=(x, 1 / x)).text
+
+
+def test_a_formula_that_is_not_the_module_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "simplified", lambda of, columns: of + sympy.Rational(1, 10**6))
+    found = formula(layer_of(NAU(3, 1), W=W), **signed(lambda a, b, c: a - b))
+    assert found.verdict == "not a formula" and "differ by" in str(found)
+
+
+def test_a_simplification_that_is_wrong_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sympy, "factor", lambda of: sympy.S.Zero)
+    found = formula(layer_of(NAU(3, 1), W=W), **signed(lambda a, b, c: a - b))
+    assert found.text == "y = a - b"
+
+
+def test_the_rows_box_is_printed() -> None:
+    found = formula(layer_of(NAU(3, 1), W=W), **signed(lambda a, b, c: a - b))
+    assert set(found.box) == {"a", "b", "c"} and -6 <= found.box["a"][0] < found.box["a"][1] <= 6
+    assert str(found).splitlines()[-1].startswith("  rows: a from -")
+    assert " c " not in str(found)
+
+
 def test_several_outputs() -> None:
     x = torch.randn(20, 3, dtype=torch.float64)
     y = torch.stack((x[:, 0] - x[:, 1], x[:, 2]), 1)
@@ -252,7 +360,13 @@ def test_names_that_are_no_identifiers() -> None:
     x, y = rows(lambda a, b, c: a * b, 1, 2)
     found = formula(layer_of(NMU(3, 1), W=PRODUCT), ["mass (kg)", "50 %", "c"], inside=(x, y))
     assert found.names == ("mass (kg)", "50 %", "c")
+    assert found.text == "y = `50 %`*`mass (kg)`"
     assert "\\text{mass (kg)}" in found.latex() and "\\%" in found.latex()
+    found = formula(layer_of(NMU(3, 1), W=PRODUCT), ["a+b", "lambda", "y"], inside=(x, y))
+    assert found.text == "y_ = `a+b`*`lambda`"
+    assert formula(layer_of(NAU(3, 1), W=W), ["a\nb", "\\x", "c"], inside=(x, y)).text == (
+        "y = -`\\x` + `a\\nb`"
+    )
 
 
 def test_json_has_all_of_it() -> None:
@@ -263,6 +377,13 @@ def test_json_has_all_of_it() -> None:
     assert content["weights"][0]["values"] == model.double().W.tolist()
     assert content["gates"][0]["path"] == "sum" and content["gates"][0]["logits"] == [9.0] * 3
     assert content["outside"]["rounded"]["largest"] == found.outside.rounded.largest
+
+
+def test_a_gate_that_is_no_number_is_null_in_json() -> None:
+    x = torch.tensor([[1e308, 1e308], [1.0, 2.0]], dtype=torch.float64)
+    model = layer_of(NALU(2, 1), W_hat=[[30.0] * 2], M_hat=[[30.0] * 2], G=[[9.0, -9.0]])
+    content = json.loads(formula(model, inside=(x, x[:, 0])).to_json())
+    assert content["gates"][0]["margin"] is None
 
 
 def test_an_infinite_error_is_null_in_json() -> None:

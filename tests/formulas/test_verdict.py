@@ -45,6 +45,9 @@ RIGHT, NEAR, WRONG = Error(EXACT, 1e-6), Error(0.2, 0.05), Error(3.0, 0.5)
 VERDICTS = [
     (True, RIGHT, RIGHT, "exact"),
     (True, RIGHT, None, "exact"),
+    (True, Error(2 * EXACT, 1e-6), RIGHT, "approximate"),
+    (True, Error(EXACT, 2e-3), RIGHT, "approximate"),  # of an offset that hides what is missing
+    (True, Error(3.0, 0.11), RIGHT, "not a formula"),
     (True, RIGHT, NEAR, "approximate"),
     (True, NEAR, RIGHT, "approximate"),
     (True, NEAR, WRONG, "not a formula"),
@@ -58,3 +61,9 @@ def test_verdicts(readable: bool, inside: Error, outside: Error | None, expected
     of_inside = Errors(WRONG, inside, 10)
     of_outside = None if outside is None else Errors(WRONG, outside, 10)
     assert verdict(readable, of_inside, of_outside) == expected
+
+
+def test_targets_that_do_not_vary() -> None:
+    """But for rounding errors."""
+    assert error([3.0, 3.0 + 4e-16], [3.0, 3.0]).spread < 1e-15
+    assert error([1.1, 1.1], [1.0, 1.0]).spread == pytest.approx(0.1)
