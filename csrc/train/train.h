@@ -290,8 +290,8 @@ class Trainer {
     });
   }
 
-  // For the same rows, where the layers' noise is made.
-  NALU_DEVICE void draw_noise(int64_t run, int64_t step, int64_t begin, int64_t n) {
+  // For the same rows, where the layers' noise is made. It stays apart, as `update` does.
+  NALU_APART void draw_noise(int64_t run, int64_t step, int64_t begin, int64_t n) {
     int64_t stream = kNoiseStream;
     stack_.for_each_unit([&](const Unit<T>& unit) {
       if (unit.layer.kind == Kind::snmu) {
