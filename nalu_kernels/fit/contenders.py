@@ -19,6 +19,7 @@ LINEAR, POWERS = "linear regression", "power law"
 _OF_POWERS = 3  # the complexity of a stack of one layer
 LEAST_FOR_SEARCH = 12  # rows; a linear regression is all that fewer get
 _SEARCHED = 2000  # rows at most that a search gets: a law holds on any, and more take longer
+_WHOLE = 0.01  # coefficients within this, the tolerance of `formula`, of whole numbers become it
 _READ = 8  # models at most that are read and checked
 _FOR_READING = 0.15  # of the seconds; at most _SECONDS_FOR_READING
 _SECONDS_FOR_READING = 5.0
