@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(kMostTeam, sizeof(T) == 8 ? 2 : 4) forward_ker
 }
 
 template <class T>
-__global__ void __launch_bounds__(kMostTeam, sizeof(T) == 8 ? 2 : 4) backward_kernel(Job<T> given) {
+__global__ void __launch_bounds__(kMostTeam, sizeof(T) == 8 ? 2 : 3) backward_kernel(Job<T> given) {
   NALU_DYNAMIC_SHARED(shared);
   __shared__ Job<T> job;
   alignas(Work<T>) __shared__ unsigned char place[sizeof(Work<T>)];
