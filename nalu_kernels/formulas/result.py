@@ -60,8 +60,8 @@ class Formula:
         tolerance: within which weights were rounded.
         weights: a :class:`.LayerWeights` for each matrix of weights.
         gates: a :class:`.LayerGate` for each gate.
-        box: the least and the largest of each input in the given rows, by name. Outside of it |x|,
-            eps or a gate may matter again.
+        box: the least and the largest of each input in the given rows, by name. Outside of it a
+            sign, eps or a gate may matter again.
         agreement: the largest relative difference of the printed formula and the rounded module on
             the given rows.
     """
