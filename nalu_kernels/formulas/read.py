@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sympy
 import torch
 from torch import Tensor, nn
 
+from ..sweep.stack import has_hooks, leaves
 from .expressions import express, number
 from .fold import Box, bounds, evaluate
 from .result import Formula, LayerGate, LayerWeights
@@ -20,7 +21,6 @@ from .whole import fraction
 
 _MOST_TERMS = 2_000  # of a formula, if it were multiplied out layer by layer
 _OF_OPEN_GATES = 4  # how often an input stands in what a gate mixes
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def formula(
@@ -116,25 +116,17 @@ def formula(
     )
 
 
-def _leaves(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    if type(module) is nn.Sequential:
-        for child, layer in module.named_children():
-            yield from _leaves(f"{name}.{child}" if name else child, layer)
-    else:
-        yield name, module
-
-
 def _checked_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     found = []
-    for name, layer in _leaves("", model):
+    for name, layer in leaves("", model):
         called = f"{name or 'it'} ({type(layer).__name__})"
+        if has_hooks(layer):
+            raise TypeError(f"model: {called} has hooks, which may change what it computes")
         if type(layer) not in KINDS:
             known = ", ".join(kind.__name__ for kind in KINDS)
             raise TypeError(f"model: {called} is none of the layers that can be read: {known}")
-        if any(getattr(layer, hooks) for hooks in _HOOKS):
-            raise TypeError(f"model: {called} has hooks, which may change what it computes")
         if getattr(layer, "units", None) is not None:
             raise ValueError(f"model: {called} is of stacked units; take one by layer.unit(i)")
         for parameter in layer.parameters():

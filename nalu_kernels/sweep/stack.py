@@ -79,7 +79,7 @@ class Stack:
     def __init__(self, template: nn.Module) -> None:
         if not isinstance(template, nn.Module):
             raise TypeError(f"stack: expected a torch.nn.Module, got {type(template).__name__}")
-        named = list(_leaves("", template))
+        named = list(leaves("", template))
         _check(named)
         self.template = copy.deepcopy(template).requires_grad_(True).train()
         sized = [layer for _, layer in named if hasattr(layer, "in_features")]
@@ -110,7 +110,7 @@ class Stack:
 
     def layers(self) -> list[nn.Module]:
         """Those of the program's rows."""
-        return [layer for _, layer in _leaves("", self.template) if type(layer) is not nn.Identity]
+        return [layer for _, layer in leaves("", self.template) if type(layer) is not nn.Identity]
 
     def beyond_kernels(self) -> str | None:
         """Which limit of the kernels the stack exceeds, in words; None if none."""
@@ -184,7 +184,7 @@ class Stack:
         section 4.1.
         """
         state, worst = self.state(rows), []
-        for name, layer in _leaves("", self.template):
+        for name, layer in leaves("", self.template):
             own = {
                 parameter: state[f"{name}.{parameter}".removeprefix(".")]
                 for parameter, _ in layer.named_parameters()
@@ -217,15 +217,19 @@ class Stack:
         return cls(root)
 
 
-def _leaves(name: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
-    if type(module) is nn.Sequential:
+def leaves(name: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The layers of nested Sequentials by name. A Sequential with hooks is more than its layers, and
+    stays one."""
+    if type(module) is nn.Sequential and not has_hooks(module):
         for child, layer in module._modules.items():
             assert layer is not None
-            yield from _leaves(f"{name}.{child}".removeprefix("."), layer)
-        if any(getattr(module, hooks) for hooks in _HOOKS):
-            raise TypeError(f"stack: {_called(name, module)} has hooks, which a sweep cannot call")
+            yield from leaves(f"{name}.{child}".removeprefix("."), layer)
     else:
         yield name, module
+
+
+def has_hooks(module: nn.Module) -> bool:
+    return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def _called(name: str, layer: nn.Module) -> str:
@@ -236,10 +240,10 @@ def _check(named: list[tuple[str, Any]]) -> None:
     places: dict[int, str] = {}
     for name, layer in named:
         called = _called(name, layer)
+        if has_hooks(layer):
+            raise TypeError(f"stack: {called} has hooks, which a sweep cannot call")
         if type(layer) not in _LAYERS.values():
             raise TypeError(f"stack: {called} is not supported; a sweep trains {_SUPPORTED}")
-        if any(getattr(layer, hooks) for hooks in _HOOKS):
-            raise TypeError(f"stack: {called} has hooks, which a sweep cannot call")
         if getattr(layer, "units", None) is not None:
             raise ValueError(
                 f"stack: {called} is of stacked units; a sweep makes its own: give a single layer"

@@ -439,6 +439,13 @@ def test_a_layer_with_hooks_is_refused() -> None:
         formula(layer, inside=ROWS)
 
 
+def test_a_layer_that_stands_twice_counts_twice() -> None:
+    layer = layer_of(NAU(1, 1), W=[[-1.0]])
+    x = torch.randn(20, 1, dtype=torch.float64)
+    found = formula(nn.Sequential(layer, layer), inside=(x, x))
+    assert (found.text, found.verdict) == ("y = x0", "exact")
+
+
 def test_near() -> None:
     rounded = near(torch.tensor([0.009, 0.011, -0.995, 3.0]).double(), (-1.0, 0.0, 1.0), 0.01)
     assert rounded.values.tolist() == pytest.approx([0, 0.011, -1, 3], abs=1e-9)
