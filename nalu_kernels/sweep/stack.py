@@ -218,8 +218,8 @@ class Stack:
 
 
 def leaves(name: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The layers of nested Sequentials by name. A Sequential with hooks is more than its layers, and
-    stays one."""
+    """The layers of nested Sequentials by name. A Sequential with hooks is more than its layers,
+    and stays one."""
     if type(module) is nn.Sequential and not has_hooks(module):
         for child, layer in module._modules.items():
             assert layer is not None
