@@ -63,6 +63,8 @@ def rng(request: pytest.FixtureRequest) -> torch.Generator:
 @pytest.fixture(autouse=True)
 def surroundings(rng: torch.Generator) -> Iterator[None]:
     torch.manual_seed(rng.initial_seed())
+    # Or a test's graphs would count against the limit of another's, on whichever worker both ran.
+    torch.compiler.reset()
     # One thread is many times faster on tiny layers where other work keeps the cores busy; tests of
     # what several threads do ask for them.
     with poisoned_memory(), threads(1):

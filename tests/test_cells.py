@@ -166,7 +166,6 @@ def test_compiled(make: Factory) -> None:
         return state
 
     x = torch.rand(3, 4, 3).add(0.5)
-    torch.compiler.reset()
     compiled = torch.compile(sequence, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), sequence(x))
 

@@ -27,11 +27,6 @@ some_kinds = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    torch.compiler.reset()
-
-
 @pytest.fixture
 def layer(kind: Kind, backend: Backend, rng: Generator) -> Layer:
     return draw(rng, kind, (5, 4, 3), device=backend.device)

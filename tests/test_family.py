@@ -207,7 +207,6 @@ class Model(torch.nn.Module):
 
 def compiles(model: Model, x: Tensor, how: str) -> None:
     """Into one graph, outputs and gradients as without."""
-    torch.compiler.reset()
     leaves = [x.requires_grad_(), *(leaf.requires_grad_() for leaf in model.leaves())]
     outcomes = []
     for run in (model, torch.compile(model, backend=how, fullgraph=True)):
@@ -429,7 +428,6 @@ class TestNoise:
         of_wanted = torch.autograd.grad(wanted.log().sum(), list(tensors.values()))
         assert wanted.isfinite().all()
         float32 = {name: value.detach().float().requires_grad_() for name, value in tensors.items()}
-        torch.compiler.reset()
         compiled = torch.compile(nalu_kernels.snmu, backend="aot_eager", fullgraph=True)
         for found in (
             call(case, float32),
@@ -479,7 +477,6 @@ class TestNoise:
     ) -> None:
         """What the operator's shape without numbers says is what it returns."""
         arguments = (torch.tensor(7), 4, I, torch.device("cpu"))
-        torch.compiler.reset()
         torch.set_default_dtype(torch.float64)
         try:
             opcheck(torch.ops.nalu_kernels.noise.default, arguments)
@@ -544,7 +541,6 @@ def python(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for cache in caches:
         cache.cache_clear()
     ran.clear()
-    torch.compiler.reset()
     yield
     for cache in caches:
         cache.cache_clear()

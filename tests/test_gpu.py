@@ -109,7 +109,6 @@ def test_a_graph_replays_forward_and_backward(
 @by_telling_kind
 def test_compiled_as_uncompiled(kind: Kind, mode: str, rng: Generator) -> None:
     """By Inductor, with a CUDA graph that it makes of the kernels where that is asked for."""
-    torch.compiler.reset()
 
     class Compiled:
         nac = staticmethod(torch.compile(nalu_kernels.nac, fullgraph=True, mode=mode))

@@ -298,7 +298,6 @@ def test_autocast_and_half_precision_go_the_usual_way(rng: Generator) -> None:
 
 @torch.no_grad()
 def test_compiled_models(rng: Generator) -> None:
-    torch.compiler.reset()
     layer, x = NALU(7, 5), torch.randn(6, 7, generator=rng)
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
     for _ in range(2):

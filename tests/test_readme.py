@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 import nalu_kernels
 import nalu_kernels.distributed
@@ -51,7 +50,6 @@ def test_there_are_blocks() -> None:
 
 @pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])
 def test_blocks_run_and_print_what_is_shown(page: str) -> None:
-    torch.compiler.reset()
     namespace: dict[str, object] = {"__name__": page}
     for block in BLOCKS[page]:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
