@@ -109,7 +109,7 @@ def fit(
 
     Args:
         seconds: for all of it; the search takes the largest part, and ends early where it has found
-            a law, or by Ctrl-C.
+            a law, or by Ctrl-C. The best model and the regression are read even if it is over.
         seed: of the split and of the search.
         outside: the share of rows held back as the test of extrapolation, of :func:`split`.
         threads: of the search; None is one for each core.
@@ -127,7 +127,7 @@ def fit(
     _check_sizes(table)
     parts = split(table.x, seed=seed, outside=outside)
     models = contenders(table, parts, seconds=seconds, seed=seed, threads=threads)
-    rows = _worth_showing([_read(table, parts, model) for model in models], table, parts)
+    rows = _worth_showing(_read_all(table, parts, models, started + seconds), table, parts)
     return Fit(table, parts, tuple(rows), choose(rows), time.perf_counter() - started)
 
 
@@ -154,6 +154,18 @@ def choose(rows: Sequence[Row]) -> Row:
 
 def _order(row: Row) -> tuple[int, float]:
     return row.complexity, row.error
+
+
+def _read_all(
+    table: Table, parts: Split, models: Sequence[Contender], deadline: float
+) -> list[Row]:
+    """The best and the regression, which are the first and the last, and what there is time for."""
+    best, *others = models
+    rows = [_read(table, parts, best)]
+    for model in others:
+        if model is models[-1] or time.perf_counter() < deadline:
+            rows.append(_read(table, parts, model))
+    return rows
 
 
 def _read(table: Table, parts: Split, of: Contender) -> Row:

@@ -106,6 +106,16 @@ def test_the_search_sees_training_and_choosing_rows_alone(
     assert search.given["seconds"] == pytest.approx(17)
 
 
+def test_without_time_the_best_and_the_regression_are_read(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search(LAW)
+    monkeypatch.setattr(contenders, "search", search)
+    found = fit(table, seconds=1e-9)
+    assert search.given and found.best.verdict == "exact"
+    assert [row.candidate for row in found.rows] == ["NAU, RealNPU", "linear regression"]
+
+
 def test_a_large_table_is_searched_in_part(rng: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     search = Search()
     monkeypatch.setattr(contenders, "search", search)
