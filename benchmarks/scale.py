@@ -26,7 +26,9 @@ Results = dict[str, Any]
 def trained(seeds: Any, backend: str = "cpu", **options: Any) -> sweep.Result:
     task = sweep.Arithmetic("a + b", 2, samples=options.pop("samples", 10_000))
     stack = nn.Sequential(NALU(2, 1))
-    result = sweep.run(stack, task, {"seed": seeds}, backend=backend, threads=1, **options)
+    result = sweep.run(
+        stack, task, {"seed": seeds}, backend=backend, threads=1, quiet=True, **options
+    )
     if result.stopped:
         raise SystemExit(f"stopped by {result.stopped}: nothing is measured of a part")
     return result

@@ -124,7 +124,8 @@ def in_one_kernel(network: Network) -> Contender:
     stack, task = network.module(), network.task
 
     def train(steps: int) -> int:
-        sweep.run(stack, task, {"seed": [0], "lr": [RATE]}, steps=steps, backend="cpu", threads=1)
+        runs = {"seed": [0], "lr": [RATE]}
+        sweep.run(stack, task, runs, steps=steps, backend="cpu", threads=1, quiet=True)
         return steps
 
     return train

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from typing import NamedTuple
 
 import torch
@@ -66,20 +64,20 @@ def train(
     """A run of so many steps for each seed."""
     stack = candidate.trained(len(table.units))
     settings = {"lr": candidate.lr, "clip_norm": candidate.clip_norm}
-    with contextlib.redirect_stderr(io.StringIO()):  # which gets a line from each call
-        result = sweep.run(
-            stack,
-            sweep.Data(table.x, table.y, table.x, table.y),
-            [{"seed": seed, **settings} for seed in seeds],
-            steps=steps,
-            test_every=steps,
-            batch_size=candidate.batch,
-            optimizer=candidate.optimizer,
-            loss=candidate.loss,
-            initial=_initial(stack, seeds),
-            threads=threads,
-            seconds=seconds,
-        )
+    result = sweep.run(
+        stack,
+        sweep.Data(table.x, table.y, table.x, table.y),
+        [{"seed": seed, **settings} for seed in seeds],
+        steps=steps,
+        test_every=steps,
+        batch_size=candidate.batch,
+        optimizer=candidate.optimizer,
+        loss=candidate.loss,
+        initial=_initial(stack, seeds),
+        threads=threads,
+        seconds=seconds,
+        quiet=True,
+    )
     state = {name: value.to(F64) for name, value in result.modules("last")[0].items()}
     weights = [_weights(f"{place}.", state) for place in range(len(candidate.layers))]
     return Trained(weights, sum(result.columns()["steps"]), result.stopped)

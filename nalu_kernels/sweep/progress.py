@@ -14,15 +14,25 @@ _LINE_SECONDS = 15.0  # between two lines
 
 class Progress:
     """Of so many ``things`` ("runs", say) with ``steps`` training steps in all, of which ``done``
-    are behind them."""
+    are behind them. ``quiet``: nothing is shown."""
 
-    def __init__(self, name: str, count: int, things: str, steps: int, done: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        things: str,
+        steps: int,
+        done: int = 0,
+        *,
+        quiet: bool = False,
+    ) -> None:
+        self._quiet = quiet
         self._name, self._of, self._steps = name, f"of {count:,} {things}", steps
         self._count, self._begun_at = count, done
         self._started = time.perf_counter()
         self._said = -_LINE_SECONDS
         self._bar: Any = None
-        if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
+        if not quiet and sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
             from tqdm import tqdm
 
             self._bar = tqdm(total=steps, initial=done, desc=name, unit="step", unit_scale=True)
@@ -41,6 +51,8 @@ class Progress:
 
     def stopped(self, why: str, unfinished: int) -> None:
         """What is said last where not all has been done."""
+        if self._quiet:
+            return
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -53,6 +65,8 @@ class Progress:
     def show(self, finished: int, steps: int, also: str = "") -> None:
         """So many have finished, and so many steps been done; those that one which has finished
         did not need count."""
+        if self._quiet:
+            return
         said = f"{finished:,} {self._of}{also}"
         if self._bar is not None:
             self._bar.set_postfix_str(said, refresh=False)

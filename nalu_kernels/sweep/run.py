@@ -62,6 +62,7 @@ def run(
     callback: Callable[[Event], object] | None = None,
     seconds: float | None = None,
     dtype: torch.dtype | None = None,
+    quiet: bool = False,
 ) -> Result:
     r"""Trains one network for each row of ``runs``, and tests it as it learns.
 
@@ -108,6 +109,7 @@ def run(
         seconds: stops after so long. Ctrl-C and SIGTERM stop likewise: what has been reached is
             saved and returned.
         dtype: float32 or float64; None: the ``stack``'s own.
+        quiet: True shows no progress on stderr; warnings stay.
 
     Returns:
         the runs' results; runs that were stopped are ``interrupted`` or ``not_run``.
@@ -120,6 +122,8 @@ def run(
         OSError, RuntimeError: ``out`` cannot be written to, or another process is at work there.
     """
     watch = Watch(_check_seconds(seconds))
+    if not isinstance(quiet, bool):
+        raise TypeError(f"quiet: expected True or False, got {type(quiet).__name__}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function, got {type(callback).__name__}")
     if executor is not None and (
@@ -159,7 +163,7 @@ def run(
             )
         else:
             source = _here(specification, state, watch, name, advance)
-        _follow(source, specification, state, watch, store, callback)
+        _follow(source, specification, state, watch, store, callback, quiet)
         return Result(
             specification.stack,
             specification.columns.table,
@@ -210,13 +214,14 @@ def _follow(
     watch: Watch,
     store: Store | None,
     callback: Callable[[Event], object] | None,
+    quiet: bool,
 ) -> None:
     """Drives the training: shows, tells and saves until all is done or has to stop."""
     keeper = _Keeper(store, state)
     started, index = time.perf_counter(), specification.columns.table.index
     runs, total = len(specification), len(specification) * specification.steps
     finished, solved, done = _counts(specification, state)
-    with Progress("sweep", runs, "runs", total, done) as progress:
+    with Progress("sweep", runs, "runs", total, done, quiet=quiet) as progress:
         try:
             progress.show(finished, done, f", {solved:,} solved")
             if watch.stopped():

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from nalu_kernels import NAC, sweep
 from nalu_kernels.sweep import progress
 
 SCRIPT = """
@@ -31,6 +32,21 @@ def test_not_every_step_is_a_line(
         monkeypatch.setattr(progress, "_LINE_SECONDS", 1e9)
         shown.show(4, 1000)
         assert "words: 4 of 4 trials; 1,000 of 1,000 steps" in capsys.readouterr().err
+
+
+def test_quiet_is_nothing_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    task = sweep.Arithmetic("a + b", in_features=2, samples=10)
+    sweep.run(NAC(2, 1), task, {"seed": [0, 1]}, steps=5, backend="reference", quiet=True)
+    stopped = sweep.run(
+        *(NAC(2, 1), task, {"seed": [0]}),
+        steps=10**6,
+        backend="reference",
+        seconds=0.01,
+        quiet=True,
+    )
+    assert stopped.stopped == "seconds" and capsys.readouterr().err == ""
+    with pytest.raises(TypeError, match="quiet: expected True or False, got int"):
+        sweep.run(NAC(2, 1), task, {"seed": [0]}, steps=5, quiet=1)
 
 
 def test_in_a_notebook_it_is_whole_lines() -> None:
