@@ -16,33 +16,26 @@ inline void multiply_wide(uint32_t a, uint32_t b, uint32_t& high, uint32_t& low)
 
 using Rows32 = Vec<uint32_t>; // as many rows as a vector has floats
 
-#if NALU_VECTOR_BYTES == 64 || NALU_VECTOR_BYTES == 32
-// The even elements of the first, the odd ones of the second.
-inline Rows32 odd_of_second(Rows32 first, Rows32 second) {
 #if NALU_VECTOR_BYTES == 64
-  const __m512i a = bitcast<__m512i>(first), b = bitcast<__m512i>(second);
-  return bitcast<Rows32>(_mm512_mask_blend_epi32(0xaaaa, a, b));
-#else
-  const __m256i a = bitcast<__m256i>(first), b = bitcast<__m256i>(second);
-  return bitcast<Rows32>(_mm256_blend_epi32(a, b, 0xaa));
-#endif
+// By products of the even and of the odd elements; a swap of neighbours under a mask puts a half of
+// these beside the other's. The masks of the products keep GCC from warning of its own header.
+inline void multiply_wide(Rows32 a, uint32_t b, Rows32& high, Rows32& low) {
+  constexpr __mmask16 evens = 0x5555, odds = 0xaaaa;
+  const __m512i x = bitcast<__m512i>(a), y = _mm512_set1_epi64(b);
+  const __m512i odd_x = bitcast<__m512i>(bitcast<Vec<uint64_t>>(a) >> 32);
+  const __m512i even = _mm512_maskz_mul_epu32(0xff, x, y);
+  const __m512i odd = _mm512_maskz_mul_epu32(0xff, odd_x, y);
+  high = bitcast<Rows32>(_mm512_mask_shuffle_epi32(odd, evens, even, _MM_PERM_CDAB));
+  low = bitcast<Rows32>(_mm512_mask_shuffle_epi32(even, odds, odd, _MM_PERM_CDAB));
 }
-
+#elif NALU_VECTOR_BYTES == 32
 // By products of the even and of the odd elements.
 inline void multiply_wide(Rows32 a, uint32_t b, Rows32& high, Rows32& low) {
-  const Vec<uint64_t> x = bitcast<Vec<uint64_t>>(a), odd_x = x >> 32;
-#if NALU_VECTOR_BYTES == 64
-  // The masks keep GCC from warning of its own header.
-  const __m512i y = _mm512_set1_epi64(b);
-  const auto even = bitcast<Vec<uint64_t>>(_mm512_maskz_mul_epu32(0xff, bitcast<__m512i>(x), y));
-  const auto odd = bitcast<Vec<uint64_t>>(_mm512_maskz_mul_epu32(0xff, bitcast<__m512i>(odd_x), y));
-#else
-  const __m256i y = _mm256_set1_epi64x(b);
-  const auto even = bitcast<Vec<uint64_t>>(_mm256_mul_epu32(bitcast<__m256i>(x), y));
-  const auto odd = bitcast<Vec<uint64_t>>(_mm256_mul_epu32(bitcast<__m256i>(odd_x), y));
-#endif
-  high = odd_of_second(bitcast<Rows32>(even >> 32), bitcast<Rows32>(odd));
-  low = odd_of_second(bitcast<Rows32>(even), bitcast<Rows32>(odd << 32));
+  constexpr int odds = 0xaa;
+  const __m256i x = bitcast<__m256i>(a), y = _mm256_set1_epi64x(b);
+  const __m256i even = _mm256_mul_epu32(x, y), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), y);
+  high = bitcast<Rows32>(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, odds));
+  low = bitcast<Rows32>(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), odds));
 }
 #elif NALU_VECTOR_BYTES
 inline void multiply_wide(Rows32 a, uint32_t b, Rows32& high, Rows32& low) {
