@@ -57,7 +57,7 @@ _EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 _OF_THE_CALL = {
     *("stack", "task", "runs", "steps", "batch_size", "test_every", "optimizer", "loss", "success"),
     *("stop", "initial", "backend", "device", "threads", "out", "executor", "callback", "seconds"),
-    "dtype",
+    *("dtype", "quiet"),
 }
 _ALIASES = {"LR": "lr", "learning_rate": "lr"}
 # Terms that published.SETTINGS have and no sweep adds to the loss, and what it has.
