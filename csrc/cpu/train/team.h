@@ -122,15 +122,16 @@ NALU_INLINE void dots_tile(int64_t N, const T* A, const T* B, T* C, int64_t ldc)
   NALU_UNROLL
   for (int first = 0; first < count; first += L) {
     Vec<T> group[L] = {};
+    const int here = count - first < L ? count - first : static_cast<int>(L);
     NALU_UNROLL
-    for (int k = first; k < first + L && k < count; ++k) {
-      group[k - first] = sums[k / cols][k % cols];
+    for (int k = 0; k < here; ++k) {
+      group[k] = sums[(first + k) / cols][(first + k) % cols];
     }
     T of[L];
     store<T>(of, sums_of_lanes<T>(group), Full<T>{});
     NALU_UNROLL
-    for (int k = first; k < first + L && k < count; ++k) {
-      C[k / cols * ldc + k % cols] += of[k - first];
+    for (int k = 0; k < here; ++k) {
+      C[(first + k) / cols * ldc + (first + k) % cols] += of[k];
     }
   }
 }
