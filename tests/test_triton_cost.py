@@ -217,8 +217,8 @@ REDUCTIONS = ("nmu", "nru", "nmru")
 
 def launches_of(layer: str, shape: tuple[int, int, int]) -> list[trace.Launch]:
     if layer == "npu":
-        return trace.power(*shape, torch.float32, CHIP)
-    return trace.reduction(layer, *shape, torch.float32, CHIP)
+        return trace.power(trace.Sample(*shape), CHIP)
+    return trace.reduction(layer, trace.Sample(*shape), CHIP)
 
 
 @by_shape

@@ -2,7 +2,10 @@
 
 NAMESPACE = "nalu_kernels_triton"
 # That it has kernels of.
+_LAYERS = ("nac", "nalu", "nau", "nmu", "inalu", "npu", "nru", "nmru")
+_CELLS = ("nac", "nalu", "nau", "nmu", "inalu", "npu")
 FUNCTIONS = (
-    *("nac", "nalu", "nau", "nmu", "inalu", "npu", "nru", "nmru"),
-    *("nac_unroll", "nalu_unroll", "nau_unroll", "nmu_unroll", "inalu_unroll", "npu_unroll"),
+    *_LAYERS,
+    *(f"{layer}_unroll" for layer in _CELLS),
+    *(f"{layer}_units" for layer in _LAYERS),
 )

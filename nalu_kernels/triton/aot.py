@@ -23,7 +23,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +85,8 @@ _STACKS = {
 }
 # (B, I, O) for each width of a tile of a product over the inputs.
 _REDUCED = ((128, 100, 2), (128, 100, 10), (1024, 64, 64))
+# (B, I, O) of layers side by side: a small one, and one for which W is transformed before.
+_UNITS = ((128, 100, 2), (4096, 256, 256))
 # Cells over time: the layer as of ``unroll_forms.Cell``, and what it has; gates are as many as
 # states, or one. And (B, I, O), of which I counts the state too: the largest that a program holds,
 # of most and of an iNALU, and a small one.
@@ -226,7 +228,7 @@ def launches(family: str) -> dict[Variant, trace.Launch]:
                             made += trace.backward(sample, chip, needed=needed, setting=setting)
                         for one in made:
                             _add(found, family, case, sample, setting, one)
-    return found | _trainers(chip) | _family(chip) | _over_time(chip)
+    return found | _trainers(chip) | _family(chip) | _over_time(chip) | _over_units(chip)
 
 
 def _trainers(chip: Chip) -> dict[Variant, trace.Launch]:
@@ -245,18 +247,49 @@ def _trainers(chip: Chip) -> dict[Variant, trace.Launch]:
 def _family(chip: Chip) -> dict[Variant, trace.Launch]:
     """What the layers after NALU have of their own: a product's kernels for every factor, and an
     NPU's; with the dtypes and the widths of tiles in turn."""
-    found = {}
+    found: dict[Variant, trace.Launch] = {}
     for turn, layer in enumerate((*FACTORS, "npu"), tiles.FAMILIES.index(chip.family)):
         dtype = _DTYPES[turn % len(_DTYPES)]
         shape = _REDUCED[turn % len(_REDUCED)]
         made = trace.power if layer == "npu" else functools.partial(trace.reduction, layer)
-        for one in made(*shape, dtype, chip):
-            kernel = one.kernel.__name__.removesuffix("_kernel")
-            name, words = str(dtype).removeprefix("torch."), "{}x{}->{}".format(*shape)
-            known = (chip.family, kernel, layer, "", "", name, one.options.get("TILE"), "", words)
-            bits = dtype.itemsize * 8  # one number at a time
-            found[Variant(*known, bits, bits)] = one
+        _add_all(found, chip, layer, trace.Sample(*shape, dtype), made)
     return found
+
+
+def _over_units(chip: Chip) -> dict[Variant, trace.Launch]:
+    """What layers side by side launch: every kernel, which then moves its pointers first; with the
+    dtypes and the factors in turn."""
+    found: dict[Variant, trace.Launch] = {}
+    turn = tiles.FAMILIES.index(chip.family)
+    for place, shape in enumerate(_UNITS):
+        dtype = _DTYPES[(turn + place) % len(_DTYPES)]
+        fullest = trace.Sample(*shape, dtype, gates=shape[2], bias=True, untied=True, units=64)
+        _add_all(found, chip, "NALU units", fullest, functools.partial(trace.forward, save=True))
+        for needed in (-1, 1, -2):
+            made = functools.partial(trace.backward, needed=needed)
+            _add_all(found, chip, f"NALU units {needed}", fullest, made)
+    layer = FACTORS[turn]
+    sample = trace.Sample(*_UNITS[0], _DTYPES[turn], units=64)
+    _add_all(found, chip, f"{layer} units", sample, functools.partial(trace.reduction, layer))
+    _add_all(found, chip, "npu units", sample, trace.power)
+    return found
+
+
+def _add_all(
+    found: dict[Variant, trace.Launch],
+    chip: Chip,
+    case: str,
+    sample: trace.Sample,
+    made: Callable[[trace.Sample, Chip], list[trace.Launch]],
+) -> None:
+    """All that ``made`` launches of a sample, which takes one number at a time."""
+    for one in made(sample, chip):
+        kernel = one.kernel.__name__.removesuffix("_kernel")
+        name = str(sample.dtype).removeprefix("torch.")
+        shape = f"{sample.B}x{sample.I}->{sample.O}"
+        known = (chip.family, kernel, case, "", "", name, one.options.get("TILE"), "", shape)
+        bits = sample.dtype.itemsize * 8
+        found[Variant(*known, bits, bits)] = one
 
 
 def _over_time(chip: Chip) -> dict[Variant, trace.Launch]:

@@ -19,16 +19,30 @@ from .loads import (
     x_tile,
 )
 from .products import product
+from .units import batch_of_unit, of_unit, weights_of_unit
 
 
 @triton.jit(launch_metadata=metadata.forward)
 def forward_kernel(
-    batch, weights, signs, y, saved, eps: tl.float64, FORM: tl.constexpr, TILE: tl.constexpr
+    batch,
+    weights,
+    signs,
+    y,
+    saved,
+    eps: tl.float64,
+    units,
+    FORM: tl.constexpr,
+    TILE: tl.constexpr,
 ):
     """A tile of y, [B, O]: equations 1 to 6. ``saved``, if not None, receives a, m and g, flat.
 
     ``signs``, [B, O], is the product's sign, of an iNALU alone.
     """
+    if units is not None:
+        batch = batch_of_unit(batch, units.batch)
+        weights = weights_of_unit(weights, units.weights)
+        signs, y = of_unit(signs, units.signs), of_unit(y, units.y)
+        saved = of_unit(saved, units.saved)
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product

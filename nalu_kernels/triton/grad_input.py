@@ -18,6 +18,7 @@ from .loads import (
     x_tile,
 )
 from .products import product
+from .units import batch_of_unit, of_unit, weights_of_unit
 
 
 @triton.jit
@@ -94,6 +95,12 @@ def grad_input_tile(
 
 
 @triton.jit(launch_metadata=metadata.grad_input)
-def grad_input_kernel(batch, weights, dx, eps: tl.float64, FORM: tl.constexpr, TILE: tl.constexpr):
+def grad_input_kernel(
+    batch, weights, dx, eps: tl.float64, units, FORM: tl.constexpr, TILE: tl.constexpr
+):
     """A program for each tile of dx."""
+    if units is not None:
+        batch = batch_of_unit(batch, units.batch)
+        weights = weights_of_unit(weights, units.weights)
+        dx = of_unit(dx, units.dx)
     grad_input_tile(tl.program_id(0), batch, weights, dx, eps, FORM, TILE)

@@ -20,6 +20,7 @@ from .loads import (
     x_tile,
 )
 from .products import product
+from .units import batch_of_unit, gradients_of_unit, partials_of_unit, weights_of_unit
 
 
 @triton.jit
@@ -161,10 +162,16 @@ def grad_weights_kernel(
     partials,
     split_rows,
     eps: tl.float64,
+    units,
     FORM: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """A program for each tile of W and part of the batch."""
+    if units is not None:
+        batch = batch_of_unit(batch, units.batch)
+        weights = weights_of_unit(weights, units.weights)
+        grads = gradients_of_unit(grads, units.grads)
+        partials = partials_of_unit(partials, units.partials)
     program, split = tl.program_id(0), tl.program_id(1)
     grad_weights_tile(program, split, batch, weights, grads, partials, split_rows, eps, FORM, TILE)
 
@@ -179,11 +186,15 @@ def sum_parts(partials, at, mask, count, size):
 
 
 @triton.jit(launch_metadata=metadata.finish)
-def finish_kernel(weights, grads, partials, sizes, counts, BLOCK: tl.constexpr):
+def finish_kernel(weights, grads, partials, sizes, counts, units, BLOCK: tl.constexpr):
     """The second stage: sums the parts of each gradient and passes dW on to W_hat and M_hat.
 
     ``sizes``: the elements of (W, G, gate_bias); ``counts``: the parts of (W, G and gate_bias).
     """
+    if units is not None:
+        weights = weights_of_unit(weights, units.weights)
+        grads = gradients_of_unit(grads, units.grads)
+        partials = partials_of_unit(partials, units.partials)
     at = indices(tl.program_id(0), BLOCK)
     if partials.W is not None:
         mask = at < sizes[0]

@@ -125,7 +125,7 @@ def transform(recipe: Recipe, layer: Layer) -> Weights:
 def forward(setting: str, save: bool, *call: Any) -> Recipe:
     """From x and the weights to (y, saved); ``call``: the arguments of ``Layer``."""
     layer = Layer(*call)
-    recipe = Recipe(layer.device, layer.prepare)
+    recipe = layer.recipe()
     y = recipe.room(layer.output_shape, layer.dtype)
     saved = recipe.room((layer.saved_size,), layer.compute) if save else None
     recipe.results = (y, saved)
@@ -168,13 +168,12 @@ def backward(
     layer = Layer(*call)
     kept = None if described_saved is None else Described._make(described_saved)
     gated = layer.gate_kind != "none"
-    batch, prepare, dy = layer.backward(
+    batch, recipe, dy = layer.backward(
         Described._make(described_dy),
         kept,
         layer.saved_size if gated else layer.B * layer.O,
         layer.compute if gated else layer.dtype,
     )
-    recipe = Recipe(layer.device, prepare)
     grads = Gradients(
         *(
             recipe.room(layer.shape_of_weight(name), layer.dtype, like=weight)

@@ -28,10 +28,11 @@ class Power(Call):
         chip: Chip,
         eps: float,
         described: tuple[tuple[Any, ...] | None, ...],
+        units: bool = False,
     ) -> None:
         require(0 < eps < math.inf, "eps must be positive and finite")
         require(described[2] is not None, "g is missing")
-        super().__init__(chip, described)
+        super().__init__(chip, described, units=units)
         for name, weight in zip(Powers._fields, self.given, strict=True):
             self.require_shape(name, weight, *((self.I,) if name == "g" else (self.O, self.I)))
         self.eps, self.weights = eps, Powers(*self.slots)
@@ -52,7 +53,7 @@ class Power(Call):
 def forward(save: bool, *call: Any) -> Recipe:
     """From x and the weights to (y, saved); ``call``: the arguments of ``Power``."""
     one = Power(*call)
-    recipe = Recipe(one.device, one.prepare)
+    recipe = one.recipe()
     y = recipe.room(one.output_shape, one.dtype)
     saved = recipe.room((one.saved_size,), one.compute) if save else None
     recipe.results = (y, saved)
@@ -77,8 +78,7 @@ def backward(
     one = Power(*call)
     B, I, O = one.B, one.I, one.O  # noqa: E741
     dy, kept = Described._make(described_dy), Described._make(described_saved)
-    batch, prepare, _ = one.backward(dy, kept, one.saved_size, one.compute)
-    recipe = Recipe(one.device, prepare)
+    batch, recipe, _ = one.backward(dy, kept, one.saved_size, one.compute)
     dx = recipe.room(one.shape, one.dtype, like=one.like_x) if needed & 1 else None
     shapes = Powers((O, I), (I,), (O, I))
     grads = Powers(

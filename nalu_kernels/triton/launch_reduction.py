@@ -23,9 +23,10 @@ class Reduction(Call):
         layer: str,
         eps: float,
         described: tuple[tuple[Any, ...] | None, ...],
+        units: bool = False,
     ) -> None:
         repeats = 2 if layer == "nmru" else 1
-        super().__init__(chip, described, repeats)
+        super().__init__(chip, described, repeats, units)
         require(0 <= eps < math.inf, "eps must be finite and at least 0")
         (W,) = self.given
         self.columns = repeats * self.I
@@ -38,7 +39,7 @@ class Reduction(Call):
 def forward(save: bool, *call: Any) -> Recipe:
     """From x and W to (y, saved); ``call``: the arguments of ``Reduction``."""
     one = Reduction(*call)
-    recipe = Recipe(one.device, one.prepare)
+    recipe = one.recipe()
     y = recipe.room(one.output_shape, one.dtype)
     saved = recipe.room((one.saved_size,), one.compute) if save else None
     recipe.results = (y, saved)
@@ -82,8 +83,7 @@ def backward(
     """From x, W, dy and what the forward saved to (dx, dW): those with a bit in ``needed``."""
     one = Reduction(*call)
     dy, kept = Described._make(described_dy), Described._make(described_saved)
-    batch, prepare, _ = one.backward(dy, kept, one.saved_size, one.compute)
-    recipe = Recipe(one.device, prepare)
+    batch, recipe, _ = one.backward(dy, kept, one.saved_size, one.compute)
     dx = recipe.room(one.shape, one.dtype, like=one.like_x) if needed & 1 else None
     dW = recipe.room((one.O, one.columns), one.dtype, like=one.W) if needed & 2 else None
     recipe.results = (dx, dW)

@@ -15,13 +15,17 @@ from .arguments import describe, require
 from .device import chip
 from .forms import Weights
 from .precision import float32_setting
+from .units_operators import over_units
 from .unroll_operators import over_time
 
-# Whatever comes after the input are the layer's weights, in the order of ``Weights``.
+# Whatever comes after the input are the layer's weights, in the order of ``Weights``. With ``units``
+# each tensor has a dimension of units before its own.
 
 
-def nac_forward(eps: float, log_space: bool, input: Tensor, *weights: Tensor) -> Tensor:
-    y, _ = _forward(eps, not log_space, log_space, False, input, Weights(*weights))
+def nac_forward(
+    eps: float, log_space: bool, input: Tensor, *weights: Tensor, units: bool = False
+) -> Tensor:
+    y, _ = _forward(eps, not log_space, log_space, False, input, Weights(*weights), units=units)
     return y
 
 
@@ -32,16 +36,17 @@ def nac_backward(
     output: Tensor | None,
     input: Tensor,
     *weights: Tensor,
+    units: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    log_space, given = output is not None, Weights(*weights)
-    grads = _backward(eps, not log_space, log_space, needed, grad_output, output, input, given)
-    return tuple(grads[:3])
+    log_space = output is not None
+    call = (eps, not log_space, log_space, needed, grad_output, output, input, Weights(*weights))
+    return tuple(_backward(*call, units=units)[:3])
 
 
 def nalu_forward(
-    eps: float, save: bool, input: Tensor, *weights: Tensor | None
+    eps: float, save: bool, input: Tensor, *weights: Tensor | None, units: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    y, saved = _forward(eps, True, True, save, input, Weights(*weights))
+    y, saved = _forward(eps, True, True, save, input, Weights(*weights), units=units)
     return y, saved
 
 
@@ -52,22 +57,30 @@ def nalu_backward(
     saved: Tensor,
     input: Tensor,
     *weights: Tensor | None,
+    units: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    grads = _backward(eps, True, True, needed, grad_output, saved, input, Weights(*weights))
-    return tuple(grads)
+    call = (eps, True, True, needed, grad_output, saved, input, Weights(*weights))
+    return tuple(_backward(*call, units=units))
 
 
-def nau_forward(save: bool, input: Tensor, W: Tensor) -> tuple[Tensor, Tensor | None]:
-    y, _ = _forward(1.0, True, False, False, input, Weights(W, None), "nau")
+def nau_forward(
+    save: bool, input: Tensor, W: Tensor, *, units: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    y, _ = _forward(1.0, True, False, False, input, Weights(W, None), "nau", units=units)
     return y, None
 
 
 def nau_backward(
-    needed: int, grad_output: Tensor, saved: Tensor, input: Tensor, W: Tensor
+    needed: int,
+    grad_output: Tensor,
+    saved: Tensor,
+    input: Tensor,
+    W: Tensor,
+    *,
+    units: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    weights = Weights(W, None)
-    grads = _backward(1.0, True, False, needed, grad_output, None, input, weights, "nau")
-    return tuple(grads[:2])
+    call = (1.0, True, False, needed, grad_output, None, input, Weights(W, None), "nau")
+    return tuple(_backward(*call, units=units)[:2])
 
 
 def _setting(input: Tensor) -> str:
@@ -81,12 +94,14 @@ def _forward(
     save: bool,
     input: Tensor,
     weights: Weights,
-    *layer: Any,
+    layer: str = "nalu",
+    omega: float = 0.0,
+    units: bool = False,
 ) -> list[Any]:
-    """``layer``: as of ``arguments.Layer``, and what comes after it."""
+    """As ``arguments.Layer`` takes them."""
     tensors = [input, *weights]
     described = tuple(map(describe, tensors))
-    call = (chip(input.device), float(eps), linear, log_space, described, *layer)
+    call = (chip(input.device), float(eps), linear, log_space, described, layer, omega, units)
     return launch.forward(_setting(input), save, *call).run(tensors)
 
 
@@ -99,22 +114,24 @@ def _backward(
     saved: Tensor | None,
     input: Tensor,
     weights: Weights,
-    *layer: Any,
+    layer: str = "nalu",
+    omega: float = 0.0,
+    units: bool = False,
 ) -> list[Any]:
     """The gradients of input and weights: those of which bit i of ``needed`` is set."""
     require(saved is None or saved.is_contiguous(), "saved is not what the forward left")
     tensors = [input, *weights]
     described = tuple(map(describe, tensors))
-    call = (chip(input.device), float(eps), linear, log_space, described, *layer)
+    call = (chip(input.device), float(eps), linear, log_space, described, layer, omega, units)
     given = (describe(grad_output), describe(saved))
     recipe = launch.backward(_setting(input), needed, *given, *call)
     return recipe.run([*tensors, grad_output, saved])
 
 
 def _reduce(
-    layer: str, eps: float, save: bool, input: Tensor, W: Tensor
+    layer: str, eps: float, save: bool, input: Tensor, W: Tensor, units: bool
 ) -> tuple[Tensor, Tensor | None]:
-    call = (chip(input.device), layer, float(eps), (describe(input), describe(W)))
+    call = (chip(input.device), layer, float(eps), (describe(input), describe(W)), units)
     y, saved = launch_reduction.forward(save, *call).run([input, W])
     return y, saved
 
@@ -127,37 +144,49 @@ def _reduce_backward(
     saved: Tensor,
     input: Tensor,
     W: Tensor,
+    units: bool,
 ) -> tuple[Tensor | None, ...]:
     require(saved.is_contiguous(), "saved is not what the forward left")
-    call = (chip(input.device), layer, float(eps), (describe(input), describe(W)))
+    call = (chip(input.device), layer, float(eps), (describe(input), describe(W)), units)
     recipe = launch_reduction.backward(needed, describe(grad_output), describe(saved), *call)
     return tuple(recipe.run([input, W, grad_output, saved]))
 
 
-def nmu_forward(save: bool, input: Tensor, W: Tensor) -> tuple[Tensor, Tensor | None]:
-    return _reduce("nmu", 0.0, save, input, W)
+def nmu_forward(
+    save: bool, input: Tensor, W: Tensor, *, units: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    return _reduce("nmu", 0.0, save, input, W, units)
 
 
-def nmu_backward(needed: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
-    return _reduce_backward("nmu", 0.0, needed, *tensors)
+def nmu_backward(
+    needed: int, *tensors: Tensor, units: bool = False
+) -> tuple[Tensor | None, ...]:
+    return _reduce_backward("nmu", 0.0, needed, *tensors, units)
 
 
 def nru_forward(
-    training: bool, save: bool, input: Tensor, W: Tensor
+    training: bool, save: bool, input: Tensor, W: Tensor, *, units: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    return _reduce("nru_training" if training else "nru", 0.0, save, input, W)
+    return _reduce("nru_training" if training else "nru", 0.0, save, input, W, units)
 
 
-def nru_backward(training: bool, needed: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
-    return _reduce_backward("nru_training" if training else "nru", 0.0, needed, *tensors)
+def nru_backward(
+    training: bool, needed: int, *tensors: Tensor, units: bool = False
+) -> tuple[Tensor | None, ...]:
+    layer = "nru_training" if training else "nru"
+    return _reduce_backward(layer, 0.0, needed, *tensors, units)
 
 
-def nmru_forward(eps: float, save: bool, input: Tensor, W: Tensor) -> tuple[Tensor, Tensor | None]:
-    return _reduce("nmru", eps, save, input, W)
+def nmru_forward(
+    eps: float, save: bool, input: Tensor, W: Tensor, *, units: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    return _reduce("nmru", eps, save, input, W, units)
 
 
-def nmru_backward(eps: float, needed: int, *tensors: Tensor) -> tuple[Tensor | None, ...]:
-    return _reduce_backward("nmru", eps, needed, *tensors)
+def nmru_backward(
+    eps: float, needed: int, *tensors: Tensor, units: bool = False
+) -> tuple[Tensor | None, ...]:
+    return _reduce_backward("nmru", eps, needed, *tensors, units)
 
 
 def npu_forward(
@@ -168,9 +197,11 @@ def npu_forward(
     W_re: Tensor,
     g: Tensor,
     W_im: Tensor | None = None,
+    *,
+    units: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     tensors = [input, W_re, g, W_im]
-    call = (chip(input.device), float(eps), tuple(map(describe, tensors)))
+    call = (chip(input.device), float(eps), tuple(map(describe, tensors)), units)
     y, saved = launch_power.forward(save, *call).run(tensors)
     return y, saved
 
@@ -185,28 +216,41 @@ def npu_backward(
     W_re: Tensor,
     g: Tensor,
     W_im: Tensor | None = None,
+    *,
+    units: bool = False,
 ) -> tuple[Tensor | None, ...]:
     require(saved.is_contiguous(), "saved is not what the forward left")
     tensors = [input, W_re, g, W_im]
-    call = (chip(input.device), float(eps), tuple(map(describe, tensors)))
+    call = (chip(input.device), float(eps), tuple(map(describe, tensors)), units)
     given = (describe(grad_output), describe(saved))
     recipe = launch_power.backward(needed, straight_through, *given, *call)
     return tuple(recipe.run([*tensors, grad_output, saved]))
 
 
 def _inalu_weights(
-    W_hat: Tensor, M_hat: Tensor, g: Tensor, W_hat_mul: Any = None, M_hat_mul: Any = None
+    units: bool,
+    W_hat: Tensor,
+    M_hat: Tensor,
+    g: Tensor,
+    W_hat_mul: Any = None,
+    M_hat_mul: Any = None,
 ) -> Weights:
     """A g of one dimension is a bias of the gate, which then sees no input."""
-    G, bias = (None, g) if g.dim() == 1 else (g, None)
+    G, bias = (None, g) if g.dim() - units == 1 else (g, None)
     return Weights(W_hat, M_hat, G, bias, W_hat_mul, M_hat_mul)
 
 
 def inalu_forward(
-    eps: float, omega: float, per_sample: bool, save: bool, input: Tensor, *weights: Any
+    eps: float,
+    omega: float,
+    per_sample: bool,
+    save: bool,
+    input: Tensor,
+    *weights: Any,
+    units: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    layer, given = "inalu_sum" if per_sample else "inalu", _inalu_weights(*weights)
-    y, saved = _forward(eps, True, True, save, input, given, layer, float(omega))
+    layer, given = "inalu_sum" if per_sample else "inalu", _inalu_weights(units, *weights)
+    y, saved = _forward(eps, True, True, save, input, given, layer, float(omega), units)
     return y, saved
 
 
@@ -219,12 +263,13 @@ def inalu_backward(
     saved: Tensor,
     input: Tensor,
     *weights: Any,
+    units: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    layer, given = "inalu_sum" if per_sample else "inalu", _inalu_weights(*weights)
+    layer, given = "inalu_sum" if per_sample else "inalu", _inalu_weights(units, *weights)
     # Of a bias it is the fourth weight's bit, not the third's; those of the others move by one.
     first, g, rest = needed & 7, needed >> 3 & 1, needed >> 4
     needed = first | (g << 4 if given.G is None else g << 3) | rest << 5
-    call = (eps, True, True, needed, grad_output, saved, input, given, layer, float(omega))
+    call = (eps, True, True, needed, grad_output, saved, input, given, layer, float(omega), units)
     dx, dW_hat, dM_hat, dG, dbias, *others = _backward(*call)
     return dx, dW_hat, dM_hat, dG if given.G is not None else dbias, *others
 
@@ -239,7 +284,7 @@ layers: Operators = {
     "nru": Kernels(nru_forward, nru_backward),
     "nmru": Kernels(nmru_forward, nmru_backward),
 }
-kernels: Operators = {**layers, **over_time(layers)}
+kernels: Operators = {**layers, **over_time(layers), **over_units(layers)}
 
 
 def _as_in_schema(name: str) -> Kernels:

@@ -20,6 +20,7 @@ from .conversions import compute_type, rounded
 from .grad_weights import sum_parts
 from .loads import dense, indices, load, tile_indices
 from .products import product
+from .units import batch_of_unit, of_unit
 
 _PI = tl.constexpr(math.pi)
 
@@ -30,6 +31,15 @@ class Powers(NamedTuple):
     W_re: Any = None
     g: Any = None
     W_im: Any = None
+
+
+@triton.jit
+def powers_of_unit(powers, strides):
+    return Powers(
+        of_unit(powers.W_re, strides.W_re),
+        of_unit(powers.g, strides.g),
+        of_unit(powers.W_im, strides.W_im),
+    )
 
 
 @triton.jit
@@ -94,9 +104,13 @@ def _gradients(batch, b, o, end):
 
 
 @triton.jit(launch_metadata=metadata.power)
-def power_kernel(batch, weights, y, saved, eps: tl.float64, TILE: tl.constexpr):
+def power_kernel(batch, weights, y, saved, eps: tl.float64, units, TILE: tl.constexpr):
     """A tile of y, [B, O]. ``saved``, if not None, receives what the backward takes: y, and the
     same with the sine, in the compute type."""
+    if units is not None:
+        batch = batch_of_unit(batch, units.batch)
+        weights = powers_of_unit(weights, units.weights)
+        y, saved = of_unit(y, units.y), of_unit(saved, units.saved)
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
     C: tl.constexpr = compute_type(batch.x)
@@ -127,8 +141,14 @@ def power_kernel(batch, weights, y, saved, eps: tl.float64, TILE: tl.constexpr):
 
 
 @triton.jit(launch_metadata=metadata.power_grad_input)
-def power_grad_input_kernel(batch, weights, dx, g_parts, eps: tl.float64, TILE: tl.constexpr):
+def power_grad_input_kernel(
+    batch, weights, dx, g_parts, eps: tl.float64, units, TILE: tl.constexpr
+):
     """A tile of dx, [B, I], and its rows' share of the gate's gradient."""
+    if units is not None:
+        batch = batch_of_unit(batch, units.batch)
+        weights = powers_of_unit(weights, units.weights)
+        dx, g_parts = of_unit(dx, units.dx), of_unit(g_parts, units.g_parts)
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
     C: tl.constexpr = compute_type(batch.x)
@@ -164,9 +184,13 @@ def power_grad_input_kernel(batch, weights, dx, g_parts, eps: tl.float64, TILE: 
 
 @triton.jit(launch_metadata=metadata.power_grad_weights)
 def power_grad_weights_kernel(
-    batch, weights, parts, split_rows, eps: tl.float64, TILE: tl.constexpr
+    batch, weights, parts, split_rows, eps: tl.float64, units, TILE: tl.constexpr
 ):
     """A tile of the sums over one part of the batch of the gradients of W_re and W_im, [O, I]."""
+    if units is not None:
+        batch = batch_of_unit(batch, units.batch)
+        weights = powers_of_unit(weights, units.weights)
+        parts = powers_of_unit(parts, units.parts)
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
     C: tl.constexpr = compute_type(batch.x)
@@ -198,10 +222,14 @@ def power_grad_weights_kernel(
 
 @triton.jit(launch_metadata=metadata.finish_power)
 def finish_power_kernel(
-    batch, g, parts, grads, splits, row_tiles, PASSES: tl.constexpr, BLOCK: tl.constexpr
+    batch, g, parts, grads, splits, row_tiles, units, PASSES: tl.constexpr, BLOCK: tl.constexpr
 ):
     """The sums of the parts, always in the same order. ``PASSES``: the gate's clamp passes its
     gradient even where it holds."""
+    if units is not None:
+        g = of_unit(g, units.g)
+        parts = powers_of_unit(parts, units.parts)
+        grads = powers_of_unit(grads, units.grads)
     at = indices(tl.program_id(0), BLOCK)
     size = tl.full([], batch.O, tl.int64) * batch.I
     if grads.W_re is not None:

@@ -7,6 +7,7 @@ place, and a repeated call does no more than allocate, and launch.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ import triton
 from torch import Tensor
 from triton import knobs
 from triton.runtime import driver
+
+from .units import Units, named
 
 # Kinds of calls kept; a model has a few for each of its layers, unless its batches keep changing.
 RECIPES = 4096
@@ -129,21 +132,48 @@ class Step:
 
 class Recipe:
     """Some of the tensors given have to be prepared; ``rooms`` are allocated behind them, ``steps``
-    launched, and the ``results`` are some of them all."""
+    launched, and the ``results`` are some of them all.
 
-    def __init__(self, device: torch.device, prepare: list[Prepare | None]) -> None:
-        self.device, self.given = device, len(prepare)
+    With ``units`` each room and each launch is one layer's, and made for all.
+    """
+
+    def __init__(
+        self, device: torch.device, prepare: list[Prepare | None], units: Units | None = None
+    ) -> None:
+        self.device, self.given, self.units = device, len(prepare), units
         self.prepare = [(place, one) for place, one in enumerate(prepare) if one is not None]
         self.rooms: list[Room] = []
         self.steps: list[Step] = []
         self.results: tuple[Slot | None, ...] = ()
 
     def room(self, shape: Sequence[int], dtype: torch.dtype, like: Slot | None = None) -> Slot:
-        self.rooms.append(Room(tuple(shape), dtype, None if like is None else like.index))
+        if self.units is not None:
+            self.rooms.append(Room((self.units.count, *shape), dtype, None))
+        else:
+            self.rooms.append(Room(tuple(shape), dtype, None if like is None else like.index))
         return Slot(self.given + len(self.rooms) - 1)
 
     def step(self, kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+        strides = named(kernel)
+        if strides is not None:
+            own = None
+            if self.units is not None:
+                own = strides(*map(self._from_unit_to_unit, args))
+                grid = (*grid, 1)[:2] + (self.units.count,)
+            args = (*args, own)
         self.steps.append(Step(kernel, grid, args, options))
+
+    def _from_unit_to_unit(self, template: Any) -> Any:
+        """Strides in the places of slots, None in those of all else."""
+        if isinstance(template, tuple):
+            make = getattr(type(template), "_make", tuple)
+            return make(map(self._from_unit_to_unit, template))
+        if not isinstance(template, Slot):
+            return None
+        assert self.units is not None
+        if template.index < self.given:
+            return self.units.strides[template.index]
+        return math.prod(self.rooms[template.index - self.given].shape[1:])
 
     def allocate(self, tensors: Sequence[Any]) -> list[Tensor]:
         device = self.device

@@ -14,12 +14,18 @@ from . import factors, maths, metadata
 from .conversions import compute_type, rounded
 from .grad_weights import sum_parts
 from .loads import dense, indices, load, tile_indices, tiles
+from .units import batch_of_unit, of_unit
 
 
 @triton.jit(launch_metadata=metadata.reduction)
-def reduction_kernel(batch, W, y, saved, eps: tl.float64, LAYER: tl.constexpr, TILE: tl.constexpr):
+def reduction_kernel(
+    batch, W, y, saved, eps: tl.float64, units, LAYER: tl.constexpr, TILE: tl.constexpr
+):
     """A tile of y, [B, O]. Of an NMRU ``saved``, if not None, receives what its backward takes: the
     cosine, and the product times the sine."""
+    if units is not None:
+        batch = batch_of_unit(batch, units.batch)
+        W, y, saved = of_unit(W, units.W), of_unit(y, units.y), of_unit(saved, units.saved)
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
     C: tl.constexpr = compute_type(batch.x)
@@ -76,6 +82,7 @@ def reduction_gradient_kernel(
     x_parts,
     split_tiles,
     eps: tl.float64,
+    units,
     LAYER: tl.constexpr,
     TILE: tl.constexpr,
 ):
@@ -87,6 +94,10 @@ def reduction_gradient_kernel(
     ``W_parts``, [splits, columns of W, O], receives the sums over rows, ``x_parts``, [parts, I, B],
     those over columns: an NMRU's reciprocals are parts of their own.
     """
+    if units is not None:
+        batch, W = batch_of_unit(batch, units.batch), of_unit(W, units.W)
+        scratch = of_unit(scratch, units.scratch)
+        W_parts, x_parts = of_unit(W_parts, units.W_parts), of_unit(x_parts, units.x_parts)
     ROWS: tl.constexpr = TILE.rows
     COLS: tl.constexpr = TILE.cols
     SIZE: tl.constexpr = ROWS * COLS
@@ -167,9 +178,12 @@ def _finish(parts, grad, program, count, height, width, BLOCK: tl.constexpr):
 
 @triton.jit(launch_metadata=metadata.finish_reduction)
 def finish_reduction_kernel(
-    batch, W_parts, dW, x_parts, dx, splits, x_count, columns, BLOCK: tl.constexpr
+    batch, W_parts, dW, x_parts, dx, splits, x_count, columns, units, BLOCK: tl.constexpr
 ):
     """The gradients of what ``reduction_gradient_kernel`` leaves."""
+    if units is not None:
+        W_parts, dW = of_unit(W_parts, units.W_parts), of_unit(dW, units.dW)
+        x_parts, dx = of_unit(x_parts, units.x_parts), of_unit(dx, units.dx)
     program = tl.program_id(0)
     _finish(W_parts, dW, program, splits, tl.full([], batch.O, tl.int64), columns, BLOCK)
     _finish(x_parts, dx, program, x_count, tl.full([], batch.B, tl.int64), batch.I, BLOCK)

@@ -29,7 +29,7 @@ class Launch(NamedTuple):
 
 class Sample(NamedTuple):
     """A layer and its batch; ``gates`` is 0, 1 or O. A bias without gates is that of a gate for
-    each output that sees no input."""
+    each output that sees no input. ``units``: so many of them side by side; 0: one alone."""
 
     B: int
     I: int  # noqa: E741
@@ -40,10 +40,17 @@ class Sample(NamedTuple):
     gates: int = 0
     bias: bool = False
     untied: bool = False
+    units: int = 0
     device: torch.device = torch.device("meta")  # tensors with a shape and no memory
 
     def empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=self.dtype, device=self.device)
+        units = (self.units,) if self.units else ()
+        return torch.empty((*units, *shape), dtype=self.dtype, device=self.device)
+
+    def saved(self, size: int) -> Tensor:
+        """Numbers that a forward keeps: ``size`` for each unit."""
+        compute = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return self.empty(size).to(compute)
 
     def tensors(self) -> list[Tensor | None]:
         """x and the weights."""
@@ -58,7 +65,9 @@ class Sample(NamedTuple):
         return [self.empty(self.B, self.I), *weights]
 
     def call(self, chip: Chip, tensors: list[Tensor | None]) -> tuple[Any, ...]:
-        return chip, _EPS, self.linear, self.log_space, tuple(map(describe, tensors))
+        described = tuple(map(describe, tensors))
+        units = bool(self.units)
+        return chip, _EPS, self.linear, self.log_space, described, "nalu", 0.0, units
 
 
 def forward_recipe(
@@ -77,9 +86,7 @@ def backward_recipe(
     call = sample.call(chip, tensors)
     dy, saved = sample.empty(sample.B, sample.O), None
     if sample.gates:
-        compute = torch.float64 if sample.dtype == torch.float64 else torch.float32
-        size = sample.B * (2 * sample.O + sample.gates)
-        saved = torch.empty(size, dtype=compute, device=sample.device)
+        saved = sample.saved(sample.B * (2 * sample.O + sample.gates))
     elif sample.log_space:
         saved = sample.empty(sample.B, sample.O)
     recipe = launch.backward(setting, needed, describe(dy), describe(saved), *call)
@@ -101,40 +108,25 @@ def backward(
     return _launches(*backward_recipe(sample, chip, needed=needed, setting=setting))
 
 
-def reduction(
-    layer: str,
-    B: int,
-    I: int,  # noqa: E741
-    O: int,  # noqa: E741
-    dtype: torch.dtype,
-    chip: Chip,
-) -> list[Launch]:
+def reduction(layer: str, sample: Sample, chip: Chip) -> list[Launch]:
     """The launches of a product over the inputs and of all its gradients."""
-    sample = Sample(B, I, O, dtype)
+    B, I, O = sample.B, sample.I, sample.O  # noqa: E741
     x, y = sample.empty(B, I), sample.empty(B, O)
     W = sample.empty(O, 2 * I if layer == "nmru" else I)
-    call = (chip, layer, _EPS, (describe(x), describe(W)))
-    one = launch_reduction.Reduction(*call)
-    saved = torch.empty(one.saved_size, dtype=one.compute, device=sample.device)
+    call = (chip, layer, _EPS, (describe(x), describe(W)), bool(sample.units))
+    saved = sample.saved(launch_reduction.Reduction(*call).saved_size)
     forward = launch_reduction.forward(True, *call)
     backward = launch_reduction.backward(-1, describe(y), describe(saved), *call)
     return _launches(forward, [x, W]) + _launches(backward, [x, W, y, saved])
 
 
-def power(
-    B: int,
-    I: int,  # noqa: E741
-    O: int,  # noqa: E741
-    dtype: torch.dtype,
-    chip: Chip,
-) -> list[Launch]:
+def power(sample: Sample, chip: Chip) -> list[Launch]:
     """The launches of an NPU and of all its gradients."""
-    sample = Sample(B, I, O, dtype)
+    B, I, O = sample.B, sample.I, sample.O  # noqa: E741
     shapes = ((B, I), (O, I), (I,), (O, I))
     tensors: list[Tensor | None] = [sample.empty(*shape) for shape in shapes]
-    call = (chip, _EPS, tuple(map(describe, tensors)))
-    one, y = launch_power.Power(*call), sample.empty(B, O)
-    saved = torch.empty(one.saved_size, dtype=one.compute, device=sample.device)
+    call = (chip, _EPS, tuple(map(describe, tensors)), bool(sample.units))
+    y, saved = sample.empty(B, O), sample.saved(launch_power.Power(*call).saved_size)
     backward = launch_power.backward(-1, False, describe(y), describe(saved), *call)
     forward = launch_power.forward(True, *call)
     return _launches(forward, tensors) + _launches(backward, [*tensors, y, saved])
