@@ -252,6 +252,23 @@ def test_layers_after_nalu_move_all_that_they_are_given(
         assert cost.of(launch).bytes == given, launch.kernel
 
 
+@pytest.mark.parametrize("layer", ["nalu", *REDUCTIONS, "npu"])
+def test_units_cost_as_much_as_so_many_layers(layer: str) -> None:
+    units, one = 7, trace.Sample(600, 5, 3, gates=3, bias=True, untied=True)
+
+    def costs(sample: trace.Sample) -> list[Cost]:
+        if layer == "nalu":
+            made = trace.forward(sample, CHIP, save=True) + trace.backward(sample, CHIP)
+        elif layer == "npu":
+            made = trace.power(sample, CHIP)
+        else:
+            made = trace.reduction(layer, sample, CHIP)
+        return [cost.of(launch) for launch in made]
+
+    alone, together = costs(one), costs(one._replace(units=units))
+    assert together == [Cost(*(units * number for number in found)) for found in alone]
+
+
 def test_an_inalus_signs_are_a_product_more() -> None:
     """Of the weights only, of m and g; on its way to them a NALU's kernels report theirs."""
     sample = trace.Sample(64, 2, 1)

@@ -38,6 +38,7 @@ from .device import Chip
 from .factors import LAYERS as FACTORS
 from .forms import Tile
 from .train_plan import OPTIMIZERS
+from .units_operators import SUPPORTED
 
 
 class Limits(NamedTuple):
@@ -228,7 +229,8 @@ def launches(family: str) -> dict[Variant, trace.Launch]:
                             made += trace.backward(sample, chip, needed=needed, setting=setting)
                         for one in made:
                             _add(found, family, case, sample, setting, one)
-    return found | _trainers(chip) | _family(chip) | _over_time(chip) | _over_units(chip)
+    found |= _trainers(chip) | _family(chip) | _over_time(chip)
+    return found | _over_units(chip) if SUPPORTED else found
 
 
 def _trainers(chip: Chip) -> dict[Variant, trace.Launch]:

@@ -14,8 +14,7 @@ from torch import Tensor
 from ..checks import DTYPES
 from .device import Chip
 from .forms import Batch, Weights
-from .recipe import Prepare, Recipe, Slot
-from .units import Units
+from .recipe import Prepare, Recipe, Slot, Units
 
 
 def require(condition: bool, message: str) -> None:

@@ -27,7 +27,7 @@ def backward_kernel(
 ):
     """The first ``weights_programs`` programs each compute a tile of the parameters' gradients over
     the whole batch, the others a tile of dx."""
-    if units is not None:
+    if len(units) > 0:
         batch = batch_of_unit(batch, units.batch)
         weights = weights_of_unit(weights, units.weights)
         grads = gradients_of_unit(grads, units.grads)

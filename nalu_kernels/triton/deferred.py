@@ -13,7 +13,10 @@ def _deferred(name: str, way: str) -> Callable[..., Any]:
     def operator(*arguments: Any) -> Any:
         from . import operators
 
-        return getattr(operators.registered[name], way)(*arguments)
+        found = operators.registered.get(name)
+        if found is None:
+            raise RuntimeError(f"{NAMESPACE}::{name}_{way} needs Triton 3.7 or newer")
+        return getattr(found, way)(*arguments)
 
     return operator
 

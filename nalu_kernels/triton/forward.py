@@ -38,7 +38,7 @@ def forward_kernel(
 
     ``signs``, [B, O], is the product's sign, of an iNALU alone.
     """
-    if units is not None:
+    if len(units) > 0:
         batch = batch_of_unit(batch, units.batch)
         weights = weights_of_unit(weights, units.weights)
         signs, y = of_unit(signs, units.signs), of_unit(y, units.y)
@@ -47,6 +47,7 @@ def forward_kernel(
     COLS: tl.constexpr = TILE.cols
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
     LOG_PRODUCT: tl.constexpr = FORM.log_product
+    LAYER: tl.constexpr = FORM.layer
     C: tl.constexpr = compute_type(batch.x)
     sizes = sizes_of(batch, FORM)
     B, I, O = sizes.B, sizes.I, sizes.O  # noqa: E741
@@ -62,19 +63,19 @@ def forward_kernel(
         x_mask = (rows[:, None] < B) & (k[None, :] < I)
         x = x_tile(batch.x, sizes, rows[:, None], k[None, :], x_mask, C)  # [ROWS, depth]
         at, mask = dense(cols[None, :], k[:, None], O, I)
-        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, FORM.layer)  # [depth, COLS]
+        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, LAYER)  # [depth, COLS]
         if FORM.linear:
             a = product(x, W, a, LINEAR_PRODUCT)
         if FORM.log_space:
             W_mul = product_weight_tile(weights, W, at, mask, C)
-            L = log_tile(x, (k < I)[None, :], shift, FORM.layer)
+            L = log_tile(x, (k < I)[None, :], shift, LAYER)
             l = product(L, W_mul, l, LOG_PRODUCT)  # noqa: E741
         if FORM.gates == "output" and weights.G is not None:
             G = load(weights.G + at, mask, C)
-            z = product(seen_by_gate(x, FORM.layer), G, z, LINEAR_PRODUCT)
+            z = product(seen_by_gate(x, LAYER), G, z, LINEAR_PRODUCT)
         elif FORM.gates == "sample":
             G = load(weights.G + k, k < I, C)
-            z_sample += tl.sum(seen_by_gate(x, FORM.layer) * G[None, :], axis=1)
+            z_sample += tl.sum(seen_by_gate(x, LAYER) * G[None, :], axis=1)
 
     at, mask = dense(rows[:, None], cols[None, :], B, O)
     if FORM.gates == "none":

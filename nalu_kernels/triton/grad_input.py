@@ -41,8 +41,9 @@ def grad_input_tile(
     COLS: tl.constexpr = TILE.cols
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
     LOG_PRODUCT: tl.constexpr = FORM.log_product
+    LAYER: tl.constexpr = FORM.layer
     # An iNALU's gate sees |x|.
-    SIGNED: tl.constexpr = FORM.layer == "inalu" or FORM.layer == "inalu_sum"
+    SIGNED: tl.constexpr = LAYER == "inalu" or LAYER == "inalu_sum"
     C: tl.constexpr = compute_type(batch.x)
     sizes = sizes_of(batch, FORM)
     B, I, O = sizes.B, sizes.I, sizes.O  # noqa: E741
@@ -61,7 +62,7 @@ def grad_input_tile(
             dg_sample += tl.sum(dg, axis=1)
             g_sample = g
         at, mask = dense(k[:, None], cols[None, :], O, I)
-        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, FORM.layer)  # [depth, COLS]
+        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, LAYER)  # [depth, COLS]
         if FORM.linear:
             linear = product(da, W, linear, LINEAR_PRODUCT)
         if FORM.gates == "output" and weights.G is not None:
@@ -87,7 +88,7 @@ def grad_input_tile(
     if FORM.log_space:
         x = x_tile(batch.x, sizes, rows[:, None], cols[None, :], mask, C)
         shift = tl.full([1, 1], eps, C)
-        result += through_size(log, of_gate, x, shift, FORM.layer)
+        result += through_size(log, of_gate, x, shift, LAYER)
     # By row, then by column: with an offset of one sum, as of ``dense``, LLVM gives the backward in
     # one launch up to half as many registers again on gfx942.
     dx_at = dx + rows[:, None] * I + cols[None, :]
@@ -99,7 +100,7 @@ def grad_input_kernel(
     batch, weights, dx, eps: tl.float64, units, FORM: tl.constexpr, TILE: tl.constexpr
 ):
     """A program for each tile of dx."""
-    if units is not None:
+    if len(units) > 0:
         batch = batch_of_unit(batch, units.batch)
         weights = weights_of_unit(weights, units.weights)
         dx = of_unit(dx, units.dx)

@@ -80,6 +80,7 @@ def grad_weights_tile(
     COLS: tl.constexpr = TILE.cols
     LINEAR_PRODUCT: tl.constexpr = FORM.linear_product
     LOG_PRODUCT: tl.constexpr = FORM.log_product
+    LAYER: tl.constexpr = FORM.layer
     UNTIED: tl.constexpr = weights.W_hat_mul is not None
     C: tl.constexpr = compute_type(batch.x)
     sizes = sizes_of(batch, FORM)
@@ -109,7 +110,7 @@ def grad_weights_tile(
         if FORM.linear and WANTS_W:
             dW = product(da, x, dW, LINEAR_PRODUCT)
         if WANTS_LOG:
-            L = log_tile(x, x_mask, shift, FORM.layer)
+            L = log_tile(x, x_mask, shift, LAYER)
             if UNTIED:
                 dW_mul = product(dl, L, dW_mul, LOG_PRODUCT)
             else:
@@ -118,12 +119,12 @@ def grad_weights_tile(
             if FORM.gates == "output":
                 dz = maths.grad_sigmoid(dg, g)
                 if grads.G is not None:
-                    dG = product(dz, seen_by_gate(x, FORM.layer), dG, LINEAR_PRODUCT)
+                    dG = product(dz, seen_by_gate(x, LAYER), dG, LINEAR_PRODUCT)
                 dbias += tl.sum(dz, axis=1)
             else:
                 # This tile's outputs' share of each sample's one gate.
                 dz = maths.grad_sigmoid(tl.sum(dg, axis=0)[None, :], g)
-                dG_sample += tl.sum(tl.trans(dz) * seen_by_gate(x, FORM.layer), axis=0)
+                dG_sample += tl.sum(tl.trans(dz) * seen_by_gate(x, LAYER), axis=0)
                 dbias_sample += tl.sum(dz, axis=1)
 
     at, mask = dense(rows[:, None], cols[None, :], O, I)
@@ -167,7 +168,7 @@ def grad_weights_kernel(
     TILE: tl.constexpr,
 ):
     """A program for each tile of W and part of the batch."""
-    if units is not None:
+    if len(units) > 0:
         batch = batch_of_unit(batch, units.batch)
         weights = weights_of_unit(weights, units.weights)
         grads = gradients_of_unit(grads, units.grads)
@@ -191,7 +192,7 @@ def finish_kernel(weights, grads, partials, sizes, counts, units, BLOCK: tl.cons
 
     ``sizes``: the elements of (W, G, gate_bias); ``counts``: the parts of (W, G and gate_bias).
     """
-    if units is not None:
+    if len(units) > 0:
         weights = weights_of_unit(weights, units.weights)
         grads = gradients_of_unit(grads, units.grads)
         partials = partials_of_unit(partials, units.partials)

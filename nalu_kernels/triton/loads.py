@@ -12,6 +12,7 @@ from .forms import Sizes
 # Programs that run at the same time should share what they read: they take their tiles in bands of
 # this many rows of tiles, down each column of the band.
 _BAND = tl.constexpr(8)
+_NALU = tl.constexpr("nalu")
 
 
 @triton.jit
@@ -83,7 +84,7 @@ def x_tile(x, sizes, b, i, mask, C: tl.constexpr):
 
 
 @triton.jit
-def log_tile(x, mask, shift, LAYER: tl.constexpr = "nalu"):
+def log_tile(x, mask, shift, LAYER: tl.constexpr = _NALU):
     """Equation 3, and 0 outside of the tensor, where log(0 + eps) is infinite if eps is 0 in the
     compute type."""
     if LAYER == "inalu":
@@ -99,7 +100,7 @@ def seen_by_gate(x, LAYER: tl.constexpr):
 
 
 @triton.jit
-def weight_tile(W_hat, M_hat, at, mask, C: tl.constexpr, LAYER: tl.constexpr = "nalu"):
+def weight_tile(W_hat, M_hat, at, mask, C: tl.constexpr, LAYER: tl.constexpr = _NALU):
     """A tile of W: transformed here from W_hat and M_hat, or read where M_hat is None."""
     W = load(W_hat + at, mask, C)
     if M_hat is not None:

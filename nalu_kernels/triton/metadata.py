@@ -31,7 +31,13 @@ def _report(name: str, flops: dict[str, int], moved: Bytes) -> Metadata:
 
 def _name(metadata: Any, args: Args) -> str:
     B, I, O, *_ = args["batch"]  # noqa: E741
-    return f"{metadata.name} [B={B}, I={I}, O={O}]"
+    units = f"units={_units(args)}, " if args.get("units") else ""
+    return f"{metadata.name} [{units}B={B}, I={I}, O={O}]"
+
+
+def _units(args: Args) -> int:
+    """How many layers side by side: their inputs have a dimension of them."""
+    return len(args["batch"].x) if args.get("units") else 1
 
 
 def _bytes(tensors: Mapping[str, Any]) -> Bytes:
@@ -46,7 +52,8 @@ def _flops(args: Args, products: Counter[str]) -> dict[str, int]:
     """Of so many "linear" and "log" products of B x I x O, and "sample" ones of B x I: those of a
     gate per sample, which take no tensor cores."""
     B, I, O, *_ = args["batch"]  # noqa: E741
-    form, matrix, vector = args["FORM"], 2 * B * I * O, 2 * B * I
+    form, vector = args["FORM"], 2 * B * I * _units(args)
+    matrix = vector * O
     compute = _compute(args)
     flops = {"flops": 0, "flops16": 0, "flops32": 0, "flops64": 0}
     for how, size, count in (
@@ -81,7 +88,7 @@ def _saved(args: Args) -> Bytes:
         return {}
     if args["FORM"].gates == "none":
         return {"m": saved.nbytes}
-    plane = batch.B * batch.O * saved.element_size()
+    plane = _units(args) * batch.B * batch.O * saved.element_size()
     return {"a": plane, "m": plane, "g": saved.nbytes - 2 * plane}
 
 
@@ -197,7 +204,7 @@ def transform(grid: tuple[int, ...], metadata: Any, args: Args) -> Metadata:
 def _ieee(args: Args, products: int) -> dict[str, int]:
     """Of so many products of B x I x O that take no tensor cores."""
     B, I, O, *_ = args["batch"]  # noqa: E741
-    flops = products * 2 * B * I * O
+    flops = products * 2 * B * I * O * _units(args)
     return {"flops": flops, "flops16": 0, "flops32": 0, "flops64": 0} | {_compute(args): flops}
 
 

@@ -18,8 +18,8 @@ from .precision import float32_setting
 from .units_operators import over_units
 from .unroll_operators import over_time
 
-# Whatever comes after the input are the layer's weights, in the order of ``Weights``. With ``units``
-# each tensor has a dimension of units before its own.
+# Whatever comes after the input are the layer's weights, in the order of ``Weights``. With
+# ``units`` each tensor has a dimension of units before its own.
 
 
 def nac_forward(
@@ -129,7 +129,7 @@ def _backward(
 
 
 def _reduce(
-    layer: str, eps: float, save: bool, input: Tensor, W: Tensor, units: bool
+    layer: str, eps: float, units: bool, save: bool, input: Tensor, W: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     call = (chip(input.device), layer, float(eps), (describe(input), describe(W)), units)
     y, saved = launch_reduction.forward(save, *call).run([input, W])
@@ -139,12 +139,12 @@ def _reduce(
 def _reduce_backward(
     layer: str,
     eps: float,
+    units: bool,
     needed: int,
     grad_output: Tensor,
     saved: Tensor,
     input: Tensor,
     W: Tensor,
-    units: bool,
 ) -> tuple[Tensor | None, ...]:
     require(saved.is_contiguous(), "saved is not what the forward left")
     call = (chip(input.device), layer, float(eps), (describe(input), describe(W)), units)
@@ -155,38 +155,36 @@ def _reduce_backward(
 def nmu_forward(
     save: bool, input: Tensor, W: Tensor, *, units: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    return _reduce("nmu", 0.0, save, input, W, units)
+    return _reduce("nmu", 0.0, units, save, input, W)
 
 
-def nmu_backward(
-    needed: int, *tensors: Tensor, units: bool = False
-) -> tuple[Tensor | None, ...]:
-    return _reduce_backward("nmu", 0.0, needed, *tensors, units)
+def nmu_backward(needed: int, *tensors: Tensor, units: bool = False) -> tuple[Tensor | None, ...]:
+    return _reduce_backward("nmu", 0.0, units, needed, *tensors)
 
 
 def nru_forward(
     training: bool, save: bool, input: Tensor, W: Tensor, *, units: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    return _reduce("nru_training" if training else "nru", 0.0, save, input, W, units)
+    return _reduce("nru_training" if training else "nru", 0.0, units, save, input, W)
 
 
 def nru_backward(
     training: bool, needed: int, *tensors: Tensor, units: bool = False
 ) -> tuple[Tensor | None, ...]:
     layer = "nru_training" if training else "nru"
-    return _reduce_backward(layer, 0.0, needed, *tensors, units)
+    return _reduce_backward(layer, 0.0, units, needed, *tensors)
 
 
 def nmru_forward(
     eps: float, save: bool, input: Tensor, W: Tensor, *, units: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    return _reduce("nmru", eps, save, input, W, units)
+    return _reduce("nmru", eps, units, save, input, W)
 
 
 def nmru_backward(
     eps: float, needed: int, *tensors: Tensor, units: bool = False
 ) -> tuple[Tensor | None, ...]:
-    return _reduce_backward("nmru", eps, needed, *tensors, units)
+    return _reduce_backward("nmru", eps, units, needed, *tensors)
 
 
 def npu_forward(
@@ -338,5 +336,7 @@ def _all_unrecorded(name: str, recorded: Kernels) -> Kernels:
 
 
 unrecorded: Operators = {
-    name: _all_unrecorded(name, recorded) for name, recorded in overloads(NAMESPACE).items()
+    name: _all_unrecorded(name, recorded)
+    for name, recorded in overloads(NAMESPACE).items()
+    if name in kernels
 }

@@ -107,7 +107,7 @@ def _gradients(batch, b, o, end):
 def power_kernel(batch, weights, y, saved, eps: tl.float64, units, TILE: tl.constexpr):
     """A tile of y, [B, O]. ``saved``, if not None, receives what the backward takes: y, and the
     same with the sine, in the compute type."""
-    if units is not None:
+    if len(units) > 0:
         batch = batch_of_unit(batch, units.batch)
         weights = powers_of_unit(weights, units.weights)
         y, saved = of_unit(y, units.y), of_unit(saved, units.saved)
@@ -145,7 +145,7 @@ def power_grad_input_kernel(
     batch, weights, dx, g_parts, eps: tl.float64, units, TILE: tl.constexpr
 ):
     """A tile of dx, [B, I], and its rows' share of the gate's gradient."""
-    if units is not None:
+    if len(units) > 0:
         batch = batch_of_unit(batch, units.batch)
         weights = powers_of_unit(weights, units.weights)
         dx, g_parts = of_unit(dx, units.dx), of_unit(g_parts, units.g_parts)
@@ -187,7 +187,7 @@ def power_grad_weights_kernel(
     batch, weights, parts, split_rows, eps: tl.float64, units, TILE: tl.constexpr
 ):
     """A tile of the sums over one part of the batch of the gradients of W_re and W_im, [O, I]."""
-    if units is not None:
+    if len(units) > 0:
         batch = batch_of_unit(batch, units.batch)
         weights = powers_of_unit(weights, units.weights)
         parts = powers_of_unit(parts, units.parts)
@@ -226,7 +226,7 @@ def finish_power_kernel(
 ):
     """The sums of the parts, always in the same order. ``PASSES``: the gate's clamp passes its
     gradient even where it holds."""
-    if units is not None:
+    if len(units) > 0:
         g = of_unit(g, units.g)
         parts = powers_of_unit(parts, units.parts)
         grads = powers_of_unit(grads, units.grads)

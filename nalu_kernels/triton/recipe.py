@@ -7,8 +7,10 @@ place, and a repeated call does no more than allocate, and launch.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +19,6 @@ import triton
 from torch import Tensor
 from triton import knobs
 from triton.runtime import driver
-
-from .units import Units, named
 
 # Kinds of calls kept; a model has a few for each of its layers, unless its batches keep changing.
 RECIPES = 4096
@@ -29,6 +29,24 @@ Prepare = Callable[[Tensor], Tensor]
 def blocks(size: int, block: int) -> int:
     """How many blocks hold ``size``."""
     return -(-size // block)
+
+
+class Units(NamedTuple):
+    """Layers side by side: how many, and the strides of a recipe's given tensors from one to the
+    next; None for a tensor that is not there."""
+
+    number: int
+    strides: tuple[int | None, ...]
+
+
+@functools.cache
+def _strides_of(kernel: Any) -> Any:
+    """A type with a field for each argument of the kernel ahead of ``units``; None if it has no
+    such argument, as kernels that serve one layer alone."""
+    names = kernel.arg_names
+    if "units" not in names:
+        return None
+    return namedtuple("Strides", names[: names.index("units")])
 
 
 class Slot:
@@ -148,19 +166,19 @@ class Recipe:
 
     def room(self, shape: Sequence[int], dtype: torch.dtype, like: Slot | None = None) -> Slot:
         if self.units is not None:
-            self.rooms.append(Room((self.units.count, *shape), dtype, None))
+            self.rooms.append(Room((self.units.number, *shape), dtype, None))
         else:
             self.rooms.append(Room(tuple(shape), dtype, None if like is None else like.index))
         return Slot(self.given + len(self.rooms) - 1)
 
     def step(self, kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-        strides = named(kernel)
-        if strides is not None:
-            own = None
+        strides_of = _strides_of(kernel)
+        if strides_of is not None:
+            strides = ()
             if self.units is not None:
-                own = strides(*map(self._from_unit_to_unit, args))
-                grid = (*grid, 1)[:2] + (self.units.count,)
-            args = (*args, own)
+                strides = strides_of(*map(self._from_unit_to_unit, args))
+                grid = (*(*grid, 1)[:2], self.units.number)
+            args = (*args, strides)
         self.steps.append(Step(kernel, grid, args, options))
 
     def _from_unit_to_unit(self, template: Any) -> Any:

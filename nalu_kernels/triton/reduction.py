@@ -23,7 +23,7 @@ def reduction_kernel(
 ):
     """A tile of y, [B, O]. Of an NMRU ``saved``, if not None, receives what its backward takes: the
     cosine, and the product times the sine."""
-    if units is not None:
+    if len(units) > 0:
         batch = batch_of_unit(batch, units.batch)
         W, y, saved = of_unit(W, units.W), of_unit(y, units.y), of_unit(saved, units.saved)
     ROWS: tl.constexpr = TILE.rows
@@ -94,7 +94,7 @@ def reduction_gradient_kernel(
     ``W_parts``, [splits, columns of W, O], receives the sums over rows, ``x_parts``, [parts, I, B],
     those over columns: an NMRU's reciprocals are parts of their own.
     """
-    if units is not None:
+    if len(units) > 0:
         batch, W = batch_of_unit(batch, units.batch), of_unit(W, units.W)
         scratch = of_unit(scratch, units.scratch)
         W_parts, x_parts = of_unit(W_parts, units.W_parts), of_unit(x_parts, units.x_parts)
@@ -181,7 +181,7 @@ def finish_reduction_kernel(
     batch, W_parts, dW, x_parts, dx, splits, x_count, columns, units, BLOCK: tl.constexpr
 ):
     """The gradients of what ``reduction_gradient_kernel`` leaves."""
-    if units is not None:
+    if len(units) > 0:
         W_parts, dW = of_unit(W_parts, units.W_parts), of_unit(dW, units.dW)
         x_parts, dx = of_unit(x_parts, units.x_parts), of_unit(dx, units.dx)
     program = tl.program_id(0)

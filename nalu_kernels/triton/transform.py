@@ -13,7 +13,7 @@ from .units import of_unit, weights_of_unit
 @triton.jit(launch_metadata=metadata.transform)
 def transform_kernel(weights, W, W_mul, size, units, BLOCK: tl.constexpr):
     """W and, where the product has weights of its own, W_mul, of ``size`` elements: equation 1."""
-    if units is not None:
+    if len(units) > 0:
         weights = weights_of_unit(weights, units.weights)
         W, W_mul = of_unit(W, units.W), of_unit(W_mul, units.W_mul)
     at = indices(tl.program_id(0), BLOCK)

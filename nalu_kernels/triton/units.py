@@ -1,41 +1,17 @@
 """Layers side by side: how a kernel of one layer serves many.
 
-The third dimension of the grid is the units'. A kernel takes ``units``, None for one layer, else the
-strides from a unit's part of each of its other arguments to the next one's, by the same names and in
-tuples where those are tuples; None stands for what all units share. It moves its pointers first, and
-is from then on a kernel of one layer: so a unit has the bits of a layer of its own.
+The third dimension of the grid is the units'. A kernel takes ``units``: () for one layer, else the
+strides (``recipe``) from a unit's part of each of its other arguments to the next one's, by the
+same names and in tuples where those are tuples; None stands for what has no units. It moves its
+pointers first, and is a kernel of one layer from then on: so a unit has a layer's own bits.
 """
 
 from __future__ import annotations
-
-from collections import namedtuple
-from functools import cache
-from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
 
 from .forms import Batch, Gradients, Partials, Weights
-
-MOST = 65535  # in one launch
-
-
-class Units(NamedTuple):
-    """How many there are, and a recipe's given tensors' strides from one unit to the next; None
-    for a tensor that is not there."""
-
-    count: int
-    strides: tuple[int | None, ...]
-
-
-@cache
-def named(kernel: Any) -> Any:
-    """A type with a field for each argument of the kernel ahead of ``units``; None if it has no
-    such argument, as kernels that serve one layer alone."""
-    names = kernel.arg_names
-    if "units" not in names:
-        return None
-    return namedtuple("Strides", names[: names.index("units")])  # noqa: PYI024 - made of a list
 
 
 @triton.jit

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from ..family import FAMILY, OVER_UNITS
 from ..operators import Kernels, Operators
-from .units import MOST
+
+# Triton 3.6 cannot compile ``units``: its functions return no tuple that has a None.
+SUPPORTED = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7)
+_MOST = 65535  # units of one launch
 
 
 def _nac_forward(
@@ -55,11 +59,11 @@ def _backward(name: str, backward: Callable[..., Any], *arguments: Any) -> tuple
 def _launched(tensors: Any) -> Any:
     """The tensors of as many units as one launch takes, one after the other."""
     units = len(tensors[0])
-    if units <= MOST:
+    if units <= _MOST:
         return [tensors]
     return [
-        [one if one is None else one[first : first + MOST] for one in tensors]
-        for first in range(0, units, MOST)
+        [one if one is None else one[first : first + _MOST] for one in tensors]
+        for first in range(0, units, _MOST)
     ]
 
 
@@ -69,7 +73,9 @@ def _whole(parts: Any) -> Any:
 
 def over_units(layers: Operators) -> Operators:
     """The kernels of layers side by side, by those of the layers."""
-    found = {}
+    found: Operators = {}
+    if not SUPPORTED:
+        return found
     for name, kernels in layers.items():
         forward, backward = (functools.partial(kernel, units=True) for kernel in kernels)
         if FAMILY[name].saves_output_if:

@@ -13,14 +13,16 @@ from . import factors
 def _terms(W, j, C: tl.constexpr, CELL: tl.constexpr):
     """Of weight number j of each output; read at each step, for all of them would leave no
     registers for the rest."""
+    FACTOR: tl.constexpr = CELL.factor
     COUNT: tl.constexpr = CELL.I + CELL.H
     o = tl.arange(0, CELL.states)[None, :]
-    return factors.load_terms(W, o, j, CELL.H, COUNT, C, CELL.factor)
+    return factors.load_terms(W, o, j, CELL.H, COUNT, C, FACTOR)
 
 
 @triton.jit
 def multiplied(columns, W, C: tl.constexpr, CELL: tl.constexpr):
     """The product of all factors, [rows, h], and the products before each."""
+    FACTOR: tl.constexpr = CELL.factor
     ROWS: tl.constexpr = CELL.rows
     STATES: tl.constexpr = CELL.states
     COUNT: tl.constexpr = CELL.I + CELL.H
@@ -28,9 +30,9 @@ def multiplied(columns, W, C: tl.constexpr, CELL: tl.constexpr):
     befores = ()
     for j in tl.static_range(COUNT):
         befores = befores + (product,)  # type: ignore[assignment]  # noqa: RUF005
-        input = factors.input_of(columns[j], CELL.factor)
+        input = factors.input_of(columns[j], FACTOR)
         terms = _terms(W, j, C, CELL)
-        product *= factors.value(input, terms, CELL.factor)
+        product *= factors.value(input, terms, FACTOR)
     return product, befores
 
 
@@ -49,21 +51,22 @@ def no_sums(C: tl.constexpr, CELL: tl.constexpr):
 def gradients(dy, columns, counts, befores, W, sums, WANTS_W: tl.constexpr, CELL: tl.constexpr):
     """From the product to each column, [rows, 1], if it has a slope in them; and the sums of the
     weights', which keep the rows apart, with this step's. ``counts``: what is among them."""
+    FACTOR: tl.constexpr = CELL.factor
     COUNT: tl.constexpr = CELL.I + CELL.H
     behind = dy
     of_columns = ()
     of_weights = ()
     for back in tl.static_range(COUNT):
-        input = factors.input_of(columns[COUNT - 1 - back], CELL.factor)
+        input = factors.input_of(columns[COUNT - 1 - back], FACTOR)
         terms = _terms(W, COUNT - 1 - back, dy.dtype, CELL)
         grad = behind * befores[COUNT - 1 - back]
         if WANTS_W:
-            slope = tl.where(counts, factors.grad_weight(grad, input, terms, CELL.factor), 0.0)
+            slope = tl.where(counts, factors.grad_weight(grad, input, terms, FACTOR), 0.0)
             of_weights = (sums[COUNT - 1 - back] + slope,) + of_weights  # type: ignore[assignment]  # noqa: RUF005
         if CELL.factor == "nmu":
-            slope = tl.where(counts, factors.grad_input(grad, input, terms, CELL.factor), 0.0)
+            slope = tl.where(counts, factors.grad_input(grad, input, terms, FACTOR), 0.0)
             of_columns = (tl.sum(slope, axis=1)[:, None],) + of_columns  # type: ignore[assignment]  # noqa: RUF005
-        behind *= factors.value(input, terms, CELL.factor)
+        behind *= factors.value(input, terms, FACTOR)
     if WANTS_W:
         return of_columns, of_weights
     else:

@@ -26,6 +26,7 @@ def _elements(o, k, CELL: tl.constexpr):
 @triton.jit
 def matrices(weights, C: tl.constexpr, CELL: tl.constexpr):
     """Of ``Weights``, or of an NPU's ``Powers``."""
+    LAYER: tl.constexpr = CELL.layer
     width: tl.constexpr = CELL.I + CELL.H
     o = tl.arange(0, CELL.states)
     k = tl.arange(0, CELL.columns)
@@ -36,9 +37,9 @@ def matrices(weights, C: tl.constexpr, CELL: tl.constexpr):
     elif CELL.layer == "npu":
         W = load(weights.W_re + at, mask, C)
         gate = power.clamped(load(weights.g + k, k < width, C))[None, :]
-        return Matrices(W, W, gate, nothing, None)
+        return Matrices(W, W, gate, nothing, weights.W_re)
     else:
-        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, CELL.layer)
+        W = weight_tile(weights.W_hat, weights.M_hat, at, mask, C, LAYER)
         W_mul = product_weight_tile(weights, W, at, mask, C)
         G, gate_bias = nothing, nothing
         if CELL.gates == "output":
@@ -70,6 +71,8 @@ def values(columns, there, weights, eps, C: tl.constexpr, CELL: tl.constexpr):
 @triton.jit
 def _mixed(columns, there, weights, eps, C: tl.constexpr, CELL: tl.constexpr):
     """Equations 2 to 6, and an iNALU's."""
+    LAYER: tl.constexpr = CELL.layer
+    PRODUCT: tl.constexpr = CELL.product
     ROWS: tl.constexpr = CELL.rows
     STATES: tl.constexpr = CELL.states
     x = columns.tile
@@ -77,18 +80,18 @@ def _mixed(columns, there, weights, eps, C: tl.constexpr, CELL: tl.constexpr):
     L = x
     y = nothing
     if CELL.linear:
-        y = product(x, tl.trans(weights.W), nothing, CELL.product)
+        y = product(x, tl.trans(weights.W), nothing, PRODUCT)
     a, m, g, s, befores = y, y, y, y, ()
     if CELL.log_space:
-        L = log_tile(x, there, tl.full([1, 1], eps, C), CELL.layer)
-        l = product(L, tl.trans(weights.W_mul), nothing, CELL.product)  # noqa: E741
+        L = log_tile(x, there, tl.full([1, 1], eps, C), LAYER)
+        l = product(L, tl.trans(weights.W_mul), nothing, PRODUCT)  # noqa: E741
     if CELL.gates != "none":
         z = weights.gate_bias
         if CELL.gates == "output":
-            seen = seen_by_gate(x, CELL.layer)
-            z = product(seen, tl.trans(weights.G), nothing, CELL.product) + z
+            seen = seen_by_gate(x, LAYER)
+            z = product(seen, tl.trans(weights.G), nothing, PRODUCT) + z
         elif CELL.gates == "sample":
-            z = tl.sum(seen_by_gate(x, CELL.layer) * weights.G, axis=1)[:, None] + z
+            z = tl.sum(seen_by_gate(x, LAYER) * weights.G, axis=1)[:, None] + z
         g = maths.sigmoid(z)
     if CELL.factor == "inalu":
         s, befores = unroll_factors.multiplied(columns.each, weights.of_product, C, CELL)
@@ -150,6 +153,8 @@ def _gradients_of_mixed(
     dy, columns, going, counts, found, weights, sums, parts, eps, CELL: tl.constexpr
 ):
     """Equations 7 to 9 and 12 to 14, and an iNALU's."""
+    LAYER: tl.constexpr = CELL.layer
+    PRODUCT: tl.constexpr = CELL.product
     C: tl.constexpr = dy.dtype
     x = columns.tile
     each = sums.each
@@ -170,9 +175,9 @@ def _gradients_of_mixed(
     dx = tl.zeros(x.shape, C)
     of_gate = dx  # of the |x| that an iNALU's sees
     if CELL.linear:
-        dx = product(da, weights.W, dx, CELL.product)
+        dx = product(da, weights.W, dx, PRODUCT)
         if parts.W is not None:
-            dW = product(tl.trans(da), x, dW, CELL.product)
+            dW = product(tl.trans(da), x, dW, PRODUCT)
     if CELL.gates == "sample":
         dz = maths.grad_sigmoid(tl.sum(dg, axis=1)[:, None], found.g)
         dz = tl.where(going, dz, 0.0)
@@ -180,25 +185,25 @@ def _gradients_of_mixed(
             dx += dz * weights.G
         else:
             of_gate = dz * weights.G
-        dG += tl.sum(dz * seen_by_gate(x, CELL.layer), axis=0)[None, :]
+        dG += tl.sum(dz * seen_by_gate(x, LAYER), axis=0)[None, :]
         dbias += tl.sum(dz, axis=0)
     elif CELL.gates != "none":
         dz = tl.where(counts, maths.grad_sigmoid(dg, found.g), 0.0)
         if CELL.gates == "output":
             if CELL.factor == "":
-                dx = product(dz, weights.G, dx, CELL.product)
+                dx = product(dz, weights.G, dx, PRODUCT)
             else:
-                of_gate = product(dz, weights.G, of_gate, CELL.product)
+                of_gate = product(dz, weights.G, of_gate, PRODUCT)
             if parts.G is not None:
-                dG = product(tl.trans(dz), seen_by_gate(x, CELL.layer), dG, CELL.product)
+                dG = product(tl.trans(dz), seen_by_gate(x, LAYER), dG, PRODUCT)
         dbias += tl.sum(dz, axis=0)
     if CELL.log_space:
-        dL = product(dl, weights.W_mul, tl.zeros(x.shape, C), CELL.product)
-        dx += through_size(dL, of_gate, x, tl.full([1, 1], eps, C), CELL.layer)
+        dL = product(dl, weights.W_mul, tl.zeros(x.shape, C), PRODUCT)
+        dx += through_size(dL, of_gate, x, tl.full([1, 1], eps, C), LAYER)
         if CELL.untied and parts.W_mul is not None:
-            dW_mul = product(tl.trans(dl), found.L, dW_mul, CELL.product)
+            dW_mul = product(tl.trans(dl), found.L, dW_mul, PRODUCT)
         elif not CELL.untied and parts.W is not None:
-            dW = product(tl.trans(dl), found.L, dW, CELL.product)
+            dW = product(tl.trans(dl), found.L, dW, PRODUCT)
     return Columns(dx, ()), Sums(dW, dW_mul, dG, dbias, each)
 
 
