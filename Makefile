@@ -19,7 +19,8 @@ EXTENSION := $(wildcard nalu_kernels/_cpu*.so)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo experiments test test-long test-all short pythons constraints lint docs bench fuzz
+.PHONY: help demo experiments test test-long test-all short pythons constraints oldest-triton lint
+.PHONY: docs bench fuzz
 .PHONY: sanitize gpu wheel clean distclean force
 
 help:
@@ -30,6 +31,7 @@ help:
 	@echo "make short      the layers, their gradients and the packaging: a few minutes of tests"
 	@echo "make pythons    make short on each Python that is claimed and found; PYTHONS=\"3.10 3.13\""
 	@echo "make constraints   does constraints.txt resolve on each of them? (needs a package index)"
+	@echo "make oldest-triton   does the oldest Triton claimed compile the kernels? (needs the index too)"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       build/docs: the pages and the API reference as a site; a warning is an error"
 	@echo "make bench      the speed of this machine against eager PyTorch and torch.compile"
@@ -65,6 +67,9 @@ pythons:
 
 constraints: $(STAMP)
 	$(RUN) tools/check_constraints.py
+
+oldest-triton: $(STAMP)
+	$(RUN) tools/oldest_triton.py
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

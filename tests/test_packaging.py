@@ -326,6 +326,11 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], types.ModuleType]:
     return importlib.import_module
 
 
+def test_the_oldest_versions_claimed(tool: Callable[[str], types.ModuleType]) -> None:
+    oldest = tool("oldest").oldest
+    assert [oldest("torch"), oldest("triton")] == ["2.11.0", "3.6.0"]
+
+
 def test_claimed_pythons_begin_with_the_required_one(
     tool: Callable[[str], types.ModuleType],
 ) -> None:

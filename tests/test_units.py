@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from typing import Any
 
 import pytest
@@ -31,12 +30,13 @@ from nalu_kernels import (
     SNMU,
     NACSigma,
     RealNPU,
+    dispatch,
     family,
     use_backend,
     which_backend,
 )
 from parity import threads
-from selection import only, pairs
+from selection import long, only, pairs
 
 pytestmark = pairs
 
@@ -60,17 +60,33 @@ LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 }
 by_layer = pytest.mark.parametrize("name", LAYERS)
 on_cpu = only(lambda backend: backend.name == "cpu")
-compared = only(lambda backend: backend.name in ("cpu", "reference"))
+on_gpus = only(lambda backend: backend.name in ("triton", "cuda"))
+by_kernels = only(lambda backend: backend.has_kernels)
 
 
 def make(name: str, units: int, inputs: int = 4, outputs: int = 2, **more: Any) -> tuple[Any, Any]:
-    """The layers, and the one that holds them."""
+    """The layers, and the one that holds them; drawn on the CPU."""
+    device = more.pop("device", None)
     kind, options = LAYERS[name]
     layers = []
     for seed in range(units):
         torch.manual_seed(seed)
-        layers.append(kind(inputs, outputs, **options, **more))
+        layers.append(kind(inputs, outputs, **options, **more).to(device))
     return layers, kind.stack(layers)
+
+
+def check_each(layers: Any, whole: nn.Module, x: Tensor, every: int = 1) -> None:
+    """That units have the bits of layers of their own, forward and backward."""
+    x = x.requires_grad_()
+    y = whole(x)
+    dy = torch.linspace(-1, 1, y.numel()).reshape(y.shape).to(y)
+    found = gradients(whole, y, x, dy)
+    for u in range(0, len(x), every):
+        own = x[u].detach().requires_grad_()
+        output = layers[u](own)
+        assert torch.equal(output, y[u])
+        for one, other in zip(gradients(layers[u], output, own, dy[u]), found, strict=True):
+            assert torch.equal(one, other[u])
 
 
 def draw(rng: Generator, *sizes: int) -> Tensor:
@@ -86,23 +102,72 @@ def close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(one.detach().abs().max()))
 
 
-@on_cpu
+@by_kernels
 @pytest.mark.parametrize("units", [1, 2, 1000])
 @by_layer
 def test_each_unit_has_the_bits_of_a_layer(
     name: str, units: int, backend: Backend, rng: Generator
 ) -> None:
-    layers, whole = make(name, units)
-    x = draw(rng, units, 5, 4).requires_grad_()
-    y = whole(x)
-    dy = torch.randn(y.shape, generator=rng)
-    found = gradients(whole, y, x, dy)
-    for u in range(0, units, max(1, units // 7)):
-        own = x[u].detach().requires_grad_()
-        output = layers[u](own)
-        assert torch.equal(output, y[u])
-        for one, other in zip(gradients(layers[u], output, own, dy[u]), found, strict=True):
-            assert torch.equal(one, other[u])
+    if backend.interpreted or backend.emulated:
+        units = min(units, 10)
+    layers, whole = make(name, units, device=backend.device)
+    x = draw(rng, units, 5, 4).to(backend.device)
+    assert which_backend(x, "nac_units")[0] == backend.name
+    check_each(layers, whole, x, every=max(1, units // 7))
+
+
+# Of many outputs, of inputs that lie apart, and of rows that the GPUs' kernels sum by parts.
+@on_gpus
+@pytest.mark.parametrize("sizes", [(3, 9, 40), (5, 40, 3), (1100, 3, 2)], ids=str)
+@by_layer
+def test_units_in_several_blocks(
+    name: str, sizes: tuple[int, int, int], backend: Backend, rng: Generator
+) -> None:
+    rows, inputs, outputs = sizes
+    layers, whole = make(name, 3, inputs, outputs, device=backend.device)
+    check_each(layers, whole, draw(rng, 3, rows, inputs).to(backend.device))
+    apart = draw(rng, rows, 3, 2 * inputs).to(backend.device).transpose(0, 1)[:, :, ::2]
+    check_each(layers, whole, apart)
+
+
+@only(lambda backend: backend.emulated)
+@pytest.mark.parametrize("name", ["NAC-log_space", "NALU-all"])
+def test_units_that_each_take_the_whole_gpu(name: str, backend: Backend, rng: Generator) -> None:
+    """By cuBLAS, one after the other."""
+    layers, whole = make(name, 2, 3, 2, device=backend.device)
+    check_each(layers, whole, draw(rng, 2, 2100, 3).to(backend.device))
+
+
+@only(lambda backend: backend.emulated)
+@long  # most of a minute in the emulator
+@pytest.mark.parametrize("name", ["NALU", "NMU"])
+def test_more_units_than_a_launch_takes(name: str, backend: Backend, rng: Generator) -> None:
+    check_alike(name, 65537, backend, rng)
+
+
+@only(lambda backend: backend.name == "triton")
+@by_layer
+def test_more_units_than_a_recipe_takes(
+    name: str, backend: Backend, rng: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nalu_kernels.triton import units_operators
+
+    monkeypatch.setattr(units_operators, "_MOST", 2)
+    check_alike(name, 5, backend, rng)
+
+
+def check_alike(name: str, units: int, backend: Backend, rng: Generator) -> None:
+    """That so many times the same layer, on the same row, comes to the same."""
+    kind, options = LAYERS[name]
+    one = kind(2, 1, **options).to(backend.device)
+    own = {key: torch.stack([one.state_dict()[key]] * units) for key in one.state_dict()}
+    x = draw(rng, 1, 2).to(backend.device).expand(units, 1, 2).contiguous().requires_grad_()
+    y = vmap(lambda parameters, x: functional_call(one, parameters, (x,)))(own, x)
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    row = x[0].detach().requires_grad_()
+    expected = one(row)
+    assert torch.equal(y, expected.expand(units, 1, 1))
+    assert torch.equal(dx, torch.autograd.grad(expected.sum(), row)[0].expand(units, 1, 2))
 
 
 @on_cpu
@@ -128,54 +193,32 @@ def test_large_units(
 
 
 @by_layer
-def test_every_back_end(name: str, backend: Backend, rng: Generator) -> None:
-    """Where there is no kernel of units the formula is mapped over them."""
-    layers, whole = make(name, 2, device=backend.device)
-    x = draw(rng, 2, 3, 4).to(backend.device).requires_grad_()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # once a function, of the slow formula
-        y = whole(x)
-    chosen, reason = which_backend(x, "nac_units")
-    assert chosen == (backend.name if backend.name == "cpu" else "reference")
-    if backend.name not in ("cpu", "reference"):
-        assert "no kernels of nac_units" in reason
-    dy = torch.ones_like(y)
-    found = gradients(whole, y, x, dy)
-    for u, layer in enumerate(layers):
-        own = x[u].detach().requires_grad_()
-        output = layer(own)
-        torch.testing.assert_close(output, y[u], rtol=1e-4, atol=1e-5)
-        for one, other in zip(gradients(layer, output, own, dy[u]), found, strict=True):
-            torch.testing.assert_close(one, other[u], rtol=1e-4, atol=1e-4)
-
-
-@compared
-@by_layer
 def test_an_input_for_all(name: str, backend: Backend, rng: Generator) -> None:
-    layers, whole = make(name, 3)
+    layers, whole = make(name, 3, device=backend.device)
     for sizes in ((4,), (5, 4), (0, 4)):
-        x = draw(rng, *sizes).requires_grad_()
+        x = draw(rng, *sizes).to(backend.device).requires_grad_()
         y = whole(x)
         wanted = torch.stack([layer(x) for layer in layers])
         torch.testing.assert_close(y, wanted)
         (found,), (true,) = (torch.autograd.grad(of.sum(), x) for of in (y, wanted))
         torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-5)
-    shared = draw(rng, 3, 2, 4)  # as many rows as units: expand says what is meant
+    shared = draw(rng, 3, 2, 4).to(
+        backend.device
+    )  # as many rows as units: expand says what is meant
     wanted = torch.stack([layer(shared) for layer in layers])
     torch.testing.assert_close(whole(shared.expand(3, *shared.shape)), wanted)
-    deep = draw(rng, 3, 2, 6, 4)
+    deep = draw(rng, 3, 2, 6, 4).to(backend.device)
     torch.testing.assert_close(whole(deep), torch.stack([m(deep[u]) for u, m in enumerate(layers)]))
 
 
-@compared
 @by_layer
 def test_a_nan_stays_in_its_unit(name: str, backend: Backend, rng: Generator) -> None:
-    _, whole = make(name, 3)
-    _, clean = make(name, 3)
+    _, whole = make(name, 3, device=backend.device)
+    _, clean = make(name, 3, device=backend.device)
     with torch.no_grad():
         for parameter in whole.parameters():
             parameter[1] = torch.nan
-    x = draw(rng, 3, 5, 4).requires_grad_()
+    x = draw(rng, 3, 5, 4).to(backend.device).requires_grad_()
     y, wanted = whole(x), clean(x)
     assert y[1].isnan().all()
     found, true = (gradients(of, out, x, torch.ones_like(y)) for of, out in
@@ -245,10 +288,9 @@ def test_parameters_that_are_not_its_own() -> None:
             call()
 
 
-@compared
 @by_layer
 def test_vmap_runs_on_kernels(name: str, backend: Backend, rng: Generator) -> None:
-    layers, _ = make(name, 3)
+    layers, _ = make(name, 3, device=backend.device)
     state, _ = stack_module_state(layers)
     base = copy.deepcopy(layers[0]).to("meta")
     seen = []
@@ -259,7 +301,7 @@ def test_vmap_runs_on_kernels(name: str, backend: Backend, rng: Generator) -> No
         return output
 
     for sizes, dim in (((5, 4), None), ((3, 5, 4), 0), ((4,), None), ((3, 4), 0), ((5, 3, 4), 1)):
-        x = draw(rng, *sizes).requires_grad_()
+        x = draw(rng, *sizes).to(backend.device).requires_grad_()
         y = vmap(call, in_dims=(0, dim))(state, x)
         wanted = torch.stack(
             [m(x if dim is None else x.select(dim, u)) for u, m in enumerate(layers)]
@@ -268,7 +310,7 @@ def test_vmap_runs_on_kernels(name: str, backend: Backend, rng: Generator) -> No
         found, true = (torch.autograd.grad(of.sum(), x)[0] for of in (y, wanted))
         torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-5)
     assert seen == [backend.name] * 5
-    x = draw(rng, 6, 5, 4)
+    x = draw(rng, 6, 5, 4).to(backend.device)
     torch.testing.assert_close(vmap(layers[0], in_dims=1, out_dims=1)(x), layers[0](x))
 
 
@@ -294,12 +336,11 @@ def test_vmap_calls_one_operator(backend: Backend, rng: Generator) -> None:
     assert "nalu_kernels.nalu_units_forward.default" in seen.names
 
 
-@compared
 def test_other_transforms_are_as_they_were(backend: Backend, rng: Generator) -> None:
     """Per-unit gradients inside of vmap, nested maps, gradients of gradients: by the formula."""
-    layers, whole = make("NALU", 3, dtype=torch.float64)
+    layers, whole = make("NALU", 3, dtype=torch.float64, device=backend.device)
     state, _ = stack_module_state(layers)
-    x = draw(rng, 5, 4).double()
+    x = draw(rng, 5, 4).double().to(backend.device)
 
     def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         output: Tensor = functional_call(layers[0], parameters, (x,))
@@ -315,7 +356,7 @@ def test_other_transforms_are_as_they_were(backend: Backend, rng: Generator) -> 
     inside = grad(lambda x: vmap(layers[0])(x).square().sum())(x)
     torch.testing.assert_close(inside, grad(lambda x: layers[0](x).square().sum())(x))
     parameters = [p.detach().requires_grad_() for p in whole.parameters()]
-    small = draw(rng, 3, 1, 4).double().requires_grad_()
+    small = draw(rng, 3, 1, 4).double().to(backend.device).requires_grad_()
     names = [name for name, _ in whole.named_parameters()]
     assert torch.autograd.gradgradcheck(
         lambda x, *own: functional_call(whole, dict(zip(names, own, strict=True)), (x,)),
@@ -323,10 +364,10 @@ def test_other_transforms_are_as_they_were(backend: Backend, rng: Generator) -> 
     )
 
 
-@on_cpu
+@by_kernels
 @by_layer
 def test_operators(name: str, backend: Backend, rng: Generator) -> None:
-    _, whole = make(name, 3)
+    _, whole = make(name, 3, device=backend.device)
     kernels = {"NACSigma": "npu", "NACNMU": "npu", "GNALU": "nalu", "RealNPU": "npu"}
     kind = type(whole).__name__
     if kind in ("NACSigma", "NACNMU", "GNALU"):  # of another's function
@@ -335,11 +376,11 @@ def test_operators(name: str, backend: Backend, rng: Generator) -> None:
     values = {"eps": 1e-3, "log_space": "log" in name, "omega": 20.0, "training": False}
     values |= {"per_sample": "vector" in name, "straight_through": True}
     options = [values[option] for option in row.options]
-    x = draw(rng, 3, 5, 4)
+    x = draw(rng, 3, 5, 4).to(backend.device)
     named = {name: given for name, given in whole._parameters.items() if given is not None}
     given = [x, *(named.get(tensor) for tensor in row.tensors[1:])]
     given = [tensor if tensor is None else tensor.detach() for tensor in given]
-    packets = torch.ops.nalu_kernels
+    packets = getattr(torch.ops, dispatch._BACKENDS[backend.name].namespace)
     forward = getattr(packets, f"{row.name}_forward").default
     backward = getattr(packets, f"{row.name}_backward").default
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
@@ -363,11 +404,11 @@ def test_operators(name: str, backend: Backend, rng: Generator) -> None:
             assert (y.shape, other.shape) == (output.shape, saved.shape)
 
 
-@on_cpu
+@by_kernels
 @pytest.mark.parametrize("name", ["NAC-log_space", "NALU", "NMU"])
 def test_compile_and_export(name: str, backend: Backend, rng: Generator) -> None:
-    _, whole = make(name, 3)
-    for x in (draw(rng, 3, 5, 4), draw(rng, 5, 4)):
+    _, whole = make(name, 3, device=backend.device)
+    for x in (draw(rng, 3, 5, 4).to(backend.device), draw(rng, 5, 4).to(backend.device)):
         compiled = torch.compile(whole, backend="aot_eager", fullgraph=True)
         torch.testing.assert_close(compiled(x), whole(x))
         program = torch.export.export(whole, (x,))
@@ -389,14 +430,14 @@ def test_checks_leave_nothing_in_a_graph(name: str, backend: Backend, rng: Gener
         assert made and all("assert" in name for name in dead), dead  # torch's own, of a .to()
 
 
-@on_cpu
+@by_kernels
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", ["NAC-log_space", "NALU", "NMU", "INALU"])
 def test_every_dtype(name: str, dtype: torch.dtype, backend: Backend, rng: Generator) -> None:
-    layers, whole = make(name, 3, dtype=dtype)
-    x = draw(rng, 3, 5, 4).to(dtype)
+    layers, whole = make(name, 3, dtype=dtype, device=backend.device)
+    x = draw(rng, 3, 5, 4).to(backend.device, dtype)
     assert torch.equal(whole(x), torch.stack([layer(x[u]) for u, layer in enumerate(layers)]))
-    with torch.autocast("cpu"):
+    with torch.autocast(backend.device):
         assert whole(x).dtype == (torch.float64 if dtype == torch.float64 else torch.bfloat16)
 
 
@@ -411,7 +452,6 @@ def test_of_a_stochastic_layer(rng: Generator) -> None:
     assert torch.equal(whole(x), wanted)
 
 
-@compared
 @pytest.mark.parametrize(
     ("x", "error", "words"),
     [

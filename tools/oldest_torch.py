@@ -22,31 +22,12 @@ from zipfile import ZipFile
 from elftools.elf.elffile import ELFFile
 from elftools.elf.hash import GNUHashSection
 from elftools.elf.sections import SymbolTableSection
+from oldest import ROOT, fetch
 
-ROOT = Path(__file__).parent.parent
-CACHE = ROOT / "build" / "oldest_torch"
 LIBRARIES = ("libc10", "libtorch_cpu", "libc10_cuda", "libtorch_cuda")
 # The C functions of the stable ABI, and C++ that is not of it.
 STABLE = re.compile(r"(aoti_)?torch_")
 UNSTABLE = re.compile(r"_Z[A-Z]*(2at|3c10|5torch)\d")
-
-
-def oldest() -> str:
-    found = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
-    assert found is not None
-    return f"{found[1]}.0"
-
-
-def fetch(version: str) -> Path | None:
-    found = sorted(CACHE.glob(f"torch-{version}*.whl"))
-    if not found:
-        command = [*("-m", "pip", "download", "--no-deps", "-d", str(CACHE)), f"torch=={version}"]
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-        if done.returncode != 0:
-            print(f"SKIPPED, pip cannot fetch torch {version}: {done.stderr.splitlines()[-1]}")
-            return None
-        found = sorted(CACHE.glob(f"torch-{version}*.whl"))
-    return found[0]
 
 
 @contextmanager
@@ -107,7 +88,7 @@ def check_symbols(wheels: list[Path], torch: Path) -> None:
 
 
 if __name__ == "__main__":
-    torch = fetch(oldest())
+    torch = fetch("torch")
     if torch is not None:
         compile_with_headers_of(torch)
         check_symbols([Path(name) for name in sys.argv[1:]], torch)

@@ -12,8 +12,9 @@ namespace cuda {
 // Of every block.
 constexpr int kThreads = 256;
 
-// Of a grid.
+// Of a grid's dimensions: blocks of a layer, and layers side by side.
 constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
+constexpr int64_t kMostUnits = 65535;
 
 constexpr int64_t divide_up(int64_t n, int64_t by) {
   return (n + by - 1) / by;

@@ -32,23 +32,30 @@ inline void check(cudaError_t status, const char* what) {
   }
 }
 
-// `blocks` blocks of so many threads; nothing for no blocks.
+// Blocks, for each of so many layers side by side: the second dimension of a grid.
+struct Grid {
+  int64_t blocks, units;
+
+  Grid(int64_t of_layer, int64_t layers = 1) : blocks(of_layer), units(layers) {}
+};
+
+// So many threads a block; nothing for no blocks.
 template <class... Parameters, class... Arguments>
 inline void launch_of(
     int threads,
     int64_t shared_bytes,
     const Call& call,
-    int64_t blocks,
+    const Grid& grid,
     void (*kernel)(Parameters...),
     Arguments&&... arguments) {
-  if (blocks == 0) {
+  if (grid.blocks == 0) {
     return;
   }
-  if (blocks > kMostBlocks) {
+  if (grid.blocks > kMostBlocks) {
     throw std::runtime_error("nalu_kernels: a layer of too many rows for one launch");
   }
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.gridDim = dim3(static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.units));
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = static_cast<cudaStream_t>(call.stream());
@@ -59,8 +66,8 @@ inline void launch_of(
 // The same of kThreads threads.
 template <class... Parameters, class... Arguments>
 inline void launch(
-    const Call& call, int64_t blocks, void (*kernel)(Parameters...), Arguments&&... arguments) {
-  launch_of(kThreads, 0, call, blocks, kernel, std::forward<Arguments>(arguments)...);
+    const Call& call, const Grid& grid, void (*kernel)(Parameters...), Arguments&&... arguments) {
+  launch_of(kThreads, 0, call, grid, kernel, std::forward<Arguments>(arguments)...);
 }
 
 // What blocks that stay on the GPU until the work is done may have, and how many there are.

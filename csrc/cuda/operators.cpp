@@ -2,6 +2,7 @@
 #include <string>
 
 #include "../operators.h"
+#include "../rows/units_operators.h"
 #include "../rows/unroll_operators.h"
 #include "../training_arguments.h"
 
@@ -31,12 +32,22 @@ struct Cuda {
   static void forward_rows(
       const Tensor& input, const RowsCall& layer, void* output, void* saved) {
     cuda::Call call(input);
-    cuda::forward_rows(call, layer, output, saved);
+    cuda::forward_rows(call, {layer, 1, 0}, output, saved);
   }
   static void backward_rows(
       const Tensor& input, const RowsCall& layer, const RowsBackward& pass) {
     cuda::Call call(input);
-    cuda::backward_rows(call, layer, pass);
+    cuda::backward_rows(call, {layer, 1, 0}, {pass, 0});
+  }
+  static void forward_units(
+      const Tensor& input, const UnitsCall& given, void* output, void* saved) {
+    cuda::Call call(input);
+    cuda::forward_units(call, given, output, saved);
+  }
+  static void backward_units(
+      const Tensor& input, const UnitsCall& given, const UnitsBackward& pass) {
+    cuda::Call call(input);
+    cuda::backward_units(call, given, pass);
   }
   static void unroll_forward(
       const Tensor& input, const UnrollCall& given, void* output, void* states) {
@@ -80,6 +91,7 @@ STABLE_TORCH_LIBRARY_IMPL(nalu_kernels, CUDA, m) {
   };
   nalu::for_each_rows_operator<nalu::Cuda>(implement);
   nalu::for_each_unroll_operator<nalu::Cuda>(implement);
+  nalu::for_each_units_operator<nalu::Cuda>(implement);
   m.impl("train", nalu::train);
   m.impl("draw", nalu::draw);
 }

@@ -1,5 +1,5 @@
 // Layers that go row by row, by ../rows/: a block of threads takes chunks of a batch's rows, transposed
-// so that they lie along its threads.
+// so that they lie along its threads. Layers side by side have blocks of their own each.
 //
 // A block prepares the weights once for all of its chunks. What it works with lies in its shared
 // memory as far as that goes. Sums over rows are made by parts, runs of chunks, and added in order.
@@ -25,6 +25,37 @@ struct Job {
   void* output; // of a forward
   T* saved; // what a forward keeps; null: nothing
   RowsBackward pass; // of a backward, as is
+};
+
+template <class T>
+struct Jobs {
+  using OfUnit = Job<T>;
+
+  Blocks<T> blocks; // the first unit's
+  int64_t units;
+  UnitsCall call;
+  void* output;
+  void* saved;
+  UnitsBackward pass;
+
+  // Into memory of the caller's: on a stack it would be in the way.
+  NALU_BOTH void put_unit(int64_t u, Job<T>& job) const {
+    const int64_t count = call.first.layer.parameters();
+    job.blocks = blocks;
+    if (blocks.parameters != nullptr) {
+      job.blocks.parameters += u * count;
+    }
+    if (blocks.sums != nullptr) {
+      job.blocks.sums += u * blocks.chunks.parts * count;
+    }
+    job.call = call.first;
+    call.move(job.call, u);
+    job.output = call.output(output, u);
+    job.pass = pass.first;
+    pass.move(job.pass, call, u);
+    void* const kept = behind(saved, u * call.saved_bytes());
+    job.saved = static_cast<T*>(kept != nullptr ? kept : const_cast<void*>(job.pass.saved));
+  }
 };
 
 template <class T>
@@ -63,7 +94,7 @@ NALU_INLINE void for_each_kept(
 }
 
 template <class T>
-__global__ void __launch_bounds__(kMostTeam, sizeof(T) == 8 ? 2 : 4) forward_kernel(Job<T> given) {
+__global__ void __launch_bounds__(kMostTeam, sizeof(T) == 8 ? 2 : 4) forward_kernel(Jobs<T> given) {
   NALU_DYNAMIC_SHARED(shared);
   __shared__ Job<T> job;
   alignas(Work<T>) __shared__ unsigned char place[sizeof(Work<T>)];
@@ -85,7 +116,7 @@ __global__ void __launch_bounds__(kMostTeam, sizeof(T) == 8 ? 2 : 4) forward_ker
 }
 
 template <class T>
-__global__ void __launch_bounds__(kMostTeam, sizeof(T) == 8 ? 2 : 4) backward_kernel(Job<T> given) {
+__global__ void __launch_bounds__(kMostTeam, sizeof(T) == 8 ? 2 : 4) backward_kernel(Jobs<T> given) {
   NALU_DYNAMIC_SHARED(shared);
   __shared__ Job<T> job;
   alignas(Work<T>) __shared__ unsigned char place[sizeof(Work<T>)];
@@ -125,7 +156,7 @@ struct ParameterGradients {
   void* of[kMostParameters];
 };
 
-// From the sums of the parts (parts, count).
+// From the sums of the parts (units, parts, count).
 template <class S>
 __global__ void __launch_bounds__(kThreads) sum_parts_kernel(
     const Compute<S>* sums, int64_t parts, int64_t count, RowsCall call, ParameterGradients to) {
@@ -133,6 +164,8 @@ __global__ void __launch_bounds__(kThreads) sum_parts_kernel(
   __shared__ T of_threads[kThreads];
   const int thread = static_cast<int>(threadIdx.x), place = thread / kWide;
   const int64_t column = static_cast<int64_t>(blockIdx.x) * kWide + thread % kWide;
+  const int64_t unit = blockIdx.y;
+  sums += unit * parts * count;
   Cascade<T> sum;
   if (column < count) {
     for (int64_t part = place; part < parts; part += kPartsAtOnce) {
@@ -148,26 +181,53 @@ __global__ void __launch_bounds__(kThreads) sum_parts_kernel(
   NALU_UNROLL
   for (int i = 0; i < kMostParameters; ++i) {
     if (at >= 0 && at < call.sizes[i] && to.of[i] != nullptr) {
-      store<S>(to.of[i], at, of_threads[thread]);
+      store<S>(to.of[i], unit * call.sizes[i] + at, of_threads[thread]);
     }
     at -= call.sizes[i];
   }
 }
 
-template <class T>
-void forward_of(Call& call, const RowsCall& layer, void* output, void* saved) {
-  const Job<T> job{blocks_of<T>(layer), layer, output, static_cast<T*>(saved), {}};
-  launch_job<Work<T>>(call, job, kMostTeam, job.blocks.chunks.count, forward_kernel<T>);
+// f(call, pass) of as many units at a time as `numbers` of scratch memory for each leave room for.
+template <class F>
+void by_launches(
+    Call& call, const UnitsCall& given, const UnitsBackward& pass, int64_t numbers, const F& f) {
+  const int64_t room = kMostScratch / (numbers + 1) + 1;
+  const int64_t most = room < kMostUnits ? room : kMostUnits;
+  for (int64_t first = 0; first < given.units; first += most) {
+    const int64_t left = given.units - first, count = left < most ? left : most;
+    const size_t mark = call.mark();
+    f({given.unit(first), count, given.input_step}, {pass.unit(given, first), pass.grad_step}, first);
+    call.release(mark);
+  }
 }
 
 template <class T>
-void backward_of(Call& call, const RowsCall& layer, const RowsBackward& pass) {
-  T* saved = static_cast<T*>(const_cast<void*>(pass.saved)); // only read
-  Job<T> job{blocks_of<T>(layer), layer, nullptr, saved, pass};
-  const int64_t parts = job.blocks.chunks.parts;
-  job.blocks.sums = call.scratch<T>(parts * layer.layer.parameters());
-  launch_job<Work<T>>(call, job, kMostTeam, parts, backward_kernel<T>);
-  add_parts(call, layer, job.blocks.sums, parts, pass.parameters);
+void forward_of(Call& call, const UnitsCall& given, void* output, void* saved) {
+  Jobs<T> jobs{blocks_of<T>(given.first), 1, given, output, saved, {}};
+  const int64_t numbers = all_of_block<Work<T>>(jobs);
+  by_launches(call, given, {}, numbers, [&](const UnitsCall& part, const UnitsBackward&, int64_t first) {
+    jobs.units = part.units;
+    jobs.call = part;
+    jobs.output = given.output(output, first);
+    jobs.saved = behind(saved, first * given.saved_bytes());
+    launch_jobs<Work<T>>(call, jobs, kMostTeam, jobs.blocks.chunks.count, forward_kernel<T>);
+  });
+}
+
+template <class T>
+void backward_of(Call& call, const UnitsCall& given, const UnitsBackward& pass) {
+  const RowsCall& first = given.first;
+  Jobs<T> jobs{blocks_of<T>(first), 1, given, nullptr, nullptr, pass};
+  const int64_t parts = jobs.blocks.chunks.parts, sums = parts * first.layer.parameters();
+  const int64_t numbers = sums + all_of_block<Work<T>>(jobs);
+  by_launches(call, given, pass, numbers, [&](const UnitsCall& part, const UnitsBackward& own, int64_t) {
+    jobs.units = part.units;
+    jobs.call = part;
+    jobs.pass = own;
+    jobs.blocks.sums = call.scratch<T>(part.units * sums);
+    launch_jobs<Work<T>>(call, jobs, kMostTeam, parts, backward_kernel<T>);
+    add_parts(call, first, jobs.blocks.sums, parts, part.units, own.first.parameters);
+  });
 }
 
 } // namespace
@@ -177,6 +237,7 @@ void add_parts(
     const RowsCall& layer,
     const void* sums,
     int64_t parts,
+    int64_t units,
     void* const (&to)[kMostParameters]) {
   ParameterGradients gradients{};
   std::copy(to, to + kMostParameters, gradients.of);
@@ -187,16 +248,18 @@ void add_parts(
   dispatch(layer.dtype, [&](auto s) {
     using S = decltype(s);
     const auto* numbers = static_cast<const Compute<S>*>(sums);
-    launch(call, blocks, sum_parts_kernel<S>, numbers, parts, count, layer, gradients);
+    launch(call, {blocks, units}, sum_parts_kernel<S>, numbers, parts, count, layer, gradients);
   });
 }
 
-void forward_rows(Call& call, const RowsCall& layer, void* output, void* saved) {
-  with_compute(layer.dtype, [&](auto t) { forward_of<decltype(t)>(call, layer, output, saved); });
+void forward_rows(Call& call, const UnitsCall& given, void* output, void* saved) {
+  with_compute(given.first.dtype, [&](auto t) {
+    forward_of<decltype(t)>(call, given, output, saved);
+  });
 }
 
-void backward_rows(Call& call, const RowsCall& layer, const RowsBackward& pass) {
-  with_compute(layer.dtype, [&](auto t) { backward_of<decltype(t)>(call, layer, pass); });
+void backward_rows(Call& call, const UnitsCall& given, const UnitsBackward& pass) {
+  with_compute(given.first.dtype, [&](auto t) { backward_of<decltype(t)>(call, given, pass); });
 }
 
 } // namespace cuda

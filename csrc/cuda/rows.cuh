@@ -59,34 +59,52 @@ void with_compute(Dtype dtype, const F& f) {
   }
 }
 
-// The parameters' gradients, contiguous, null where not wanted: of sums (parts, parameters) in the
-// compute type, in the order of the parts. By one more launch, if any is wanted.
+// The parameters' gradients, contiguous, null where not wanted: of sums (units, parts, parameters) in
+// the compute type, in the order of the parts. By one more launch, if any is wanted.
 void add_parts(
-    Call&, const RowsCall&, const void* sums, int64_t parts, void* const (&to)[kMostParameters]);
+    Call&,
+    const RowsCall&,
+    const void* sums,
+    int64_t parts,
+    int64_t units,
+    void* const (&to)[kMostParameters]);
 
-// A Job has its Blocks, `blocks`. Its Work takes (const Job&, Arena<T>&): what a block works with.
+// Jobs have their Blocks, `blocks`, and of so many `units` a job each, an OfUnit, by put_unit(u, job). A
+// job's Work takes (const Job&, Arena<T>&): what a block works with.
 
-// kernel(job) by at most `wanted` blocks of so many threads.
-template <class Work, class Job>
-void launch_job(Call& call, Job job, int threads, int64_t wanted, void (*kernel)(Job)) {
+// Numbers that a block needs, in whichever memory.
+template <class Work, class Jobs>
+int64_t all_of_block(const Jobs& jobs) {
+  device::Arena<typename Work::Number> counted(nullptr, 0, nullptr);
+  typename Jobs::OfUnit first;
+  jobs.put_unit(0, first);
+  Work(first, counted);
+  return counted.global_used();
+}
+
+// kernel(jobs) by at most `wanted` blocks of so many threads for each unit.
+template <class Work, class Jobs>
+void launch_jobs(Call& call, Jobs jobs, int threads, int64_t wanted, void (*kernel)(Jobs)) {
   using T = typename Work::Number;
-  static_assert(sizeof(Job) + sizeof(Work) + kTeamNamed < kNamed);
+  static_assert(sizeof(typename Jobs::OfUnit) + sizeof(Work) + kTeamNamed < kNamed);
   if (wanted == 0) {
     return;
   }
-  Blocks<T>& own = job.blocks;
+  Blocks<T>& own = jobs.blocks;
   const int most = most_shared(kNamed);
   own.shared_size = most / static_cast<int64_t>(sizeof(T));
   device::Arena<T> counted(nullptr, own.shared_size, nullptr);
-  Work(job, counted);
+  typename Jobs::OfUnit first;
+  jobs.put_unit(0, first);
+  Work(first, counted);
   const int64_t shared_bytes = counted.shared_used() * static_cast<int64_t>(sizeof(T));
   own.size = counted.global_used();
-  int64_t blocks = blocks_at_once(kernel, threads, shared_bytes, most);
+  int64_t blocks = divide_up(blocks_at_once(kernel, threads, shared_bytes, most), jobs.units);
   blocks = blocks < wanted ? blocks : wanted;
-  const int64_t room = own.size > 0 ? kMostScratch / own.size + 1 : blocks;
+  const int64_t room = own.size > 0 ? kMostScratch / own.size / jobs.units + 1 : blocks;
   blocks = blocks < room ? blocks : room;
-  own.memory = call.scratch<T>(blocks * own.size);
-  launch_of(threads, shared_bytes, call, blocks, kernel, job);
+  own.memory = call.scratch<T>(jobs.units * blocks * own.size);
+  launch_of(threads, shared_bytes, call, {blocks, jobs.units}, kernel, jobs);
 }
 
 } // namespace cuda
@@ -94,12 +112,14 @@ void launch_job(Call& call, Job job, int threads, int64_t wanted, void (*kernel)
 namespace device {
 
 // The job and the work of a block, in its shared memory.
-template <class Work, class Job>
-NALU_INLINE Work& begin_work(const Job& given, Job& job, void* place, void* shared) {
+template <class Work, class Jobs>
+NALU_INLINE Work& begin_work(
+    const Jobs& given, typename Jobs::OfUnit& job, void* place, void* shared) {
   using T = typename Work::Number;
   if (is_leader()) {
-    job = given;
-    T* memory = job.blocks.memory + blockIdx.x * job.blocks.size;
+    given.put_unit(blockIdx.y, job);
+    const int64_t block = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+    T* memory = job.blocks.memory + block * job.blocks.size;
     Arena<T> arena(static_cast<T*>(shared), job.blocks.shared_size, memory);
     new (place) Work(job, arena);
   }

@@ -3,7 +3,7 @@
 // A block computes a tile of results and walks over all the terms of their sums in one order, so
 // that every run has the same bits. Operands pass through shared memory, where the weights are
 // transformed and the logarithms taken, tile by tile: each block does so for itself, which in a
-// small layer takes less time than another launch.
+// small layer takes less time than another launch. Layers side by side have blocks of their own each.
 #include "kernels.h"
 #include "launch.cuh"
 
@@ -61,6 +61,59 @@ NALU_INLINE int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
+template <class T>
+NALU_INLINE void move_behind(T*& data, int64_t bytes) {
+  data = static_cast<T*>(behind(data, bytes));
+}
+
+// Of unit u, from the first one's.
+NALU_INLINE void move_to_unit(Layer& layer, const UnitSteps& steps, int64_t u) {
+  move_behind(layer.input.data, u * steps.input);
+  move_behind(layer.W_hat, u * steps.weights);
+  move_behind(layer.M_hat, u * steps.weights);
+  move_behind(layer.G, u * steps.G);
+  move_behind(layer.gate_bias, u * steps.gate_bias);
+  move_behind(layer.W_hat_mul, u * steps.weights);
+  move_behind(layer.M_hat_mul, u * steps.weights);
+}
+NALU_INLINE void move_to_unit(Saved& saved, const UnitSteps& steps, int64_t u) {
+  move_behind(saved.a, u * steps.saved);
+  move_behind(saved.m, u * steps.saved);
+  move_behind(saved.g, u * steps.saved);
+}
+NALU_INLINE void move_to_unit(Gradients& grads, const UnitSteps& steps, int64_t u) {
+  move_behind(grads.input, u * steps.grad_input);
+  move_behind(grads.W_hat, u * steps.weights);
+  move_behind(grads.M_hat, u * steps.weights);
+  move_behind(grads.G, u * steps.G);
+  move_behind(grads.gate_bias, u * steps.gate_bias);
+  move_behind(grads.W_hat_mul, u * steps.weights);
+  move_behind(grads.M_hat_mul, u * steps.weights);
+}
+
+struct ForwardArguments {
+  Layer layer;
+  void* output;
+  Saved saved;
+  UnitSteps steps;
+
+  NALU_DEVICE void move_to(int64_t u) {
+    move_to_unit(layer, steps, u);
+    move_behind(output, u * steps.output);
+    move_to_unit(saved, steps, u);
+  }
+};
+
+// A block's arguments, in its shared memory: those of its unit.
+template <class Arguments>
+NALU_INLINE void begin(const Arguments& given, Arguments& own) {
+  if (threadIdx.x == 0) {
+    own = given;
+    own.move_to(blockIdx.y);
+  }
+  __syncthreads();
+}
+
 // The right planes of the products with weights.
 constexpr int kW = 0, kWMul = 1, kG = 2;
 
@@ -78,11 +131,16 @@ NALU_INLINE void put_weight(
 
 template <class S, class Tile, bool linear, bool log_space>
 __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
-    forward_kernel(Layer layer, void* output, Saved saved) {
+    forward_kernel(ForwardArguments given) {
   using T = Compute<S>;
   constexpr bool gated = linear && log_space;
   constexpr int x_plane = 0, L_plane = 1; // left
   __shared__ Operands<T, Tile> operands;
+  __shared__ ForwardArguments args;
+  begin(given, args);
+  const Layer& layer = args.layer;
+  const Saved& saved = args.saved;
+  void* const output = args.output;
 
   const int64_t B = layer.shape.B, I = layer.shape.I, O = layer.shape.O;
   const bool per_sample = gated && gate_per_sample(layer.shape);
@@ -180,6 +238,15 @@ struct BackwardArguments : Backward {
 
   Layer layer;
   BackwardBlocks blocks;
+  UnitSteps steps;
+
+  NALU_DEVICE void move_to(int64_t u) {
+    move_to_unit(layer, steps, u);
+    move_behind(grad_output.data, u * steps.grad_output);
+    move_behind(output, u * steps.output);
+    move_to_unit(saved, steps, u);
+    move_to_unit(grads, steps, u);
+  }
 
   template <bool linear, bool log_space>
   NALU_INLINE Factors<T> factors(int64_t row, int64_t col, bool per_sample) const {
@@ -458,8 +525,10 @@ NALU_INLINE void gate_tile(const BackwardArguments<S>& args, int64_t tile) {
 
 template <class S, class Tile, bool linear, bool log_space>
 __global__ void __launch_bounds__(kThreads, kBlocksAtLeast<S>)
-    backward_kernel(BackwardArguments<S> args) {
+    backward_kernel(BackwardArguments<S> given) {
   __shared__ Operands<Compute<S>, Tile> operands;
+  __shared__ BackwardArguments<S> args;
+  begin(given, args);
   const int64_t block = static_cast<int64_t>(blockIdx.x);
   if (block < args.blocks.input) {
     input_tile<S, Tile, linear, log_space>(args, operands, block);
@@ -483,40 +552,44 @@ void by_paths(const Layer& layer, const F& f) {
 }
 
 template <class S, int cols>
-void forward_by_tiles(Call& call, const Layer& layer, void* output, const Saved& saved) {
+void forward_by_tiles(Call& call, const ForwardArguments& given) {
   using Tile = cuda::Tile<Compute<S>, cols>;
-  const Shape& s = layer.shape;
-  by_paths(layer, [&](auto linear, auto log_space) {
+  const Shape& s = given.layer.shape;
+  by_paths(given.layer, [&](auto linear, auto log_space) {
     const auto kernel = forward_kernel<S, Tile, decltype(linear)::value, decltype(log_space)::value>;
     const int64_t blocks = divide_up(s.B, Tile::kRows) * forward_col_tiles(s, Tile::kCols);
-    launch(call, blocks, kernel, layer, output, saved);
+    launch(call, {blocks, given.steps.units}, kernel, given);
   });
 }
 
 template <class S, int cols>
-void backward_by_tiles(Call& call, const Layer& layer, const Backward& backward) {
+void backward_by_tiles(
+    Call& call, const Layer& layer, const Backward& backward, const UnitSteps& steps) {
   using Tile = cuda::Tile<Compute<S>, cols>;
   const auto blocks = backward_blocks(layer.shape, backward.grads, Tile::kRows, Tile::kCols);
-  const BackwardArguments<S> args{backward, layer, blocks};
+  const BackwardArguments<S> args{backward, layer, blocks, steps};
   by_paths(layer, [&](auto linear, auto log_space) {
     const auto kernel = backward_kernel<S, Tile, decltype(linear)::value, decltype(log_space)::value>;
-    launch(call, blocks.total(), kernel, args);
+    launch(call, {blocks.total(), steps.units}, kernel, args);
   });
 }
 
 } // namespace
 
-void forward_small(Call& call, const Layer& layer, void* output, const Saved& saved) {
+void forward_small(
+    Call& call, const Layer& layer, void* output, const Saved& saved, const UnitSteps& steps) {
+  const ForwardArguments given{layer, output, saved, steps};
   dispatch(layer.dtype, [&](auto s) {
-    layer.shape.O <= kNarrow ? forward_by_tiles<decltype(s), kNarrow>(call, layer, output, saved)
-                             : forward_by_tiles<decltype(s), kWide>(call, layer, output, saved);
+    layer.shape.O <= kNarrow ? forward_by_tiles<decltype(s), kNarrow>(call, given)
+                             : forward_by_tiles<decltype(s), kWide>(call, given);
   });
 }
 
-void backward_small(Call& call, const Layer& layer, const Backward& backward) {
+void backward_small(
+    Call& call, const Layer& layer, const Backward& backward, const UnitSteps& steps) {
   dispatch(layer.dtype, [&](auto s) {
-    layer.shape.I <= kNarrow ? backward_by_tiles<decltype(s), kNarrow>(call, layer, backward)
-                             : backward_by_tiles<decltype(s), kWide>(call, layer, backward);
+    layer.shape.I <= kNarrow ? backward_by_tiles<decltype(s), kNarrow>(call, layer, backward, steps)
+                             : backward_by_tiles<decltype(s), kWide>(call, layer, backward, steps);
   });
 }
 

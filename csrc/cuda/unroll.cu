@@ -85,6 +85,12 @@ struct Job {
   void *output, *states; // of a forward
   bool backward;
   UnrollBackward pass; // of a backward
+
+  using OfUnit = Job;
+  static constexpr int64_t units = 1;
+  NALU_BOTH void put_unit(int64_t, Job& job) const {
+    job = *this;
+  }
 };
 
 template <class T>
@@ -151,7 +157,7 @@ int team_of(const Job<T>& job) {
 template <class T>
 void forward_of(Call& call, const UnrollCall& given, void* output, void* states) {
   const Job<T> job{blocks_of<T>(given.cell), given, output, states, false, {}};
-  launch_job<Work<T>>(call, job, team_of(job), job.blocks.chunks.count, forward_kernel<T>);
+  launch_jobs<Work<T>>(call, job, team_of(job), job.blocks.chunks.count, forward_kernel<T>);
 }
 
 template <class T>
@@ -159,8 +165,8 @@ void backward_of(Call& call, const UnrollCall& given, const UnrollBackward& pass
   Job<T> job{blocks_of<T>(given.cell), given, nullptr, nullptr, true, pass};
   const int64_t parts = job.blocks.chunks.parts;
   job.blocks.sums = call.scratch<T>(parts * given.cell.layer.parameters());
-  launch_job<Work<T>>(call, job, team_of(job), parts, backward_kernel<T>);
-  add_parts(call, given.cell, job.blocks.sums, parts, pass.parameters);
+  launch_jobs<Work<T>>(call, job, team_of(job), parts, backward_kernel<T>);
+  add_parts(call, given.cell, job.blocks.sums, parts, 1, pass.parameters);
 }
 
 } // namespace

@@ -47,7 +47,8 @@ void __syncthreads() {
 }
 
 cudaError_t run_on_cpu(dim3 grid, dim3 block, const std::function<void()>& kernel) {
-  if (grid.x == 0 || block.x == 0 || block.x > fibers.size()) {
+  constexpr unsigned most_y = 65535; // as a GPU's
+  if (grid.x == 0 || grid.y == 0 || grid.y > most_y || block.x == 0 || block.x > fibers.size()) {
     return last_error = cudaErrorInvalidConfiguration;
   }
   const std::lock_guard<std::mutex> lock(one_launch);
@@ -55,8 +56,9 @@ cudaError_t run_on_cpu(dim3 grid, dim3 block, const std::function<void()>& kerne
   body = &kernel;
   gridDim = grid;
   blockDim = block;
-  for (unsigned b = grid.x; b-- > 0;) {
-    blockIdx.x = b;
+  for (uint64_t b = uint64_t{grid.x} * grid.y; b-- > 0;) {
+    blockIdx.x = static_cast<unsigned>(b % grid.x);
+    blockIdx.y = static_cast<unsigned>(b / grid.x);
     for (unsigned t = 0; t < block.x; ++t) {
       Fiber& fiber = fibers[t];
       fiber.done = false;

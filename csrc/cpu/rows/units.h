@@ -17,49 +17,6 @@ inline bool has_paths(Kind kind) {
   return kind == Kind::nac || kind == Kind::nac_log_space || kind == Kind::nalu || kind == Kind::nau;
 }
 
-inline Layer as_layer(const RowsCall& call) {
-  const StackLayer& from = call.layer;
-  Layer layer{};
-  layer.dtype = call.dtype;
-  layer.shape = {call.B, from.in, from.out, from.gates};
-  layer.eps = from.eps;
-  layer.input = call.input;
-  layer.clamped = from.kind == Kind::nau; // a linear path with clamped weights
-  layer.linear = from.kind != Kind::nac_log_space;
-  layer.log_space = from.kind == Kind::nac_log_space || from.kind == Kind::nalu;
-  int next = 0;
-  layer.W_hat = call.parameters[next++];
-  layer.M_hat = layer.clamped ? nullptr : call.parameters[next++];
-  layer.G = from.gates > 0 ? call.parameters[next++] : nullptr;
-  layer.gate_bias = from.bias ? call.parameters[next++] : nullptr;
-  layer.W_hat_mul = from.untied ? call.parameters[next++] : nullptr;
-  layer.M_hat_mul = from.untied ? call.parameters[next++] : nullptr;
-  return layer;
-}
-
-// Where a NALU keeps what its backward needs; nowhere for others, or if there will be none.
-inline Saved split(const RowsCall& call, void* saved) {
-  if (call.layer.kind != Kind::nalu || saved == nullptr) {
-    return {};
-  }
-  const int64_t plane = call.B * call.layer.out * (call.dtype == Dtype::float64 ? 8 : 4);
-  return {saved, behind(saved, plane), behind(saved, 2 * plane)};
-}
-
-inline Backward as_backward(const RowsCall& call, const RowsBackward& pass) {
-  const StackLayer& from = call.layer;
-  Gradients grads{};
-  int next = 0;
-  grads.input = pass.input;
-  grads.W_hat = pass.parameters[next++];
-  grads.M_hat = from.kind == Kind::nau ? nullptr : pass.parameters[next++];
-  grads.G = from.gates > 0 ? pass.parameters[next++] : nullptr;
-  grads.gate_bias = from.bias ? pass.parameters[next++] : nullptr;
-  grads.W_hat_mul = from.untied ? pass.parameters[next++] : nullptr;
-  grads.M_hat_mul = from.untied ? pass.parameters[next++] : nullptr;
-  return {pass.grad_output, pass.saved, split(call, const_cast<void*>(pass.saved)), grads};
-}
-
 // f(unit) for each: by several threads, or one after the other where a unit is worth all of them.
 template <class F>
 inline void for_each_unit(const UnitsCall& call, const F& f) {
