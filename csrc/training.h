@@ -139,9 +139,12 @@ struct Hyper {
   double weight_steps, gate_steps;
   // A run whose error inside stays above a bound begins anew, after so many steps at the earliest.
   double restart_above, restart_after;
+  // The weight of the saturation, for which a step on it alone follows each, after a first one, whose
+  // batch's loss is below a bound.
+  double saturation, saturation_start, saturation_below;
   double threshold;
 };
-constexpr int64_t kHyper = 20;
+constexpr int64_t kHyper = 23;
 constexpr int64_t kScores = 6;
 
 struct Samples {

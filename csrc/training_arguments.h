@@ -162,7 +162,7 @@ class TrainingArguments {
     training.starts = integers(starts_, 2 * runs, "2 starts a run");
     static_assert(sizeof(Hyper) == kHyper * sizeof(double));
     training.hyper =
-        reinterpret_cast<const Hyper*>(doubles(hyper_, kHyper * runs, "20 hyperparameters a run"));
+        reinterpret_cast<const Hyper*>(doubles(hyper_, kHyper * runs, "23 hyperparameters a run"));
     const bool is_double = parameters_.dtype() == aoti_torch_dtype_float64();
     expect(
         is_double || parameters_.dtype() == aoti_torch_dtype_float32(), "float32 or float64");

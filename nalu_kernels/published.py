@@ -90,13 +90,12 @@ _SINGLE = "one layer, 2 inputs"
 _TEN = "one layer, 2 of 10 inputs"
 _SUMS, _PRODUCT = "100 inputs, two sums, their", "100 inputs, two sums, their product"
 _POWERS = 'gate_gradient="clamped", eps=2⁻²³'
-# The eps of TensorFlow's RMSProp is 1e-10, under the root that torch adds its own to. The term
-# counts from epoch 11 of 100 on; a training begins anew at the 10,000th step at the earliest, with
-# the test that follows it, and so at most 9 times.
+# The term counts from epoch 11 of 100 on; a training begins anew at the 10,000th step at the
+# earliest, with the test that follows it, and so at most 9 times.
 _BY_TURNS = {
-    "alpha": 0.9, "eps": 1e-5, "clip_value": 0.1, "weight_steps": 8, "gate_steps": 2,
+    "clip_value": 0.1, "weight_steps": 8, "gate_steps": 2,
     "restart_above": 1.0, "restart_after": 9_999,
-    "ramp_start": 10_999, "ramp_stop": 10_999, "regularizer_below": 1.0,
+    "saturation": 0.05, "saturation_start": 10_999, "saturation_below": 1.0,
 }  # fmt: skip
 _SATURATED = {
     "ramp_start": 10_000, "ramp_stop": 10_000, "regularizer_below": 1.0, "clip_value": 0.1,
@@ -141,10 +140,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("NAU, SNMU", _PRODUCT, "Adam", 1e-3, 128, 2_000_000,
             _sparse(1_000_000, 2_000_000, 10.0),
             "noise=(1, 5) or 'batch'; one weight for both layers", _ROBUST),
-    Setting("INALU", "a ± b, a · b, a / b, 64,000 samples of 2 inputs", "RMSprop", 1e-2, 64,
-            100_000, {"regularizer": 0.05},
-            "the term in steps of its own; where the error stays above 1 in epochs 10, 20, ..., "
-            "all parameters are redrawn on (-2, 2)", _SCHLÖR, _BY_TURNS),
+    Setting("INALU", "a ± b, a · b, a / b, 64,000 samples of 2 inputs", "Adam", 1e-3, 64,
+            100_000, {},
+            "as the paper has it: the code's RMSProp at 0.01 does not lead to the published "
+            "numbers; where the error stays above 1 in epochs 10, 20, ..., all parameters are "
+            "redrawn on (-2, 2)", _SCHLÖR, _BY_TURNS),
     Setting("INALU", f"a ± b, a · b, a / b, {_SINGLE}", "Adam", 1e-3, 128, 50_000,
             {"regularizer": 0.05},
             "means of 0.88, 0.5 and 0 with 0.2 to begin with; all parameters are redrawn as at "

@@ -36,6 +36,21 @@ NALU_DEVICE void add_l1(int64_t count, T weight, const T* parameters, T* gradien
   add_slopes(count, weight, parameters, gradients, [](auto v) { return sign(v); });
 }
 
+// Adds `weight` times the gradient of the saturation of a NAC, a NALU or an iNALU: the mean over each
+// parameter of what it lacks of 20 in size.
+template <class T>
+NALU_DEVICE void saturate(const StackLayer& layer, T weight, const T* parameters, T* gradients) {
+  const Vec<T> most = splat<Vec<T>>(20), zero{};
+  const int64_t size = layer.in * layer.out, of_gate = layer.gate_parameters();
+  const int64_t bias = layer.bias ? layer.gates : 0, gate = of_gate > 0 ? layer.at_gate() : -1;
+  const auto outward = [=](auto v) { return abs(v) < most ? -sign(v) : zero; };
+  for (int64_t at = 0; at < layer.parameters();) {
+    const int64_t n = at == gate ? of_gate - bias : at == gate + of_gate - bias && bias > 0 ? bias : size;
+    add_slopes(n, weight / static_cast<T>(n), parameters + at, gradients + at, outward);
+    at += n;
+  }
+}
+
 // Adds `weight` times the gradient of the layer's regularizer.
 template <class T>
 NALU_DEVICE void regularize(const StackLayer& layer, T weight, const T* parameters, T* gradients) {
@@ -58,18 +73,9 @@ NALU_DEVICE void regularize(const StackLayer& layer, T weight, const T* paramete
       });
       break;
     }
-    case Kind::inalu: {
-      // The mean over each parameter of what it lacks of 20 in size.
-      const Vec<T> most = splat<Vec<T>>(20), zero{};
-      const int64_t gate = layer.at_gate(), of_gate = layer.gate_parameters();
-      const auto outward = [=](auto v) { return abs(v) < most ? -sign(v) : zero; };
-      for (int64_t at = 0; at < count;) {
-        const int64_t n = at == gate ? of_gate : size;
-        add_slopes(n, weight / static_cast<T>(n), parameters + at, gradients + at, outward);
-        at += n;
-      }
+    case Kind::inalu:
+      saturate(layer, weight, parameters, gradients);
       break;
-    }
     case Kind::npu: {
       if (!layer.modified) {
         break;

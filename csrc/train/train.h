@@ -169,36 +169,60 @@ class Trainer {
     const int64_t count = training_.parameters;
     stack_.prepare(parameters_, true);
     stack_.clear_gradients(gradients_, count);
+    const bool saturates = rule.hyper.saturation != 0;
+    double loss = 0;
     for_each_block(training_.batch, [&](int64_t begin, int64_t n) {
       draw_block(run, step, begin, n);
       draw_noise(run, step, begin, n);
       const T* found = stack_.forward(parameters_, x_, nullptr, true, n);
+      if (saturates) {
+        loss += loss_of(found, training_.outputs() * n);
+      }
       loss_gradient(found, training_.outputs() * n);
       stack_.backward(parameters_, x_, gradients_, n);
     });
     stack_.finish(gradients_);
     add_regularizers(run, step, rule.hyper);
-    const Turn turn(rule.hyper, step);
+    const Turn turn = turn_of(rule.hyper, step);
     for_each_resting(turn, [&](int64_t at, int64_t n) { clear(gradients_ + at, n); });
     clip(rule.hyper, count, gradients_);
     for_each_moving(turn, [&](int64_t at, int64_t n) {
       T* moments = moments_ + at;
-      update(rule, turn.number, n, parameters_ + at, gradients_ + at, moments, moments + count);
+      update(rule, step + 1, n, parameters_ + at, gradients_ + at, moments, moments + count);
     });
     stack_.for_each_layer([&](const StackLayer& layer, int64_t at) {
       keep_within(layer, parameters_ + at);
     });
+    if (saturates) {
+      take_step_of_saturation(step, loss, rule);
+    }
+  }
+
+  // After step number `step`, whose batch's loss is that.
+  NALU_APART void take_step_of_saturation(int64_t step, double loss, const Rule& rule) {
+    const Hyper& hyper = rule.hyper;
+    if (!(static_cast<double>(step) > hyper.saturation_start && loss < hyper.saturation_below)) {
+      return;
+    }
+    const int64_t count = training_.parameters;
+    stack_.clear_gradients(gradients_, count);
+    stack_.for_each_layer([&](const StackLayer& layer, int64_t at) {
+      const T weight = static_cast<T>(hyper.saturation);
+      saturate(layer, weight, parameters_ + at, gradients_ + at);
+    });
+    clip(hyper, count, gradients_);
+    update(rule, step + 1, count, parameters_, gradients_, moments_, moments_ + count);
   }
 
   // f(where they begin, how many), over the parameters that a step leaves as they are.
   template <class F>
-  NALU_DEVICE void for_each_resting(const Turn& turn, const F& f) {
-    if (turn.of == Turn::Of::all) {
+  NALU_DEVICE void for_each_resting(Turn turn, const F& f) {
+    if (turn == Turn::all) {
       return;
     }
     stack_.for_each_layer([&](const StackLayer& layer, int64_t at) {
       const int64_t gate = layer.at_gate(), of_gate = layer.gate_parameters();
-      if (turn.of == Turn::Of::gates) {
+      if (turn == Turn::gates) {
         const int64_t before = of_gate > 0 ? gate : layer.parameters();
         f(at, before);
         f(at + before + of_gate, layer.parameters() - before - of_gate);
@@ -210,7 +234,7 @@ class Trainer {
 
   // The same over all others.
   template <class F>
-  NALU_DEVICE void for_each_moving(const Turn& turn, const F& f) {
+  NALU_DEVICE void for_each_moving(Turn turn, const F& f) {
     int64_t begin = 0;
     for_each_resting(turn, [&](int64_t at, int64_t n) {
       f(begin, at - begin);
@@ -313,6 +337,17 @@ class Trainer {
       const Vec<T> grad = squared ? error * (2 * scale) : sign(error) * scale;
       store<T>(to + k, grad, lanes);
     });
+  }
+
+  // The share in the loss of so many outputs.
+  NALU_DEVICE double loss_of(const T* found, int64_t count) {
+    double sum = 0;
+    const bool squared = training_.loss == Loss::mse;
+    for_each(count, [&](int64_t k) {
+      const double off = static_cast<double>(found[k]) - static_cast<double>(y_[k]);
+      sum += squared ? off * off : std::fabs(off);
+    });
+    return sum_of_all(sum) / static_cast<double>(training_.batch * training_.outputs());
   }
 
   // The mean squared error, in double precision; NaN of no samples.

@@ -47,24 +47,20 @@ struct Rule {
   }
 };
 
-// Which parameters a step changes, and the how manieth time, counted from 1.
-struct Turn {
-  enum class Of { all, weights, gates } of = Of::all;
-  int64_t number;
+// Which parameters step number `step` changes.
+enum class Turn { all, weights, gates };
 
-  NALU_DEVICE Turn(const Hyper& hyper, int64_t step) : number(step + 1) {
-    const auto weights = static_cast<int64_t>(hyper.weight_steps);
-    const auto gates = static_cast<int64_t>(hyper.gate_steps);
-    if (weights + gates > 0) {
-      const int64_t turns = step / (weights + gates), place = step % (weights + gates);
-      of = place < weights ? Of::weights : Of::gates;
-      number = 1 +
-          (place < weights ? turns * weights + place : turns * gates + place - weights);
-    }
+NALU_DEVICE inline Turn turn_of(const Hyper& hyper, int64_t step) {
+  const auto weights = static_cast<int64_t>(hyper.weight_steps);
+  const auto gates = static_cast<int64_t>(hyper.gate_steps);
+  if (weights + gates == 0) {
+    return Turn::all;
   }
-};
+  return step % (weights + gates) < weights ? Turn::weights : Turn::gates;
+}
 
-// The update number `step`, counted from 1. `first` and `second` are the two moments. It stays apart:
+// The update number `step`, counted from 1, the steps at which these parameters rest among them.
+// `first` and `second` are the two moments. It stays apart:
 // within a kernel for all layers its powers would cost each of them registers.
 template <class T>
 NALU_APART inline void update(

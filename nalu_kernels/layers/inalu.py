@@ -1,5 +1,7 @@
 """INALU as a torch.nn.Module with torch.nn.Linear's habits."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,16 @@ from .initialize import draw_normal
 from .units import of_each_unit
 
 _SATURATION = 20.0
+
+
+def saturation(tensors: Iterable[Tensor]) -> Tensor:
+    """How far the tensors are from saturation; one of them at least has numbers."""
+    terms = [
+        torch.maximum(_SATURATION - tensor.abs(), tensor.new_zeros(())).mean()
+        for tensor in tensors
+        if tensor.numel()
+    ]
+    return torch.stack(terms).sum()
 
 
 class INALU(UntiedLayer):
@@ -108,12 +120,8 @@ class INALU(UntiedLayer):
 
         Source: Schlör, Ring and Hotho 2020, "iNALU: Improved Neural Arithmetic Logic Unit".
         """
-        terms = []
-        for tensor in self._regularized():
-            if tensor is not None and tensor.numel():
-                left = torch.maximum(_SATURATION - tensor.abs(), tensor.new_zeros(()))
-                terms.append(left.mean())
-        return torch.stack(terms).sum() if terms else super().regularizer()
+        tensors = [tensor for tensor in self._regularized() if tensor is not None]
+        return saturation(tensors) if any(map(Tensor.numel, tensors)) else super().regularizer()
 
     def forward(self, input: Tensor) -> Tensor:
         W_hat, M_hat, g, W_hat_mul, M_hat_mul = self._tensors(input)

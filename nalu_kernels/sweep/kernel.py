@@ -35,7 +35,7 @@ _LAST_OF_TRITON = 5  # of the kinds of layers (csrc/training.h)
 # Columns, and the values with which they do nothing.
 _NOT_OF_TRITON = {
     "regularizer": 0.0, "l1": 0.0, "weight_steps": 0.0, "gate_steps": 0.0,
-    "restart_above": math.inf,
+    "restart_above": math.inf, "saturation": 0.0,
 }  # fmt: skip
 _BLOCK_ROWS = 128  # of a batch at a time
 

@@ -19,6 +19,7 @@ from ..dispatch import use_backend
 from ..functional.snmu import low_and_width, spread
 from ..layers import SNMU, Stairs, regularizer
 from ..layers.base import Layer
+from ..layers.inalu import saturation
 from ..reference import nmu, snmu
 from . import stream
 from .runs import HYPER
@@ -91,7 +92,7 @@ class _Run:
         noisy = (layer for layer in self.layers if isinstance(layer, SNMU))
         for place, layer in enumerate(noisy):
             layer.forward = functools.partial(self._noisy, layer, place)  # type: ignore[method-assign]
-        self.optimizers = self._optimizers()
+        self.optimizer = self._optimizer()
         self.loss = _LOSSES[specification.loss]
         self.inside, self.outside = (self._test(outside) for outside in (False, True))
 
@@ -121,20 +122,46 @@ class _Run:
 
     def _step(self, x: Tensor, y: Tensor) -> None:
         self.module.zero_grad()
-        (self.loss(self.module(x), y) + self._terms()).backward()
-        optimizer, resting = self._turn()
-        for parameter in resting:
+        loss = self.loss(self.module(x), y)
+        (loss + self._terms()).backward()
+        for parameter in self._resting():
             parameter.grad = None
+        self._update()
+        for layer in self.layers:
+            layer.clamp_()
+        if self.hyper["saturation"] and self.steps > self.hyper["saturation_start"]:
+            self._saturate(float(loss.detach()))
+        self.steps += 1
+
+    def _saturate(self, loss: float) -> None:
+        """After a step with that loss, one on the saturation alone.
+
+        Source: the code of Schlör, Ring and Hotho 2020, "iNALU".
+        """
+        if loss < self.hyper["saturation_below"]:
+            self.module.zero_grad()
+            (self.hyper["saturation"] * saturation(self.module.parameters())).backward()
+            self._update()
+
+    def _update(self) -> None:
+        """A step of the optimizer, with gradients clipped. Those that rest count it too, as of one
+        optimizer in TensorFlow, which counts for all."""
+        self._clip()
+        for parameter in self.module.parameters():
+            state = self.optimizer.state[parameter]
+            for name in self._names():
+                if name is not None:
+                    state.setdefault(name, torch.zeros_like(parameter))
+            state["step"] = torch.tensor(float(self.steps))
+        self.optimizer.step()
+
+    def _clip(self) -> None:
         if math.isfinite(self.hyper["clip_value"]):
             value = self.hyper["clip_value"]
             nn.utils.clip_grad_value_(self.module.parameters(), value, foreach=False)
         if math.isfinite(self.hyper["clip_norm"]):
             norm = self.hyper["clip_norm"]
             nn.utils.clip_grad_norm_(self.module.parameters(), norm, foreach=False)
-        optimizer.step()
-        for layer in self.layers:
-            layer.clamp_()
-        self.steps += 1
 
     def _terms(self) -> Tensor:
         """What is added to the loss."""
@@ -209,42 +236,27 @@ class _Run:
         noise = spread(low_and_width(check_noise(layer.noise), u.dtype), u, input)
         return snmu(input, layer.W, noise)
 
-    def _turn(self) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
-        """The optimizer of this step, and the parameters that it leaves as they are."""
-        weights, gates = (optimizer.param_groups[0]["params"] for optimizer in self.optimizers)
-        for_weights, for_gates = self._turns()
+    def _resting(self) -> list[nn.Parameter]:
+        """The parameters that this step leaves as they are."""
+        for_weights, for_gates = int(self.hyper["weight_steps"]), int(self.hyper["gate_steps"])
         if not for_weights + for_gates:
-            return self.optimizers[0], []
-        if self.steps % (for_weights + for_gates) < for_weights:
-            return self.optimizers[0], gates
-        return self.optimizers[1], weights
+            return []
+        of_weights = self.steps % (for_weights + for_gates) < for_weights
+        return [
+            parameter
+            for name, parameter in self.module.named_parameters()
+            if (name.rpartition(".")[2] in OF_GATES) == of_weights
+        ]
 
-    def _turns(self) -> tuple[int, int]:
-        return int(self.hyper["weight_steps"]), int(self.hyper["gate_steps"])
-
-    def _optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        """torch's, of the weights and of the gates, in the state that the row has; without turns
-        the first has all."""
-        for_weights, for_gates = self._turns()
-        period = for_weights + for_gates
-        parts: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-        for name, parameter in self.module.named_parameters():
-            parts[period > 0 and name.rpartition(".")[2] in OF_GATES].append(parameter)
-        turns, place = divmod(self.steps, period) if period else (self.steps, 0)
-        of_weights = min(place, for_weights)
-        first = turns * for_weights + of_weights if period else self.steps
-        second = turns * for_gates + place - of_weights
-        return self._optimizer(parts[0], first), self._optimizer(parts[1], second)
-
-    def _optimizer(self, parameters: list[nn.Parameter], done: int) -> torch.optim.Optimizer:
-        """Of these parameters, after ``done`` steps."""
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """torch's, in the state that the row has."""
         chosen = self.hyper
         lr, decay, momentum = chosen["lr"], chosen["weight_decay"], chosen["momentum"]
-        group = [{"params": parameters}]  # which may be none
+        parameters = self.module.parameters()
         optimizer: torch.optim.Optimizer
         if self.specification.optimizer == "adam":
             optimizer = torch.optim.Adam(
-                group,
+                parameters,
                 lr=lr,
                 betas=(chosen["beta1"], chosen["beta2"]),
                 eps=chosen["eps"],
@@ -253,7 +265,7 @@ class _Run:
             )
         elif self.specification.optimizer == "rmsprop":
             optimizer = torch.optim.RMSprop(
-                group,
+                parameters,
                 lr=lr,
                 alpha=chosen["beta2"],
                 eps=chosen["eps"],
@@ -263,10 +275,10 @@ class _Run:
             )
         else:
             optimizer = torch.optim.SGD(
-                group, lr=lr, momentum=momentum, weight_decay=decay, foreach=False
+                parameters, lr=lr, momentum=momentum, weight_decay=decay, foreach=False
             )
-        if done:
-            self._restore(optimizer, done)
+        if self.steps:
+            self._restore(optimizer)
         return optimizer
 
     def _names(self) -> list[str | None]:
@@ -275,19 +287,16 @@ class _Run:
             return [None, second]
         return [first, second]
 
-    def _restore(self, optimizer: torch.optim.Optimizer, done: int) -> None:
-        stack, own = self.specification.stack, set(optimizer.param_groups[0]["params"])
+    def _restore(self, optimizer: torch.optim.Optimizer) -> None:
         for moments, name in zip(self.row.moments, self._names(), strict=True):
             if name is not None:
-                values = stack.state(moments.to(self.device)).values()
+                values = self.specification.stack.state(moments.to(self.device)).values()
                 for parameter, value in zip(self.module.parameters(), values, strict=True):
-                    if parameter in own:
-                        optimizer.state[parameter][name] = value.clone()
-                        optimizer.state[parameter]["step"] = torch.tensor(float(done))
+                    optimizer.state[parameter][name] = value.clone()
 
     def _save(self) -> None:
         self.row.parameters.copy_(self._flat())
-        state = {**self.optimizers[0].state, **self.optimizers[1].state}
+        state = self.optimizer.state
         for moments, name in zip(self.row.moments, self._names(), strict=True):
             if name is not None:
                 held = [

@@ -81,9 +81,11 @@ def run(
             (0 if there is none); of the optimizer ``lr``, ``betas`` (or ``beta1`` and ``beta2``),
             ``alpha``, ``eps``, ``weight_decay``, ``momentum``, with torch's defaults;
             ``clip_value`` and ``clip_norm``; ``regularizer``, ``ramp_start``, ``ramp_stop``,
-            ``regularizer_below``, ``l1``, ``l1_last`` and ``l1_every``, what is added to the loss
-            (docs/sweep.md; :mod:`nalu_kernels.published` has the papers'); ``train`` and ``test``,
-            ranges of the task. Any other column is a label.
+            ``regularizer_below``, ``l1``, ``l1_last`` and ``l1_every``, what is added to the loss;
+            ``weight_steps``, ``gate_steps``, ``restart_above``, ``restart_after``, ``saturation``,
+            ``saturation_start`` and ``saturation_below``, habits of the iNALU's authors
+            (docs/sweep.md; :mod:`nalu_kernels.published` has the papers' numbers); ``train`` and
+            ``test``, ranges of the task. Any other column is a label.
         steps: of each run.
         batch_size, test_every: see above.
         optimizer: "adam", "rmsprop" or "sgd", as torch.optim's; in capitals ("Adam") or not.

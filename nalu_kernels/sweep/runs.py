@@ -27,16 +27,20 @@ _TERMS = {
     "regularizer": 0.0, "ramp_start": 0.0, "ramp_stop": 0.0, "regularizer_below": math.inf,
     "l1": 0.0, "l1_last": math.inf, "l1_every": 10_000.0,
 }  # fmt: skip
-# How the iNALU's authors train: steps in turn for weights and gates, and a new beginning.
+# How the iNALU's authors train: steps in turn for weights and gates, a new beginning, and steps for
+# saturation alone.
 _TURNS = {
     "weight_steps": 0.0, "gate_steps": 0.0, "restart_above": math.inf, "restart_after": 10_000.0,
+    "saturation": 0.0, "saturation_start": 0.0, "saturation_below": math.inf,
 }  # fmt: skip
 # What a column says something of.
 _BESIDE = {
     "ramp_start": "regularizer", "ramp_stop": "regularizer", "regularizer_below": "regularizer",
     "l1_last": "l1", "l1_every": "l1", "restart_after": "restart_above",
+    "saturation_start": "saturation", "saturation_below": "saturation",
 }  # fmt: skip
-_ENDLESS = {*_CLIP, "regularizer_below", "l1_last", "restart_above"}  # None or infinite: no bound
+# None or infinite: no bound.
+_ENDLESS = {*_CLIP, "regularizer_below", "l1_last", "restart_above", "saturation_below"}
 # As csrc/training.h has them; beta2 is RMSprop's alpha too.
 HYPER = (
     "lr", "beta1", "beta2", "eps", "weight_decay", "momentum", *_CLIP, *_TERMS, *_TURNS,
@@ -200,7 +204,7 @@ class Columns:
         table: the columns as given, with ``seed`` if that was missing; ints among floats are
             floats where that changes no number.
         seeds: int64 (runs).
-        hyper: float64 (runs, 19), in the order of HYPER.
+        hyper: float64 (runs, 22), in the order of HYPER.
         ranges: for each run the ranges of training and of the test outside; None for Data.
 
     Raises:

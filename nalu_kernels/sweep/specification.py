@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_eps_in, check_int
-from ..layers import SNMU
+from ..layers import GNALU, INALU, NAC, NALU, SNMU
 from ..layers.base import Layer
 from . import stream
 from .runs import HYPER, OPTIMIZERS, Columns, Runs
@@ -32,6 +32,7 @@ from .tasks import (
 LOSSES = ("mse", "l1")
 DTYPES = (torch.float32, torch.float64)
 _SEEDS = 65_536  # whose initial weights are drawn at once
+_SATURATING = (NAC, NALU, GNALU, INALU)
 _TRIED = 8  # inputs that a user's function is tried on
 
 
@@ -78,6 +79,7 @@ class Specification:
         self._check_sizes()
         self._check_turns()
         self._check_regularizer()
+        self._check_saturation()
         self.success = check_success(success, task)
         self.thresholds = self._thresholds()
         self.initial = initial
@@ -173,6 +175,17 @@ class Specification:
                 raise ValueError(
                     f"runs['regularizer'], row {row}: expected 0 for a stack whose layers have no "
                     f"regularizer (of an NPU that is 'l1'), got {weight:g}"
+                )
+
+    def _check_saturation(self) -> None:
+        """It is for parameters that saturate, and a step of it moves them all."""
+        own = [layer for layer in self.stack.layers() if [*layer.parameters()]]
+        others = [type(layer).__name__ for layer in own if not isinstance(layer, _SATURATING)]
+        for row, weight in enumerate(self.columns.hyper[:, HYPER.index("saturation")].tolist()):
+            if weight and others:
+                raise ValueError(
+                    f"runs['saturation'], row {row}: expected 0 for a stack that has more than "
+                    f"NACs, NALUs, GNALUs and INALUs, here {others[0]}, got {weight:g}"
                 )
 
     def _thresholds(self) -> Tensor:

@@ -21,14 +21,14 @@ EXPERIMENT = load("inalu")
 
 
 def test_layers_are_trained_as_published() -> None:
-    assert isinstance(EXPERIMENT, Inalu) and EXPERIMENT.optimizer == "rmsprop"
+    assert isinstance(EXPERIMENT, Inalu) and EXPERIMENT.optimizer == "adam"
     columns = EXPERIMENT.columns("INALU", "a * b N(-2, 4)")
     assert columns["train"] == Normal(1, 1, -2, 4) and columns["test"] == Normal(9, 1 / 3, 8, 10)
-    assert (columns["lr"], columns["regularizer"], columns["clip_value"]) == (1e-2, 0.05, 0.1)
     nalu = EXPERIMENT.columns("NALU", "a * b E(0.2)")
-    assert not nalu["regularizer"]
     assert nalu["train"] == Exponential(0.2) and nalu["test"] == Exponential(0.5)
     for trained in (columns, nalu):
+        assert (trained["lr"], trained["saturation"], trained["clip_value"]) == (1e-3, 0.05, 0.1)
+        assert (trained["saturation_start"], trained["saturation_below"]) == (10_999, 1.0)
         assert (trained["weight_steps"], trained["gate_steps"]) == (8, 2)
         assert (trained["restart_above"], trained["restart_after"]) == (1.0, 9_999)
     for model in ("INALU", "INALU tied", "NALU"):
@@ -71,7 +71,7 @@ def test_a_trial_is_judged_by_its_last_test() -> None:
 
 def test_it_learns() -> None:
     first, later = (
-        tiny.trained("inalu", Trial("INALU", "a + b U(-1, 1)", 0), steps) for steps in (64, 4000)
+        tiny.trained("inalu", Trial("INALU", "a + b U(-1, 1)", 0), steps) for steps in (64, 8000)
     )
     assert later["outside"] < first["outside"] / 10
 

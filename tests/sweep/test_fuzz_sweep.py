@@ -32,6 +32,7 @@ from nalu_kernels import (
 )
 from nalu_kernels.layers.base import Layer
 from nalu_kernels.sweep.runs import _BESIDE
+from nalu_kernels.sweep.specification import _SATURATING
 from nalu_kernels.sweep.state import DIVERGED
 
 F64 = torch.float64
@@ -94,7 +95,7 @@ def stacks(draw: st.DrawFn, inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(*layers[:-1])
 
 
-# What the loss has beside the error, by column; l1_last is at least l1, ramp_stop ramp_start.
+# What is learnt beside the error, by column; l1_last is at least l1, ramp_stop ramp_start.
 TERMS: dict[str, Any] = {
     "regularizer": st.floats(0, 10),
     "ramp_start": st.integers(0, 4),
@@ -103,6 +104,9 @@ TERMS: dict[str, Any] = {
     "l1": st.floats(0, 0.1),
     "l1_last": st.one_of(st.none(), st.floats(0.1, 1)),
     "l1_every": st.integers(1, 3),
+    "saturation": st.floats(0, 10),
+    "saturation_start": st.integers(0, 4),
+    "saturation_below": st.one_of(st.none(), st.floats(0, 10)),
 }
 
 
@@ -138,6 +142,8 @@ def specifications(draw: st.DrawFn) -> dict[str, Any]:
     terms = draw(st.sets(st.sampled_from(list(TERMS))))
     if not any(isinstance(layer, Layer) and layer._has_regularizer for layer in stack.modules()):
         terms.discard("regularizer")
+    if not all(isinstance(layer, _SATURATING) for layer in stack if [*layer.parameters()]):
+        terms.discard("saturation")
     for name in terms:
         if _BESIDE.get(name, name) in terms:
             runs[name] = [draw(TERMS[name]) for _ in range(count)]

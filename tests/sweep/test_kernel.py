@@ -140,6 +140,41 @@ def test_what_the_publications_add_to_the_loss(stack: str, backend: Backend) -> 
 
 @pytest.mark.parametrize("optimizer", list(OPTIONS))
 @pytest.mark.parametrize(
+    "template",
+    [
+        INALU(4, 1, tied=True, gate="matrix"),
+        INALU(4, 1, gate="vector"),
+        nn.Sequential(NAC(4, 3), nn.ReLU(), NALU(3, 2, tied=False, gate_bias=True), GNALU(2, 1)),
+        nn.Sequential(NALU(4, 3, gate="sample", gate_bias=True), NAC(3, 1, log_space=True)),
+    ],
+    ids=["iNALU tied", "iNALU", "NAC NALU GNALU", "NALU NAC"],
+)
+def test_steps_on_saturation_alone(template: nn.Module, optimizer: str, backend: Backend) -> None:
+    task = sweep.Arithmetic("a + b", in_features=4, samples=40)
+    runs = sweep.grid(
+        seed=[1], lr=[1e-3], saturation=[0.05], saturation_start=[10], weight_steps=[3],
+        gate_steps=[2], saturation_below=[None, 1e-3, 0.5], clip_value=[0.1], **OPTIONS[optimizer],
+    )  # fmt: skip
+    for loss in ("mse", "l1"):
+        options: dict[str, Any] = {"steps": 60, "test_every": 30, "batch_size": 16, "dtype": F64}
+        options |= {"optimizer": optimizer, "loss": loss}
+        found = sweep.run(template, task, runs, **options, **on(backend))
+        same_numbers(found, sweep.run(template, task, runs, **options, backend="reference"))
+    always, never = found._state.parameters[:2]
+    assert not always.equal(never)
+
+
+def test_saturation_is_for_parameters_that_saturate() -> None:
+    task = sweep.Arithmetic("a + b", in_features=4)
+    stack = nn.Sequential(NAC(4, 2), nn.Linear(2, 1))
+    with pytest.raises(ValueError, match=r"runs\['saturation'\], row 1: .* here Linear, got 0.1"):
+        sweep.run(stack, task, {"seed": [0, 1], "saturation": [0, 0.1]}, steps=1)
+    with pytest.raises(ValueError, match="expected a column 'saturation' beside"):
+        sweep.run(NAC(4, 1), task, {"saturation_below": [1.0]}, steps=1)
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIONS))
+@pytest.mark.parametrize(
     "stack", ["iNALU", "iNALU tied, a gate of the input", "gates of three kinds"]
 )
 def test_weights_and_gates_in_turn(stack: str, optimizer: str, backend: Backend) -> None:
