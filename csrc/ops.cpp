@@ -30,13 +30,14 @@
 //   constants (6): uniform: two parts' low and high, the same twice for one part; normal: mean,
 //     standard deviation, p_low, p_width, least, most; exponential: mean
 //   seeds (R); starts (R, 2) of the operands' subsets
-//   hyper (R, 20): see training.h; beta2 is RMSprop's alpha
+//   hyper (R, 23): see training.h; beta2 is RMSprop's alpha
 //   x, y: given (R, S, batch, ...), a table (N, ...), or empty; the tests' (n, ...), without y where
 //     it follows from x
 //   parameters (R, P); moments (R, 2, P); best (R, P)
 //   progress (R, 2): steps done, status; scores (R, 6): least error inside, the error outside there,
 //     the step, the first step below the threshold, seconds, the step of the last beginning; curves
-//     (R, tests, 2): inside, outside
+//     (R, tests, 4): inside, outside, and of the steps since the last test the losses' sum and that of
+//     their squares, where a run may begin anew
 // It returns after so many seconds (on a GPU the kernel does), or when no run can go on before the
 // step `until`.
 // draw gives the u's of the random stream, (seeds, rows, columns).

@@ -137,7 +137,7 @@ struct Hyper {
   double regularizer, ramp_start, ramp_stop, regularizer_below, l1, l1_last, l1_every;
   // Turns of steps that change all but the gates, then the gates alone; none: all that there is.
   double weight_steps, gate_steps;
-  // A run whose error inside stays above a bound begins anew, after so many steps at the earliest.
+  // A run whose losses stay above a bound begins anew, after so many steps at the earliest.
   double restart_above, restart_after;
   // The weight of the saturation, for which a step on it alone follows each, after a first one, whose
   // batch's loss is below a bound.
@@ -146,6 +146,9 @@ struct Hyper {
 };
 constexpr int64_t kHyper = 23;
 constexpr int64_t kScores = 6;
+// Of a test: the errors inside and outside; and of the steps since the last one the losses' sum and that
+// of their squares, where a run may begin anew.
+constexpr int64_t kCurve = 4;
 
 struct Samples {
   int64_t rows;
@@ -174,7 +177,7 @@ struct Training {
 
   void *weights, *moments, *best; // (runs, parameters), (runs, 2, parameters), (runs, parameters)
   int64_t* progress; // (runs, 2): steps done, status
-  double *scores, *curves; // (runs, kScores), (runs, tests, 2)
+  double *scores, *curves; // (runs, kScores), (runs, tests, kCurve)
   double seconds;
   int64_t threads;
 

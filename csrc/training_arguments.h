@@ -179,7 +179,7 @@ class TrainingArguments {
     }
     training.progress = const_cast<int64_t*>(progress);
     training.scores = doubles(scores_, kScores * runs, "6 scores a run");
-    training.curves = doubles(curves_, 2 * runs * training.tests, "2 errors a test");
+    training.curves = doubles(curves_, kCurve * runs * training.tests, "4 numbers a test");
   }
 
   Samples samples(const Tensor& x, const Tensor& y) const {

@@ -170,12 +170,13 @@ class Trainer {
     stack_.prepare(parameters_, true);
     stack_.clear_gradients(gradients_, count);
     const bool saturates = rule.hyper.saturation != 0;
+    const bool keeps_loss = rule.hyper.restart_above < std::numeric_limits<double>::infinity();
     double loss = 0;
     for_each_block(training_.batch, [&](int64_t begin, int64_t n) {
       draw_block(run, step, begin, n);
       draw_noise(run, step, begin, n);
       const T* found = stack_.forward(parameters_, x_, nullptr, true, n);
-      if (saturates) {
+      if (saturates || keeps_loss) {
         loss += loss_of(found, training_.outputs() * n);
       }
       loss_gradient(found, training_.outputs() * n);
@@ -195,6 +196,13 @@ class Trainer {
     });
     if (saturates) {
       take_step_of_saturation(step, loss, rule);
+    }
+    if (keeps_loss && is_leader()) {
+      const int64_t place = step / training_.test_every;
+      double* curve = training_.curves + kCurve * (run * training_.tests + place);
+      const bool first = step == place * training_.test_every;
+      curve[2] = first ? loss : curve[2] + loss;
+      curve[3] = first ? loss * loss : curve[3] + loss * loss;
     }
   }
 
@@ -270,8 +278,8 @@ class Trainer {
     }
     if (hyper.regularizer_below < std::numeric_limits<double>::infinity()) {
       const int64_t tested = step / training_.test_every;
-      const double* curves = training_.curves + 2 * run * training_.tests;
-      if (tested == 0 || !(curves[2 * (tested - 1)] < hyper.regularizer_below)) {
+      const double* curves = training_.curves + kCurve * run * training_.tests;
+      if (tested == 0 || !(curves[kCurve * (tested - 1)] < hyper.regularizer_below)) {
         return 0;
       }
     }
@@ -388,9 +396,9 @@ class Trainer {
     if (best) {
       copy(parameters_, count, static_cast<T*>(training_.best) + run * count);
     }
-    double* const curves = training_.curves + 2 * run * training_.tests;
+    double* const curves = training_.curves + kCurve * run * training_.tests;
     if (is_leader()) {
-      double* curve = curves + 2 * ((step - 1) / training_.test_every);
+      double* curve = curves + kCurve * ((step - 1) / training_.test_every);
       curve[0] = inside;
       curve[1] = outside;
       scores[0] = best ? inside : best_so_far;
@@ -414,8 +422,8 @@ class Trainer {
     return at_best < threshold ? Status::solved : Status::out_of_steps;
   }
 
-  // Whether the errors inside since the last beginning, after step `begun` (NaN: none), do not fall any
-  // more, and are large: the mean of the first half is at most that of the second and its deviation.
+  // Whether the losses since the last beginning, after step `begun` (NaN: none), do not fall any more,
+  // and are large: the mean of the first half is at most that of the second and its deviation.
   NALU_DEVICE bool is_stuck(
       const Hyper& hyper, double begun, int64_t step, const double* curves) const {
     const int64_t from = begun == begun ? static_cast<int64_t>(begun) : 0;
@@ -425,20 +433,16 @@ class Trainer {
     }
     const int64_t first = from / training_.test_every, tests = step / training_.test_every;
     const int64_t middle = first + (tests - first) / 2;
-    const auto mean = [&](int64_t begin, int64_t end) {
+    const auto mean = [&](int64_t begin, int64_t end, int64_t of) {
       double sum = 0;
       for (int64_t test = begin; test < end; ++test) {
-        sum += curves[2 * test];
+        sum += curves[kCurve * test + of];
       }
-      return sum / static_cast<double>(end - begin);
+      return sum / static_cast<double>((end - begin) * training_.test_every);
     };
-    const double before = mean(first, middle), since = mean(middle, tests);
-    double squares = 0;
-    for (int64_t test = middle; test < tests; ++test) {
-      const double off = curves[2 * test] - since;
-      squares += off * off;
-    }
-    const double deviation = std::sqrt(squares / static_cast<double>(tests - middle));
+    const double before = mean(first, middle, 2), since = mean(middle, tests, 2);
+    const double variance = mean(middle, tests, 3) - since * since;
+    const double deviation = variance > 0 ? std::sqrt(variance) : 0;
     return before <= since + deviation && since > hyper.restart_above;
   }
 

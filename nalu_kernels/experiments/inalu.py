@@ -64,10 +64,9 @@ class Inalu(OverRanges):
         "Adam at a rate of 0.001, as the paper's text has it; the authors' code has RMSProp at "
         "0.01, which does not lead to their numbers. Other random numbers, drawn anew in each "
         "batch, where theirs are 64,000 samples in 100 epochs; for quotients none of 0; tests of "
-        "10,000 samples, not 64,000. They begin anew within epochs 10, 20, ..., 90, by the losses "
-        "of more than 10,000 batches; ours after a test, by the errors inside of 10 tests or more. "
-        "One NALU stands for their two, whose published numbers are the same. A seed begins with "
-        "the same weights on every set."
+        "10,000 samples, not 64,000. They look whether to begin anew at every batch of epochs 10, "
+        "20, ..., 90, ours does so at a test. One NALU stands for their two, whose published "
+        "numbers are the same. A seed begins with the same weights on every set."
     )
     small = full = Scale(seeds=10, steps=100_000)
     models, ranges, spans, cells = MODELS, tuple(SETS), SETS, CELLS

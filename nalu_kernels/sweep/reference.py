@@ -131,6 +131,12 @@ class _Run:
             layer.clamp_()
         if self.hyper["saturation"] and self.steps > self.hyper["saturation_start"]:
             self._saturate(float(loss.detach()))
+        if math.isfinite(self.hyper["restart_above"]):
+            place, before = divmod(self.steps, self.specification.test_every)
+            kept = self.row.curves[place, 2:]
+            value = float(loss.detach())
+            sums = torch.tensor([value, value * value], dtype=torch.float64)
+            kept.copy_(kept + sums if before else sums)
         self.steps += 1
 
     def _saturate(self, loss: float) -> None:
@@ -205,7 +211,7 @@ class _Run:
         self.module.train()
         scores = self.row.scores
         place = (self.steps - 1) // self.specification.test_every
-        self.row.curves[place] = torch.tensor([inside, outside], dtype=torch.float64)
+        self.row.curves[place, :2] = torch.tensor([inside, outside], dtype=torch.float64)
         best = math.isfinite(inside) and not inside >= float(scores[BEST_INSIDE])
         if best:
             scores[BEST_INSIDE], scores[OUTSIDE_AT_BEST] = inside, outside
@@ -306,7 +312,7 @@ class _Run:
                 moments.copy_(torch.cat(held))
 
     def _is_stuck(self) -> bool:
-        """Whether the errors inside since the last beginning do not fall any more, and are large.
+        """Whether the losses since the last beginning do not fall any more, and are large.
 
         Source: Schlör, Ring and Hotho 2020, "iNALU", section 3.3, and the authors' code.
         """
@@ -315,10 +321,11 @@ class _Run:
         above, after = self.hyper["restart_above"], self.hyper["restart_after"]
         if math.isinf(above) or not self.steps - start > after:
             return False
-        errors = self.row.curves[start // every : self.steps // every, 0]
-        first, second = errors[: len(errors) // 2], errors[len(errors) // 2 :]
-        mean = float(second.mean())
-        return float(first.mean()) <= mean + float(second.std(correction=0)) and mean > above
+        means = self.row.curves[start // every : self.steps // every, 2:] / every
+        first, second = means[: len(means) // 2, 0], means[len(means) // 2 :]
+        mean, square = map(float, second.mean(0))
+        deviation = math.sqrt(max(square - mean**2, 0.0))
+        return float(first.mean()) <= mean + deviation and mean > above
 
     def _begin_anew(self) -> None:
         """Draws all parameters; the moments stay."""

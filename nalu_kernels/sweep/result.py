@@ -161,7 +161,7 @@ class Result:
         steps = ((places + 1) * self._every).clamp(max=self._steps)
         done = self._state.progress[:, :1]
         rows, tested = (steps <= done).nonzero().unbind(1)
-        inside, outside = self._state.curves[rows, tested].unbind(1)
+        inside, outside = self._state.curves[rows, tested, :2].unbind(1)
         return {
             "run": torch.tensor(self._table.index)[rows],
             "step": steps[tested],

@@ -26,7 +26,9 @@ class State:
         scores: float64 (runs, 6): the least error inside, the error outside then, the step then,
             the first step with an error outside below the threshold, seconds, and the step after
             which the run last began anew; NaN where there is none.
-        curves: float64 (runs, tests, 2): errors inside and outside; NaN where not tested.
+        curves: float64 (runs, tests, 4): errors inside and outside; and of the steps since the last
+            test the losses' sum and that of their squares, where a run may begin anew. NaN where
+            there is none.
         backends: int64 (runs): bit k is set if BACKENDS[k] has trained the run.
     """
 
@@ -46,7 +48,7 @@ class State:
             MemoryError: the machine has not so much.
         """
         runs, size = parameters.shape
-        needed = parameters.nbytes * 4 + runs * (16 + 48 + 8 + 16 * tests)
+        needed = parameters.nbytes * 4 + runs * (16 + 48 + 8 + 32 * tests)
         _check_memory(needed, runs, size, tests)
         scores = torch.full((runs, 6), torch.nan, dtype=torch.float64)
         scores[:, SECONDS] = 0.0
@@ -56,7 +58,7 @@ class State:
             best=torch.full_like(parameters, torch.nan),
             progress=torch.zeros(runs, 2, dtype=torch.int64),
             scores=scores,
-            curves=torch.full((runs, tests, 2), torch.nan, dtype=torch.float64),
+            curves=torch.full((runs, tests, 4), torch.nan, dtype=torch.float64),
             backends=torch.zeros(runs, dtype=torch.int64),
         )
 

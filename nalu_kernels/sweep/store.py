@@ -31,7 +31,7 @@ from .stack import Stack
 from .state import State
 from .tasks import Exponential, Normal
 
-FORMAT = 2
+FORMAT = 3
 SPEC, CHECKPOINT = "spec.json", "checkpoint.safetensors"
 RUNS, CURVES, WEIGHTS = "runs.parquet", "curves.parquet", "weights.safetensors"
 _OF_THE_SLICE = ("rows", "columns", "index", "thresholds", "initial")  # may differ between shards

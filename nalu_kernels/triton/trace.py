@@ -186,12 +186,12 @@ def train(
         torch.tensor([1.0, 2.0, 1.0, 2.0, 0.0, 0.0], dtype=torch.float64),
         empty(runs, of=torch.int64),
         empty(runs, 2, of=torch.int64),
-        empty(runs, 9, of=torch.float64),
+        empty(runs, 23, of=torch.float64),
         *(empty(0), empty(0), tests, empty(0), tests, empty(0)),
         *(empty(runs, size), empty(runs, 2, size), empty(runs, size)),
         empty(runs, 2, of=torch.int64),
         empty(runs, 5, of=torch.float64),
-        empty(runs, 10, 2, of=torch.float64),
+        empty(runs, 10, 4, of=torch.float64),
     )
     options = {"FORM": call.form, **trainer.options(chip.family, dtype)}
     return Launch(train_kernel, (runs,), (call.trainings, 1), options)

@@ -12,6 +12,8 @@ from .train_layers import Block, Run, backward, forward
 from .train_random import load_constants, shuffled
 
 _RUNNING, _OUT_OF_STEPS, _SOLVED, _DIVERGED = (tl.constexpr(status) for status in (1, 2, 3, 4))
+# Of csrc/training.h: hyperparameters a run, of which the last is the threshold, and numbers a test.
+_HYPER, _CURVE = tl.constexpr(23), tl.constexpr(4)
 # Places among the numbers of a training: the operator's settings, and seven after them.
 _STEPS, _TEST_EVERY, _FIRST_GIVEN, _UNTIL = (tl.constexpr(place) for place in (1, 2, 10, 11))
 _TABLE_ROWS, _HALF_BITS, _GIVEN_STEPS, _INSIDE, _OUTSIDE, _PARAMETERS, _SCRATCH = (
@@ -262,7 +264,7 @@ def _step(all, place, step, FORM: tl.constexpr):
         _grad_loss(run, block, FORM)
         backward(run, block, begin > 0, FORM, FORM.source == "arithmetic")
     _finish(run, FORM)
-    _update(run, all.hyper + 20 * place, step + 1, FORM)
+    _update(run, all.hyper + _HYPER * place, step + 1, FORM)
     _prepare(run, FORM)
 
 
@@ -295,13 +297,13 @@ def _test(all, place, step, steps, test_every, FORM: tl.constexpr):
     inside = _error(all, run, all.x_inside, all.y_inside, tl.load(numbers + _INSIDE), FORM)
     outside = _error(all, run, all.x_outside, all.y_outside, tl.load(numbers + _OUTSIDE), FORM)
     tests = (steps + test_every - 1) // test_every
-    curve = all.curves + 2 * (place * tests + (step - 1) // test_every)
+    curve = all.curves + _CURVE * (place * tests + (step - 1) // test_every)
     tl.store(curve, inside)
     tl.store(curve + 1, outside)
     scores = all.scores + 6 * place
     best_inside, at_best = tl.load(scores), tl.load(scores + 1)
     best_step, first_below = tl.load(scores + 2), tl.load(scores + 3)
-    threshold = tl.load(all.hyper + 20 * place + 19)
+    threshold = tl.load(all.hyper + _HYPER * place + _HYPER - 1)
     # NaN is below nothing; anything finite is below none.
     best = (inside < best_inside) | ((best_inside != best_inside) & (tl.abs(inside) < float("inf")))
     below = outside < threshold

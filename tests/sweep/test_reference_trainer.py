@@ -63,14 +63,14 @@ def test_the_frequency_of_tests_changes_no_training() -> None:
 
 
 def test_a_test_is_at_every_multiple_and_after_the_last_step() -> None:
-    curves = run()._state.curves
+    curves = run()._state.curves[..., :2]
     assert curves.shape == (6, 5, 2) and not curves.isnan().any()
 
 
 def test_the_best_test_inside_decides() -> None:
     result = run(runs=sweep.grid(seed=range(4), lr=[3.0]), test_every=1)
     columns = result.columns()
-    inside, outside = result._state.curves.unbind(2)
+    inside, outside = result._state.curves[..., :2].unbind(2)
     places = inside.argmin(1)
     assert columns["best_step"] == (places + 1).tolist() and min(columns["best_step"]) < 23
     assert columns["error_inside"] == inside.amin(1).tolist()
