@@ -453,11 +453,10 @@ class Trainer {
     for_each((count + columns - 1) / columns, [&](int64_t r) {
       const uint32_t row[] = {static_cast<uint32_t>(r)};
       RowGenerator<uint32_t> generator(training_.seeds[run], kRestartStream, step, row);
-      for (int64_t k = r * columns; k < count && k < (r + 1) * columns; ++k) {
-        uint32_t bits[1];
-        generator.next(bits);
-        parameters_[k] = static_cast<T>(bits[0]) * T(0x1p-22) - T(2);
-      }
+      const int64_t first = r * columns, left = count - first;
+      generator.for_each_column(left < columns ? left : columns, [&](int64_t k, const auto& bits) {
+        parameters_[first + k] = static_cast<T>(bits[0]) * T(0x1p-22) - T(2);
+      });
     });
     if (is_leader()) {
       training_.scores[kScores * run + 5] = static_cast<double>(step);
