@@ -25,47 +25,28 @@ class RowGenerator {
   static constexpr int vectors = N;
 
   NALU_INLINE RowGenerator(int64_t seed, int64_t stream, int64_t step, const U (&rows)[N]) {
-    constexpr uint32_t factor0 = 0xD2511F53u, factor1 = 0xCD9E8D57u;
     uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
-    const auto next_keys = [&] {
-      key0 += 0x9E3779B9u;
-      key1 += 0xBB67AE85u;
-    };
     const U zero = rows[0] - rows[0];
-    // The first two rounds of (row, step's lower half, its upper half, stream): what all rows have in
-    // common is a number as yet.
-    uint32_t same_high1, same1, same_high0, same3;
-    multiply_wide(static_cast<uint32_t>(step >> 32), factor1, same_high1, same1);
-    const uint32_t same0 = same_high1 ^ static_cast<uint32_t>(step) ^ key0;
     NALU_UNROLL
     for (int i = 0; i < N; ++i) {
-      U high0;
-      multiply_wide(rows[i], factor0, high0, state_[3][i]);
-      state_[2][i] = high0 ^ static_cast<uint32_t>(stream) ^ key1;
+      state_[0][i] = rows[i];
+      state_[1][i] = zero + static_cast<uint32_t>(step);
+      state_[2][i] = zero + static_cast<uint32_t>(step >> 32);
+      state_[3][i] = zero + static_cast<uint32_t>(stream);
     }
-    next_keys();
-    multiply_wide(same0, factor0, same_high0, same3);
-    NALU_UNROLL
-    for (int i = 0; i < N; ++i) {
-      U high1;
-      multiply_wide(state_[2][i], factor1, high1, state_[1][i]);
-      state_[0][i] = high1 ^ same1 ^ key0;
-      state_[2][i] = state_[3][i] ^ same_high0 ^ key1;
-      state_[3][i] = zero + same3;
-    }
-    next_keys();
-    for (int round = 2; round < 7; ++round) {
+    for (int round = 0; round < 7; ++round) {
       NALU_UNROLL
       for (int i = 0; i < N; ++i) {
         U high0, low0, high1, low1;
-        multiply_wide(state_[0][i], factor0, high0, low0);
-        multiply_wide(state_[2][i], factor1, high1, low1);
+        multiply_wide(state_[0][i], 0xD2511F53u, high0, low0);
+        multiply_wide(state_[2][i], 0xCD9E8D57u, high1, low1);
         state_[0][i] = high1 ^ state_[1][i] ^ key0;
         state_[1][i] = low1;
         state_[2][i] = high0 ^ state_[3][i] ^ key1;
         state_[3][i] = low0;
       }
-      next_keys();
+      key0 += 0x9E3779B9u;
+      key1 += 0xBB67AE85u;
     }
     NALU_UNROLL
     for (int i = 0; i < N; ++i) {
@@ -79,27 +60,12 @@ class RowGenerator {
     return state_[i][0];
   }
 
-  // f(column, 24 random bits of each row), one column after the other.
-  template <class F>
-  NALU_INLINE void for_each_column(int64_t columns, const F& f) {
-    U bits[N];
-    for (int64_t column = 0; column < columns; ++column) {
-      if (column > 0) {
-        advance();
-      }
-      NALU_UNROLL
-      for (int i = 0; i < N; ++i) {
-        bits[i] = (state_[0][i] + state_[3][i]) >> 8;
-      }
-      f(column, bits);
-    }
-  }
-
- private:
-  NALU_INLINE void advance() {
+  // 24 random bits of each row.
+  NALU_INLINE void next(U (&bits)[N]) {
     NALU_UNROLL
     for (int i = 0; i < N; ++i) {
       U &s0 = state_[0][i], &s1 = state_[1][i], &s2 = state_[2][i], &s3 = state_[3][i];
+      bits[i] = (s0 + s3) >> 8;
       const U t = s1 << 9;
       s2 ^= s0;
       s3 ^= s1;
@@ -110,6 +76,7 @@ class RowGenerator {
     }
   }
 
+ private:
   U state_[4][N];
 };
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
@@ -36,7 +37,7 @@ from nalu_kernels import (
     which_backend,
 )
 from parity import threads
-from selection import long, only, pairs
+from selection import only, pairs
 
 pytestmark = pairs
 
@@ -138,36 +139,39 @@ def test_units_that_each_take_the_whole_gpu(name: str, backend: Backend, rng: Ge
     check_each(layers, whole, draw(rng, 2, 2100, 3).to(backend.device))
 
 
-@only(lambda backend: backend.emulated)
-@long  # most of a minute in the emulator
-@pytest.mark.parametrize("name", ["NALU", "NMU"])
-def test_more_units_than_a_launch_takes(name: str, backend: Backend, rng: Generator) -> None:
-    check_alike(name, 65537, backend, rng)
-
-
 @only(lambda backend: backend.name == "triton")
+@pytest.mark.parametrize("limit", ["MOST_UNITS", "MOST_SCRATCH"])
 @by_layer
-def test_more_units_than_a_recipe_takes(
-    name: str, backend: Backend, rng: Generator, monkeypatch: pytest.MonkeyPatch
+def test_more_units_than_a_launch_takes(
+    name: str, limit: str, backend: Backend, rng: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nalu_kernels.triton import units_operators
+    """The emulated CUDA kernels take no more than 4 at a time in all tests."""
+    from nalu_kernels.triton import recipe
 
-    monkeypatch.setattr(units_operators, "_MOST", 2)
-    check_alike(name, 5, backend, rng)
+    layers, whole = make(name, 5, device=backend.device)
+    monkeypatch.setattr(recipe, limit, 2)
+    check_each(layers, whole, draw(rng, 5, 3, 4).to(backend.device))
 
 
-def check_alike(name: str, units: int, backend: Backend, rng: Generator) -> None:
-    """That so many times the same layer, on the same row, comes to the same."""
-    kind, options = LAYERS[name]
-    one = kind(2, 1, **options).to(backend.device)
-    own = {key: torch.stack([one.state_dict()[key]] * units) for key in one.state_dict()}
-    x = draw(rng, 1, 2).to(backend.device).expand(units, 1, 2).contiguous().requires_grad_()
-    y = vmap(lambda parameters, x: functional_call(one, parameters, (x,)))(own, x)
-    (dx,) = torch.autograd.grad(y.sum(), x)
-    row = x[0].detach().requires_grad_()
-    expected = one(row)
-    assert torch.equal(y, expected.expand(units, 1, 1))
-    assert torch.equal(dx, torch.autograd.grad(expected.sum(), row)[0].expand(units, 1, 2))
+def test_units_are_tiled_as_a_layer_of_its_own() -> None:
+    """On every chip, whatever the numbers of units and of gates."""
+    aot = pytest.importorskip("nalu_kernels.triton.aot", reason="triton is not installed")
+    from nalu_kernels.triton import trace
+
+    for chips, limits in aot.LIMITS.items():
+        chip = aot.Chip(chips, limits.processors)
+        for gates, shape in itertools.product((0, 1, 256), ((128, 256, 256), (4096, 256, 256))):
+            one = trace.Sample(*shape, log_space=gates > 0, gates=gates, bias=gates > 0)
+            plans = [
+                [
+                    (launch.grid[:2], launch.options)
+                    for launch in trace.forward(sample, chip, save=True)
+                    + trace.backward(sample, chip)
+                ]
+                for sample in (one._replace(units=3), one)
+            ]
+            alone = [((*grid, 1)[:2], options) for grid, options in plans[1]]
+            assert plans[0] == alone, (chips, gates)
 
 
 @on_cpu
@@ -202,9 +206,7 @@ def test_an_input_for_all(name: str, backend: Backend, rng: Generator) -> None:
         torch.testing.assert_close(y, wanted)
         (found,), (true,) = (torch.autograd.grad(of.sum(), x) for of in (y, wanted))
         torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-5)
-    shared = draw(rng, 3, 2, 4).to(
-        backend.device
-    )  # as many rows as units: expand says what is meant
+    shared = draw(rng, 3, 2, 4).to(backend.device)  # as many rows as units: expand tells them
     wanted = torch.stack([layer(shared) for layer in layers])
     torch.testing.assert_close(whole(shared.expand(3, *shared.shape)), wanted)
     deep = draw(rng, 3, 2, 6, 4).to(backend.device)

@@ -32,11 +32,14 @@ struct Jobs {
   using OfUnit = Job<T>;
 
   Blocks<T> blocks; // the first unit's
-  int64_t units;
   UnitsCall call;
   void* output;
   void* saved;
   UnitsBackward pass;
+
+  NALU_BOTH int64_t units() const {
+    return call.units;
+  }
 
   // Into memory of the caller's: on a stack it would be in the way.
   NALU_BOTH void put_unit(int64_t u, Job<T>& job) const {
@@ -187,27 +190,37 @@ __global__ void __launch_bounds__(kThreads) sum_parts_kernel(
   }
 }
 
-// f(call, pass) of as many units at a time as `numbers` of scratch memory for each leave room for.
-template <class F>
+// f(jobs, first unit) of as many units at a time as `numbers` of scratch memory for each leave room for.
+template <class T, class F>
 void by_launches(
     Call& call, const UnitsCall& given, const UnitsBackward& pass, int64_t numbers, const F& f) {
   const int64_t room = kMostScratch / (numbers + 1) + 1;
   const int64_t most = room < kMostUnits ? room : kMostUnits;
   for (int64_t first = 0; first < given.units; first += most) {
     const int64_t left = given.units - first, count = left < most ? left : most;
+    const UnitsCall part{given.unit(first), count, given.input_step};
+    const UnitsBackward own{pass.unit(given, first), pass.grad_step};
     const size_t mark = call.mark();
-    f({given.unit(first), count, given.input_step}, {pass.unit(given, first), pass.grad_step}, first);
+    f(Jobs<T>{blocks_of<T>(part.first), part, nullptr, nullptr, own}, first);
     call.release(mark);
   }
 }
 
+// Numbers that a block needs, in whichever memory.
+template <class T>
+int64_t all_of_block(const UnitsCall& given, const UnitsBackward& pass) {
+  const Jobs<T> jobs{blocks_of<T>(given.first), given, nullptr, nullptr, pass};
+  Job<T> first;
+  jobs.put_unit(0, first);
+  Arena<T> counted(nullptr, 0, nullptr);
+  Work<T>(first, counted);
+  return counted.global_used();
+}
+
 template <class T>
 void forward_of(Call& call, const UnitsCall& given, void* output, void* saved) {
-  Jobs<T> jobs{blocks_of<T>(given.first), 1, given, output, saved, {}};
-  const int64_t numbers = all_of_block<Work<T>>(jobs);
-  by_launches(call, given, {}, numbers, [&](const UnitsCall& part, const UnitsBackward&, int64_t first) {
-    jobs.units = part.units;
-    jobs.call = part;
+  const int64_t numbers = all_of_block<T>(given, {});
+  by_launches<T>(call, given, {}, numbers, [&](Jobs<T> jobs, int64_t first) {
     jobs.output = given.output(output, first);
     jobs.saved = behind(saved, first * given.saved_bytes());
     launch_jobs<Work<T>>(call, jobs, kMostTeam, jobs.blocks.chunks.count, forward_kernel<T>);
@@ -216,17 +229,14 @@ void forward_of(Call& call, const UnitsCall& given, void* output, void* saved) {
 
 template <class T>
 void backward_of(Call& call, const UnitsCall& given, const UnitsBackward& pass) {
-  const RowsCall& first = given.first;
-  Jobs<T> jobs{blocks_of<T>(first), 1, given, nullptr, nullptr, pass};
-  const int64_t parts = jobs.blocks.chunks.parts, sums = parts * first.layer.parameters();
-  const int64_t numbers = sums + all_of_block<Work<T>>(jobs);
-  by_launches(call, given, pass, numbers, [&](const UnitsCall& part, const UnitsBackward& own, int64_t) {
-    jobs.units = part.units;
-    jobs.call = part;
-    jobs.pass = own;
-    jobs.blocks.sums = call.scratch<T>(part.units * sums);
+  const RowsCall& layer = given.first;
+  const int64_t parts = blocks_of<T>(layer).chunks.parts, sums = parts * layer.layer.parameters();
+  const int64_t numbers = sums + all_of_block<T>(given, pass);
+  by_launches<T>(call, given, pass, numbers, [&](Jobs<T> jobs, int64_t) {
+    jobs.blocks.sums = call.scratch<T>(jobs.units() * sums);
     launch_jobs<Work<T>>(call, jobs, kMostTeam, parts, backward_kernel<T>);
-    add_parts(call, first, jobs.blocks.sums, parts, part.units, own.first.parameters);
+    add_parts(
+        call, layer, jobs.blocks.sums, parts, jobs.units(), jobs.pass.first.parameters);
   });
 }
 

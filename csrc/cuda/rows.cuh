@@ -69,18 +69,8 @@ void add_parts(
     int64_t units,
     void* const (&to)[kMostParameters]);
 
-// Jobs have their Blocks, `blocks`, and of so many `units` a job each, an OfUnit, by put_unit(u, job). A
+// Jobs have their Blocks, `blocks`, and of so many units() a job each, an OfUnit, by put_unit(u, job). A
 // job's Work takes (const Job&, Arena<T>&): what a block works with.
-
-// Numbers that a block needs, in whichever memory.
-template <class Work, class Jobs>
-int64_t all_of_block(const Jobs& jobs) {
-  device::Arena<typename Work::Number> counted(nullptr, 0, nullptr);
-  typename Jobs::OfUnit first;
-  jobs.put_unit(0, first);
-  Work(first, counted);
-  return counted.global_used();
-}
 
 // kernel(jobs) by at most `wanted` blocks of so many threads for each unit.
 template <class Work, class Jobs>
@@ -99,12 +89,12 @@ void launch_jobs(Call& call, Jobs jobs, int threads, int64_t wanted, void (*kern
   Work(first, counted);
   const int64_t shared_bytes = counted.shared_used() * static_cast<int64_t>(sizeof(T));
   own.size = counted.global_used();
-  int64_t blocks = divide_up(blocks_at_once(kernel, threads, shared_bytes, most), jobs.units);
+  int64_t blocks = divide_up(blocks_at_once(kernel, threads, shared_bytes, most), jobs.units());
   blocks = blocks < wanted ? blocks : wanted;
-  const int64_t room = own.size > 0 ? kMostScratch / own.size / jobs.units + 1 : blocks;
+  const int64_t room = own.size > 0 ? kMostScratch / own.size / jobs.units() + 1 : blocks;
   blocks = blocks < room ? blocks : room;
-  own.memory = call.scratch<T>(jobs.units * blocks * own.size);
-  launch_of(threads, shared_bytes, call, {blocks, jobs.units}, kernel, jobs);
+  own.memory = call.scratch<T>(jobs.units() * blocks * own.size);
+  launch_of(threads, shared_bytes, call, {blocks, jobs.units()}, kernel, jobs);
 }
 
 } // namespace cuda

@@ -491,10 +491,11 @@ NALU_INLINE void draw_batch(
       const uint32_t row[] = {static_cast<uint32_t>(begin + r)};
       RowGenerator<uint32_t> generator(seed, stream, step, row);
       T* to = x + r;
-      generator.for_each_column(width, [&](int64_t, const auto& bits) {
+      for (int column = 0; column < width; ++column, to += n) {
+        uint32_t bits[1];
+        generator.next(bits);
         *to = value(bits[0]);
-        to += n;
-      });
+      }
     });
   };
   if (inputs.plain) {

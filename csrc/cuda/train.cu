@@ -72,9 +72,11 @@ __global__ void __launch_bounds__(kMostTeam) draw_kernel(Draw wanted) {
   const uint32_t row[] = {static_cast<uint32_t>(i % wanted.rows)};
   RowGenerator<uint32_t> generator(
       wanted.seeds[i / wanted.rows], wanted.stream, wanted.step, row);
-  generator.for_each_column(wanted.columns, [&](int64_t column, const auto& bits) {
+  for (int64_t column = 0; column < wanted.columns; ++column) {
+    uint32_t bits[1];
+    generator.next(bits);
     wanted.to[i * wanted.columns + column] = static_cast<float>(bits[0]) * 0x1p-24f;
-  });
+  }
 }
 
 // The kernel's named arrays, its own and team.cuh's.

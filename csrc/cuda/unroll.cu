@@ -87,7 +87,9 @@ struct Job {
   UnrollBackward pass; // of a backward
 
   using OfUnit = Job;
-  static constexpr int64_t units = 1;
+  static constexpr int64_t units() {
+    return 1;
+  }
   NALU_BOTH void put_unit(int64_t, Job& job) const {
     job = *this;
   }

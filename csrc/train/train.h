@@ -137,7 +137,9 @@ class Trainer {
     T* moments = static_cast<T*>(training_.moments) + run * 2 * count;
     copy(weights, count, parameters_);
     copy(moments, 2 * count, moments_);
-    const Rule rule(training_.optimizer, training_.hyper[run]);
+    const Hyper& hyper = training_.hyper[run];
+    const Rule rule(training_.optimizer, hyper);
+    watches_ = hyper.saturation != 0 || may_begin_anew(hyper);
     const double begun = now();
     double time = begun;
     int64_t at_a_time = 1;
@@ -169,15 +171,12 @@ class Trainer {
     const int64_t count = training_.parameters;
     stack_.prepare(parameters_, true);
     stack_.clear_gradients(gradients_, count);
-    const bool saturates = rule.hyper.saturation != 0;
-    const bool keeps_loss = rule.hyper.restart_above < std::numeric_limits<double>::infinity();
-    double loss = 0;
     for_each_block(training_.batch, [&](int64_t begin, int64_t n) {
       draw_block(run, step, begin, n);
       draw_noise(run, step, begin, n);
       const T* found = stack_.forward(parameters_, x_, nullptr, true, n);
-      if (saturates || keeps_loss) {
-        loss += loss_of(found, training_.outputs() * n);
+      if (watches_) {
+        watch(found, begin, training_.outputs() * n);
       }
       loss_gradient(found, training_.outputs() * n);
       stack_.backward(parameters_, x_, gradients_, n);
@@ -194,24 +193,47 @@ class Trainer {
     stack_.for_each_layer([&](const StackLayer& layer, int64_t at) {
       keep_within(layer, parameters_ + at);
     });
-    if (saturates) {
-      take_step_of_saturation(step, loss, rule);
-    }
-    if (keeps_loss && is_leader()) {
-      const int64_t place = step / training_.test_every;
-      double* curve = training_.curves + kCurve * (run * training_.tests + place);
-      const bool first = step == place * training_.test_every;
-      curve[2] = first ? loss : curve[2] + loss;
-      curve[3] = first ? loss * loss : curve[3] + loss * loss;
+    if (watches_) {
+      follow(run, step, rule);
     }
   }
 
-  // After step number `step`, whose batch's loss is that.
-  NALU_APART void take_step_of_saturation(int64_t step, double loss, const Rule& rule) {
+  // What depends on the loss of a step's batch stays apart, as `update` does.
+
+  // Adds those of its rows from `begin` on to the loss.
+  NALU_APART void watch(const T* found, int64_t begin, int64_t count) {
+    double sum = 0;
+    const bool squared = training_.loss == Loss::mse;
+    for_each(count, [&](int64_t k) {
+      const double off = static_cast<double>(found[k]) - static_cast<double>(y_[k]);
+      sum += squared ? off * off : std::fabs(off);
+    });
+    sum = sum_of_all(sum) / static_cast<double>(training_.batch * training_.outputs());
+    loss_ = begin > 0 ? loss_ + sum : sum;
+  }
+
+  // After step number `step`.
+  NALU_APART void follow(int64_t run, int64_t step, const Rule& rule) {
     const Hyper& hyper = rule.hyper;
-    if (!(static_cast<double>(step) > hyper.saturation_start && loss < hyper.saturation_below)) {
-      return;
+    const bool late = static_cast<double>(step) > hyper.saturation_start;
+    if (hyper.saturation != 0 && late && loss_ < hyper.saturation_below) {
+      saturate_all(step, rule);
     }
+    if (may_begin_anew(hyper) && is_leader()) {
+      const int64_t place = step / training_.test_every;
+      double* curve = training_.curves + kCurve * (run * training_.tests + place);
+      const bool first = step == place * training_.test_every;
+      curve[2] = first ? loss_ : curve[2] + loss_;
+      curve[3] = first ? loss_ * loss_ : curve[3] + loss_ * loss_;
+    }
+  }
+
+  NALU_DEVICE static bool may_begin_anew(const Hyper& hyper) {
+    return hyper.restart_above < std::numeric_limits<double>::infinity();
+  }
+
+  NALU_DEVICE void saturate_all(int64_t step, const Rule& rule) {
+    const Hyper& hyper = rule.hyper;
     const int64_t count = training_.parameters;
     stack_.clear_gradients(gradients_, count);
     stack_.for_each_layer([&](const StackLayer& layer, int64_t at) {
@@ -347,17 +369,6 @@ class Trainer {
     });
   }
 
-  // The share in the loss of so many outputs.
-  NALU_DEVICE double loss_of(const T* found, int64_t count) {
-    double sum = 0;
-    const bool squared = training_.loss == Loss::mse;
-    for_each(count, [&](int64_t k) {
-      const double off = static_cast<double>(found[k]) - static_cast<double>(y_[k]);
-      sum += squared ? off * off : std::fabs(off);
-    });
-    return sum_of_all(sum) / static_cast<double>(training_.batch * training_.outputs());
-  }
-
   // The mean squared error, in double precision; NaN of no samples.
   NALU_DEVICE double error(int64_t run, const TestSet<T>& set) {
     const int64_t I = training_.inputs(), O = training_.outputs();
@@ -427,8 +438,7 @@ class Trainer {
   NALU_DEVICE bool is_stuck(
       const Hyper& hyper, double begun, int64_t step, const double* curves) const {
     const int64_t from = begun == begun ? static_cast<int64_t>(begun) : 0;
-    const bool may = hyper.restart_above < std::numeric_limits<double>::infinity();
-    if (!may || !(static_cast<double>(step - from) > hyper.restart_after)) {
+    if (!may_begin_anew(hyper) || !(static_cast<double>(step - from) > hyper.restart_after)) {
       return false;
     }
     const int64_t first = from / training_.test_every, tests = step / training_.test_every;
@@ -453,10 +463,11 @@ class Trainer {
     for_each((count + columns - 1) / columns, [&](int64_t r) {
       const uint32_t row[] = {static_cast<uint32_t>(r)};
       RowGenerator<uint32_t> generator(training_.seeds[run], kRestartStream, step, row);
-      const int64_t first = r * columns, left = count - first;
-      generator.for_each_column(left < columns ? left : columns, [&](int64_t k, const auto& bits) {
-        parameters_[first + k] = static_cast<T>(bits[0]) * T(0x1p-22) - T(2);
-      });
+      for (int64_t k = r * columns; k < count && k < (r + 1) * columns; ++k) {
+        uint32_t bits[1];
+        generator.next(bits);
+        parameters_[k] = static_cast<T>(bits[0]) * T(0x1p-22) - T(2);
+      }
     });
     if (is_leader()) {
       training_.scores[kScores * run + 5] = static_cast<double>(step);
@@ -470,6 +481,8 @@ class Trainer {
   T *parameters_, *moments_, *gradients_, *y_;
   Stack<T> stack_;
   T* x_;
+  bool watches_ = false; // whether anything depends on a batch's loss
+  double loss_ = 0; // of the step's batch
 };
 
 } // namespace NALU_NAMESPACE

@@ -265,7 +265,8 @@ def _over_units(chip: Chip) -> dict[Variant, trace.Launch]:
     turn = tiles.FAMILIES.index(chip.family)
     for place, shape in enumerate(_UNITS):
         dtype = _DTYPES[(turn + place) % len(_DTYPES)]
-        fullest = trace.Sample(*shape, dtype, gates=shape[2], bias=True, untied=True, units=64)
+        gates = (shape[2], 1)[(turn + place) % 2]
+        fullest = trace.Sample(*shape, dtype, gates=gates, bias=True, untied=True, units=64)
         _add_all(found, chip, "NALU units", fullest, functools.partial(trace.forward, save=True))
         for needed in (-1, 1, -2):
             made = functools.partial(trace.backward, needed=needed)

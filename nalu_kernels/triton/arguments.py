@@ -116,7 +116,11 @@ class Call:
         self.chip = chip
         as_rows = rows(whole[0], units)
         given = [as_rows, *(one if one is None else dense(one, units) for one in whole[1:])]
-        self.aligned = all(one.aligned for one in given if one is not None)
+        # Vectors are read a number at a time.
+        matrices = (
+            one.aligned for one in given if one is not None and len(one.strides) > 1 + units
+        )
+        self.aligned = all(matrices)
         self.x_strides = as_rows.strides[-2:]
         self.batch = Batch(self.B, self.I, self.O, Slot(0), *self.x_strides)
         self.given = weights

@@ -31,6 +31,17 @@ def blocks(size: int, block: int) -> int:
     return -(-size // block)
 
 
+# Of the units of one launch: a grid's third dimension, and bytes of what lies between launches.
+MOST_UNITS, MOST_SCRATCH = 65535, 1 << 28
+
+
+class TooManyUnits(Exception):
+    """For one launch; ``most``: not too many."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+
 class Units(NamedTuple):
     """Layers side by side: how many, and the strides of a recipe's given tensors from one to the
     next; None for a tensor that is not there."""
@@ -205,6 +216,8 @@ class Recipe:
     def run(self, tensors: list[Any]) -> list[Any]:
         """Launches the steps on their device's current stream; returns the results."""
         device = self.device
+        if self.units is not None and self.units.number > (most := self._most_units()):
+            raise TooManyUnits(most)
         for place, prepare in self.prepare:
             tensors[place] = prepare(tensors[place])
         tensors += self.allocate(tensors)
@@ -214,6 +227,15 @@ class Recipe:
         else:
             self._launch(tensors)
         return [slot and tensors[slot.index] for slot in self.results]
+
+    def _most_units(self) -> int:
+        kept = {slot.index - self.given for slot in self.results if slot is not None}
+        between = sum(
+            math.prod(room.shape[1:]) * room.dtype.itemsize
+            for place, room in enumerate(self.rooms)
+            if place not in kept
+        )
+        return max(1, min(MOST_UNITS, MOST_SCRATCH // max(1, between)))
 
     def _launch(self, tensors: list[Any]) -> None:
         for step in self.steps:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..family import FAMILY, OVER_UNITS
 from ..operators import Kernels, Operators
+from .arguments import require
+from .recipe import TooManyUnits
 
 # Triton 3.6 cannot compile ``units``: its functions return no tuple that has a None.
 SUPPORTED = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7)
-_MOST = 65535  # units of one launch
 
 
 def _nac_forward(
@@ -40,30 +41,38 @@ def _nac_backward(
 def _forward(name: str, forward: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
     """``saved`` is flat, all of the first unit's first."""
     count = len(FAMILY[name].options) + 1
-    parts = [forward(*arguments[:count], *part) for part in _launched(arguments[count:])]
-    outputs, kept = zip(*parts, strict=True)
+    told, tensors = arguments[:count], arguments[count:]
+    _require_units(tensors[0])
+    outputs, kept = zip(*_in_launches(functools.partial(forward, *told), tensors), strict=True)
     return _whole(outputs), None if kept[0] is None else _whole([one.flatten() for one in kept])
 
 
 def _backward(name: str, backward: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:
     count = len(FAMILY[name].options) + 1
     told, (dy, saved, *tensors) = arguments[:count], arguments[count:]
-    if saved is not None and saved.dim() == 1:
-        saved = saved.view(len(dy), saved.numel() // len(dy))
-    parts = [backward(*told, *part) for part in _launched([dy, saved, *tensors])]
+    units = _require_units(tensors[0])
+    if saved is not None and saved.dim() == 1 and saved.numel() % units == 0:
+        saved = saved.view(units, saved.numel() // units)
+    parts = _in_launches(functools.partial(backward, *told), (dy, saved, *tensors))
     return tuple(
         None if of_parts[0] is None else _whole(of_parts) for of_parts in zip(*parts, strict=True)
     )
 
 
-def _launched(tensors: Any) -> Any:
-    """The tensors of as many units as one launch takes, one after the other."""
-    units = len(tensors[0])
-    if units <= _MOST:
-        return [tensors]
+def _require_units(input: Tensor) -> int:
+    require(input.dim() > 0 and len(input) > 0, "input lacks units")
+    return len(input)
+
+
+def _in_launches(call: Callable[..., Any], tensors: tuple[Any, ...]) -> list[Any]:
+    """Of as many units at a time as one launch takes, one after the other."""
+    try:
+        return [call(*tensors)]
+    except TooManyUnits as units:
+        most = units.most
     return [
-        [one if one is None else one[first : first + _MOST] for one in tensors]
-        for first in range(0, units, _MOST)
+        call(*(one if one is None else one[first : first + most] for one in tensors))
+        for first in range(0, len(tensors[0]), most)
     ]
 
 

@@ -156,16 +156,17 @@ inline void draw_batch(
   const auto fill = [&](auto plain) {
     for_each_generator(seed, stream, step, begin, n, [&](auto generator, int64_t row, auto count) {
       constexpr int vectors = decltype(generator)::vectors;
+      Rows32 bits[vectors];
       // Copies: what is captured would be read again after each store.
       const Inputs<T> own = inputs;
-      const int64_t stride = n;
+      const int64_t width = columns, stride = n;
       T* to = x + row;
-      generator.for_each_column(columns, [=](int64_t column, const auto& bits) {
+      for (int64_t column = 0; column < width; ++column, to += stride) {
+        generator.next(bits);
         for (int i = 0; i < vectors; ++i) {
-          T* const place = to + column * stride + i * kLanes<float>;
-          write<decltype(plain)::value>(own, bits[i], place, count);
+          write<decltype(plain)::value>(own, bits[i], to + i * kLanes<float>, count);
         }
-      });
+      }
     });
   };
   if (inputs.plain) {
@@ -181,7 +182,9 @@ inline void draw(const Draw& wanted) {
     const auto fill = [&](auto generator, int64_t row, auto count) {
       constexpr int64_t L = kLanes<float>;
       constexpr int vectors = decltype(generator)::vectors;
-      generator.for_each_column(wanted.columns, [&](int64_t column, const auto& bits) {
+      Rows32 bits[vectors];
+      for (int64_t column = 0; column < wanted.columns; ++column) {
+        generator.next(bits);
         for (int i = 0; i < vectors; ++i) {
           float lanes[L];
           const Vec<float> u = to_float(bits[i]) * 0x1p-24f;
@@ -190,7 +193,7 @@ inline void draw(const Draw& wanted) {
             to[(row + i * L + lane) * wanted.columns + column] = lanes[lane];
           }
         }
-      });
+      }
     };
     for_each_generator(wanted.seeds[s], wanted.stream, wanted.step, 0, wanted.rows, fill);
   }
