@@ -130,7 +130,7 @@ class Call:
         self.like_x = self.batch.x if as_it_is else None
         # How each tensor is prepared, if it has to be, and how far its units are apart.
         self.prepare = [one and one.prepare for one in given]
-        self._strides = tuple(one and one.strides[0] for one in given)
+        self._strides = tuple(one.strides[0] if units and one else None for one in given)
 
     @staticmethod
     def _count(whole: list[Described | None]) -> int:
