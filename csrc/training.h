@@ -139,8 +139,8 @@ struct Hyper {
   double weight_steps, gate_steps;
   // A run whose losses stay above a bound begins anew, after so many steps at the earliest.
   double restart_above, restart_after;
-  // The weight of the saturation, for which a step on it alone follows each, after a first one, whose
-  // batch's loss is below a bound.
+  // The weight of the saturation. From a step on, each step whose batch's loss is below a bound is
+  // followed by one on the saturation alone.
   double saturation, saturation_start, saturation_below;
   double threshold;
 };

@@ -142,9 +142,9 @@ SETTINGS: tuple[Setting, ...] = (
             "noise=(1, 5) or 'batch'; one weight for both layers", _ROBUST),
     Setting("INALU", "a ± b, a · b, a / b, 64,000 samples of 2 inputs", "Adam", 1e-3, 64,
             100_000, {},
-            "as the paper has it: the code's RMSProp at 0.01 does not lead to the published "
-            "numbers; where the error stays above 1 in epochs 10, 20, ..., all parameters are "
-            "redrawn on (-2, 2)", _SCHLÖR, _BY_TURNS),
+            "the code has RMSProp at 0.01, which does not lead to the published numbers; where the "
+            "loss stays above 1 in epochs 10, 20, ..., all parameters are redrawn on (-2, 2)",
+            _SCHLÖR, _BY_TURNS),
     Setting("INALU", f"a ± b, a · b, a / b, {_SINGLE}", "Adam", 1e-3, 128, 50_000,
             {"regularizer": 0.05},
             "means of 0.88, 0.5 and 0 with 0.2 to begin with; all parameters are redrawn as at "

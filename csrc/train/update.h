@@ -59,9 +59,9 @@ NALU_DEVICE inline Turn turn_of(const Hyper& hyper, int64_t step) {
   return step % (weights + gates) < weights ? Turn::weights : Turn::gates;
 }
 
-// The update number `step`, counted from 1, the steps at which these parameters rest among them.
-// `first` and `second` are the two moments. It stays apart:
-// within a kernel for all layers its powers would cost each of them registers.
+// The update number `step`, counted from 1; steps at which these parameters rest count too. `first` and
+// `second` are the two moments. It stays apart: within a kernel for all layers its powers would cost
+// each of them registers.
 template <class T>
 NALU_APART inline void update(
     const Rule& rule,

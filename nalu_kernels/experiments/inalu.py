@@ -5,8 +5,7 @@ Artificial Intelligence 3), experiment 1, with the settings of the authors' code
 inputs and 1 output learns a + b, a - b, a * b or a / b in 100,000 steps of 64 samples, truncated
 normal, uniform or exponential, and is tested on others. Of 10 steps 8 train the weights and 2 the
 gate, steps on saturation alone follow those with a small loss, and a training that is stuck begins
-anew. It has succeeded if its mean squared error outside
-is below 1e-5 at the last test.
+anew. It has succeeded if its mean squared error outside is below 1e-5 at the last test.
 
 The models are an INALU with weights of its own for products, one without, and a NALU. The authors
 read a NALU's gate in two ways, with a matrix and with a vector. Of one output these are one layer,
@@ -61,8 +60,8 @@ class Inalu(OverRanges):
     title = "how often one module finds the operation on two numbers, for seven distributions"
     source = "Schlör, Ring and Hotho 2020, experiment 1, extrapolation"
     differs = (
-        "Adam at a rate of 0.001, as the paper's text has it; the authors' code has RMSProp at "
-        "0.01, which does not lead to their numbers. Other random numbers, drawn anew in each "
+        "Adam at a rate of 0.001, which the paper is said to have; the authors' code has RMSProp "
+        "at 0.01, which does not lead to their numbers. Other random numbers, drawn anew in each "
         "batch, where theirs are 64,000 samples in 100 epochs; for quotients none of 0; tests of "
         "10,000 samples, not 64,000. They look whether to begin anew at every batch of epochs 10, "
         "20, ..., 90, ours does so at a test. One NALU stands for their two, whose published "

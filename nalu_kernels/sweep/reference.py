@@ -122,22 +122,26 @@ class _Run:
 
     def _step(self, x: Tensor, y: Tensor) -> None:
         self.module.zero_grad()
-        loss = self.loss(self.module(x), y)
-        (loss + self._terms()).backward()
+        found = self.module(x)
+        (self.loss(found, y) + self._terms()).backward()
         for parameter in self._resting():
             parameter.grad = None
         self._update()
         for layer in self.layers:
             layer.clamp_()
+        if self.hyper["saturation"] or math.isfinite(self.hyper["restart_above"]):
+            self._follow(float(self.loss(found.detach().double(), y.double())))
+        self.steps += 1
+
+    def _follow(self, loss: float) -> None:
+        """What depends on the loss of the step's batch."""
         if self.hyper["saturation"] and self.steps > self.hyper["saturation_start"]:
-            self._saturate(float(loss.detach()))
+            self._saturate(loss)
         if math.isfinite(self.hyper["restart_above"]):
             place, before = divmod(self.steps, self.specification.test_every)
             kept = self.row.curves[place, 2:]
-            value = float(loss.detach())
-            sums = torch.tensor([value, value * value], dtype=torch.float64)
+            sums = torch.tensor([loss, loss * loss], dtype=torch.float64)
             kept.copy_(kept + sums if before else sums)
-        self.steps += 1
 
     def _saturate(self, loss: float) -> None:
         """After a step with that loss, one on the saturation alone.
@@ -324,7 +328,8 @@ class _Run:
         means = self.row.curves[start // every : self.steps // every, 2:] / every
         first, second = means[: len(means) // 2, 0], means[len(means) // 2 :]
         mean, square = map(float, second.mean(0))
-        deviation = math.sqrt(max(square - mean**2, 0.0))
+        variance = square - mean * mean
+        deviation = math.sqrt(variance) if variance > 0 else 0.0  # also of NaN
         return float(first.mean()) <= mean + deviation and mean > above
 
     def _begin_anew(self) -> None:

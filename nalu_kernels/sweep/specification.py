@@ -184,8 +184,8 @@ class Specification:
         for row, weight in enumerate(self.columns.hyper[:, HYPER.index("saturation")].tolist()):
             if weight and others:
                 raise ValueError(
-                    f"runs['saturation'], row {row}: expected 0 for a stack that has more than "
-                    f"NACs, NALUs, GNALUs and INALUs, here {others[0]}, got {weight:g}"
+                    f"runs['saturation'], row {row}: expected 0 for a stack that has layers other "
+                    f"than NACs, NALUs, GNALUs and INALUs, here {others[0]}, got {weight:g}"
                 )
 
     def _thresholds(self) -> Tensor:

@@ -190,7 +190,7 @@ def train(
         *(empty(0), empty(0), tests, empty(0), tests, empty(0)),
         *(empty(runs, size), empty(runs, 2, size), empty(runs, size)),
         empty(runs, 2, of=torch.int64),
-        empty(runs, 5, of=torch.float64),
+        empty(runs, 6, of=torch.float64),
         empty(runs, 10, 4, of=torch.float64),
     )
     options = {"FORM": call.form, **trainer.options(chip.family, dtype)}

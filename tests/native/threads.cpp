@@ -213,7 +213,7 @@ std::vector<float> trained(
     hyper.push_back(each);
   }
   std::vector<double> scores(static_cast<size_t>(kScores * runs));
-  std::vector<double> curves(static_cast<size_t>(2 * runs * tests));
+  std::vector<double> curves(static_cast<size_t>(kCurve * runs * tests));
   Training training{};
   training.dtype = Dtype::float32;
   for (const StackLayer& layer : layers) {

@@ -9,9 +9,10 @@ import torch
 from small import F64, OPTIONS, SMALL, TASKS, assert_same, diverging, run
 from torch import nn
 
-from nalu_kernels import NAC, NALU, sweep, use_backend
+from nalu_kernels import INALU, NAC, NALU, sweep, use_backend
 from nalu_kernels.sweep import reference, stream
 from nalu_kernels.sweep.specification import Specification
+from nalu_kernels.sweep.state import BEGUN
 
 EAGER = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}
 
@@ -41,6 +42,67 @@ def test_it_is_an_ordinary_training_loop(optimizer: str, loss: str) -> None:
             updates.step()
     for name, value in result.module(0, which="last").state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-9, atol=1e-12)
+
+
+def test_turns_and_steps_on_saturation_by_hand() -> None:
+    """Adam written out, which counts all steps for all parameters."""
+    below, lr = 4.3, 1e-2
+    runs = {
+        "seed": [5], "lr": [lr], "weight_steps": [3], "gate_steps": [2], "clip_value": [0.1],
+        "saturation": [0.05], "saturation_start": [4], "saturation_below": [below],
+        "restart_above": [1e9],
+    }  # fmt: skip
+    task = sweep.Arithmetic("a + b", in_features=2, samples=40)
+    options = {**SMALL, "steps": 60, "test_every": 20}
+    result = sweep.run(INALU(2, 1), task, runs, backend="reference", **options, dtype=F64)
+    stack = Specification(INALU(2, 1), task, runs, steps=1).stack
+    model = stack.module(stack.draw(torch.tensor([5]), F64)[0])
+    moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in model.parameters()}
+
+    def update(value: torch.Tensor, number: int, moving: set[str]) -> None:
+        found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True)
+        for (name, parameter), grad in zip(model.named_parameters(), found, strict=True):
+            if name in moving and grad is not None:
+                first, second = moments[parameter]
+                grad = grad.clamp(-0.1, 0.1)
+                first += 0.1 * (grad - first)
+                second += 0.001 * (grad * grad - second)
+                size = (second / (1 - 0.999**number)).sqrt() + 1e-8
+                parameter.data -= lr * first / (1 - 0.9**number) / size
+
+    names = {name for name, _ in model.named_parameters()}
+    losses = []
+    with use_backend("reference"):
+        for step in range(60):
+            x = stream.uniform(stream.draw(5, stream.TRAIN, step, 16, 2), ((1.0, 2.0),), F64)
+            loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
+            losses.append(float(loss.detach()))
+            update(loss, step + 1, names - {"g"} if step % 5 < 3 else {"g"})
+            if step > 4 and losses[-1] < below:
+                left = [(20 - p.abs()).clamp_min(0).mean() for p in model.parameters()]
+                update(0.05 * torch.stack(left).sum(), step + 1, names)
+    assert 5 < sum(loss < below for loss in losses) < 55
+    for name, value in result.module(0, which="last").state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-9, atol=1e-12)
+    sums = torch.tensor([losses, [loss * loss for loss in losses]], dtype=F64)
+    expected = sums.reshape(2, 3, 20).sum(2).T
+    torch.testing.assert_close(result._state.curves[0, :, 2:], expected)
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1"])
+def test_losses_beyond_all_bounds(loss: str) -> None:
+    """Neither the kernel nor the reference ends by them, and both begin anew."""
+    x = torch.ones(8, 2, dtype=F64)
+    runs = {"seed": [1], "lr": [0.0], "restart_above": [1.0], "restart_after": [3]}
+    for size in (1e100, 1e160, 1e300):
+        task = sweep.Data(x, x[:, :1] * size, x, x[:, :1] * size)
+        options = {"steps": 20, "test_every": 4, "batch_size": 4, "dtype": F64, "loss": loss}
+        found, expected = (
+            sweep.run(nn.Linear(2, 1), task, runs, **options, backend=name)
+            for name in ("cpu", "reference")
+        )
+        assert found._state.scores[0, BEGUN] == expected._state.scores[0, BEGUN] == 16
+        assert found._state.parameters.equal(expected._state.parameters)
 
 
 @pytest.mark.parametrize("task", list(TASKS))
